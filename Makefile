@@ -1,0 +1,58 @@
+# nst: every task of the project. `make help` lists them.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+PROTO  := proto/nst/v1/style_transfer.proto
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the tasks
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[server,demo,dev]'
+	@touch $@
+
+.PHONY: setup
+setup: $(READY) ## Install everything into .venv
+
+.PHONY: demo
+demo: $(READY) ## Stylise a photograph with a painted style, through a real server
+	$(BIN)/python examples/demo.py
+
+.PHONY: test
+test: $(READY) ## Run the tests
+	$(BIN)/python -m pytest
+
+.PHONY: lint
+lint: $(READY) ## Check style, types, imports and the contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+
+.PHONY: format
+format: $(READY) ## Format the code and the contract
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/buf format --write
+
+.PHONY: proto
+proto: $(READY) ## Generate the stubs of the contract
+	$(BIN)/python -m grpc_tools.protoc --proto_path=proto --python_out=proto --grpc_python_out=proto \
+		--plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
+		--mypy_out=proto --mypy_grpc_out=proto $(PROTO)
+
+.PHONY: bench-engine
+bench-engine: $(READY) ## Time an evaluation against a plain PyTorch loop and neural-style
+	$(BIN)/python bench/engine.py
+
+.PHONY: clean
+clean: ## Remove the environment and everything that is made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist

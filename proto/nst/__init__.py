@@ -1,0 +1,1 @@
+"""The contract of nst, generated from proto/nst."""

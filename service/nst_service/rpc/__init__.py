@@ -1,0 +1,1 @@
+"""Translation between the contract and jobs, and nothing else."""
