@@ -1,0 +1,86 @@
+"""`nst-server`: the command line of the server."""
+
+import asyncio
+import dataclasses
+import logging
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nst_service.config import ServerConfig, settings
+
+_ENVIRONMENT = "NST"
+
+
+def _load_file(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:
+    """Make the values of a TOML file the defaults of every option that neither a flag nor the environment sets."""
+    del parameter
+    if path is None:
+        return
+    try:
+        values = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise click.BadParameter(f"{path} cannot be read as TOML: {error}") from error
+    known = {setting.name for setting in settings()}
+    if unknown := sorted(values.keys() - known):
+        raise click.BadParameter(f"{path}: unknown setting {unknown[0]!r}, accepted are {', '.join(sorted(known))}")
+    context.default_map = values
+
+
+def _type_of(setting: dataclasses.Field[Any]) -> "click.ParamType[Any]":
+    metadata = setting.metadata
+    if choices := metadata.get("choices"):
+        return click.Choice(choices)
+    if setting.type is int:
+        return click.IntRange(metadata.get("min"), metadata.get("max"))
+    if setting.type is float:
+        return click.FloatRange(metadata.get("min"), metadata.get("max"))
+    return click.STRING
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each setting."""
+    for setting in reversed(settings()):
+        command = click.option(
+            f"--{setting.name.replace('_', '-')}",
+            setting.name,
+            type=_type_of(setting),
+            default=setting.default,
+            help=setting.metadata["help"],
+            show_default=True,
+            show_envvar=True,
+        )(command)
+    return command
+
+
+@click.command(context_settings={"auto_envvar_prefix": _ENVIRONMENT, "max_content_width": 110})
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=_load_file,
+    help="TOML file with settings by the names of these flags, underscores for dashes.",
+    show_envvar=True,
+)
+@_options
+@click.version_option(package_name="nst-stylize")
+def main(**values: Any) -> None:
+    """Serve neural style transfer over gRPC.
+
+    A flag goes before the environment, the environment before the file of --config, and that before the default.
+    SIGTERM drains: no new jobs, running jobs get the grace period, then the server leaves.
+    """
+    config = ServerConfig(**values)
+    logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # torch takes seconds to import: not for --help or a wrong flag.
+    from nst_service.engine.errors import EngineError  # noqa: PLC0415
+    from nst_service.server import AddressError, serve  # noqa: PLC0415
+
+    try:
+        asyncio.run(serve(config))
+    except (EngineError, AddressError) as error:
+        raise click.ClickException(str(error)) from error

@@ -1,0 +1,44 @@
+"""The configuration of the server: every setting with its default and its explanation, in one place."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from nst_service.engine.input_scale import InputScale
+
+
+def _setting(default: Any, explanation: str, **metadata: Any) -> Any:
+    return field(default=default, metadata={"help": explanation, **metadata})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """Settings of the server. Flags, environment and file are made from these fields (see `cli`)."""
+
+    address: str = _setting("127.0.0.1:50051", "Address to listen on, HOST:PORT; port 0 takes a free one.")
+    device: str = _setting("auto", "Devices to compute on: auto, cpu, cuda, cuda:N, or several with commas between.")
+    weights: str = _setting(
+        "caffe", "Weights of VGG-19: caffe, torchvision, or the path of a .pth or .safetensors file."
+    )
+    weights_input: str = _setting(
+        InputScale.TORCHVISION.value,
+        "What the network in a weights file was trained on.",
+        choices=[scale.value for scale in InputScale],
+    )
+    max_queued: int = _setting(16, "Jobs that may wait for a device; more are refused.", min=0)
+    max_request_bytes: int = _setting(64 * 2**20, "Size of a request.", min=1024, max=2**30)
+    # Pillow refuses pictures of more than 2 ** 28 / 1.5 pixels by itself.
+    max_input_pixels: int = _setting(64_000_000, "Width times height of an input picture.", min=1, max=178_000_000)
+    max_image_size: int = _setting(4096, "Longest edge of a result in pixels.", min=1, max=65_500)
+    max_iterations: int = _setting(5000, "Iterations of a job.", min=1, max=100_000)
+    max_styles: int = _setting(8, "Style pictures in a request.", min=1, max=64)
+    threads: int = _setting(0, "CPU threads for computing; 0 takes one for each core.", min=0, max=1024)
+    grace: float = _setting(
+        30.0, "Seconds that running jobs get to finish after SIGTERM, before they end with their best picture.", min=0
+    )
+    log_level: str = _setting("info", "How much to log.", choices=["debug", "info", "warning", "error"])
+
+
+def settings() -> tuple[dataclasses.Field[Any], ...]:
+    """Return the fields of `ServerConfig`."""
+    return dataclasses.fields(ServerConfig)

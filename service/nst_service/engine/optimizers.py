@@ -1,0 +1,214 @@
+"""Optimisers of pixels: one evaluation of the objective per step, and a state that can be saved and restored."""
+
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from nst_service.engine.criterion import Evaluation
+from nst_service.engine.errors import NonFiniteLossError
+
+Evaluate = Callable[[Tensor], Evaluation]
+"""Evaluates the objective at pixels (1, 3, H, W)."""
+
+MAX_CONSECUTIVE_NON_FINITE = 3
+"""Evaluations in a row that may be infinite or undefined before an optimiser gives up."""
+
+
+class Optimizer(Protocol):
+    """Changes pixels step by step so that a loss falls."""
+
+    def step(self, evaluate: Evaluate) -> Evaluation:
+        """Evaluate once, and decide where to evaluate next.
+
+        Returns:
+            The evaluation that the optimiser stands on: the new one, or an earlier one where the new one was rejected.
+
+        Raises:
+            NonFiniteLossError: the loss was not finite three times in a row.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a later `load_state_dict` needs to go on exactly from here."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state that `state_dict` returned."""
+
+
+class LBFGS:
+    """Limited-memory BFGS (Nocedal & Wright, "Numerical Optimization", algorithm 7.4) without a line search.
+
+    The plain step of length one needs no line search near a minimum, but far from it can raise the loss by orders of
+    magnitude. Three guards keep it safe and cost nothing where they are not needed: the first step, which knows no
+    curvature, changes pixels by a fixed small amount; no step changes them by more than a fixed large amount; and a
+    step that raises the loss by a tenth or more is taken back and tried again at a quarter of its length.
+    """
+
+    FIRST_STEP_RMS = 0.01
+    """Root mean square of the pixel change of a step along the plain gradient."""
+    MAX_STEP_RMS = 0.1
+    """The most that a step may change pixels, root mean square."""
+    MAX_GROWTH = 1.1
+    """Factor on the loss beyond which a step is taken back."""
+    BACKTRACK = 0.25
+    """Factor on the length of a step that was taken back."""
+    MAX_BACKTRACKS = 3
+    """Steps taken back in a row before the curvature is forgotten."""
+    MIN_CURVATURE = 1e-10
+    """Cosine between the change of pixels and that of the gradient below which a pair says nothing on curvature."""
+
+    def __init__(self, pixels: Tensor, *, learning_rate: float, history: int):
+        """Start at pixels (1, 3, H, W).
+
+        Args:
+            pixels: where to start.
+            learning_rate: factor on every step.
+            history: number of past steps that approximate the curvature.
+        """
+        self._next = pixels
+        self._learning_rate = learning_rate
+        # Changes of pixels and of the gradient, and the inverse of their product, oldest first.
+        self._pairs: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=history)
+        self._accepted: Evaluation | None = None
+        self._backtracks = 0
+        self._non_finite = 0
+
+    def step(self, evaluate: Evaluate) -> Evaluation:
+        """Evaluate once, and decide where to evaluate next (see `Optimizer.step`)."""
+        trial = evaluate(self._next)
+        accepted = self._accepted
+        if accepted is None:
+            if not _is_finite(trial):
+                raise NonFiniteLossError("the loss of the first picture is not finite")
+        elif not (_is_finite(trial) and trial.loss <= self.MAX_GROWTH * accepted.loss):
+            self._take_back(accepted, finite=_is_finite(trial))
+            return accepted
+        else:
+            self._remember(trial.pixels - accepted.pixels, trial.gradient - accepted.gradient)
+        self._backtracks = self._non_finite = 0
+        self._accepted = trial
+        self._advance(trial, 1.0)
+        return trial
+
+    def _take_back(self, accepted: Evaluation, *, finite: bool) -> None:
+        self._backtracks += 1
+        self._non_finite = 0 if finite else self._non_finite + 1
+        if self._non_finite >= MAX_CONSECUTIVE_NON_FINITE:
+            raise NonFiniteLossError(f"the loss was not finite {self._non_finite} times in a row")
+        if self._backtracks > self.MAX_BACKTRACKS:
+            self._pairs.clear()
+        self._advance(accepted, self.BACKTRACK**self._backtracks)
+
+    def _remember(self, change: Tensor, gradient_change: Tensor) -> None:
+        product = _dot(change, gradient_change)
+        norms = math.sqrt(_dot(change, change) * _dot(gradient_change, gradient_change))
+        if product > self.MIN_CURVATURE * norms:
+            self._pairs.append((change, gradient_change, 1 / product))
+
+    def _advance(self, origin: Evaluation, length: float) -> None:
+        direction = self._direction(origin.gradient)
+        length *= self._learning_rate
+        rms = direction.square().mean().sqrt().item()
+        if rms > 0 and not self._pairs:
+            length *= self.FIRST_STEP_RMS / rms
+        elif length * rms > self.MAX_STEP_RMS:
+            length = self.MAX_STEP_RMS / rms
+        self._next = origin.pixels + length * direction
+
+    def _direction(self, gradient: Tensor) -> Tensor:
+        """Return minus the gradient, multiplied by the approximate inverse Hessian (the two-loop recursion)."""
+        direction = -gradient
+        if not self._pairs:
+            return direction
+        alphas = []
+        for change, gradient_change, inverse in reversed(self._pairs):
+            alpha = inverse * _dot(change, direction)
+            direction -= alpha * gradient_change
+            alphas.append(alpha)
+        _, gradient_change, inverse = self._pairs[-1]
+        direction /= inverse * _dot(gradient_change, gradient_change)
+        for (change, gradient_change, inverse), alpha in zip(self._pairs, reversed(alphas), strict=True):
+            beta = inverse * _dot(gradient_change, direction)
+            direction += (alpha - beta) * change
+        return direction
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a later `load_state_dict` needs to go on exactly from here."""
+        return {
+            "next": self._next,
+            "pairs": list(self._pairs),
+            "accepted": self._accepted,
+            "backtracks": self._backtracks,
+            "non_finite": self._non_finite,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state that `state_dict` returned."""
+        self._next = state["next"]
+        self._pairs = deque(state["pairs"], maxlen=self._pairs.maxlen)
+        self._accepted = state["accepted"]
+        self._backtracks = state["backtracks"]
+        self._non_finite = state["non_finite"]
+
+
+class Adam:
+    """Adam (Kingma & Ba, 2015), as torch has it; a step to a loss that is not finite is taken back and halved."""
+
+    BACKTRACK = 0.5
+    """Factor on the learning rate after a step that was taken back."""
+
+    def __init__(self, pixels: Tensor, *, learning_rate: float):
+        """Start at pixels (1, 3, H, W).
+
+        Args:
+            pixels: where to start.
+            learning_rate: about the largest change of a pixel in one step, on the 0..1 scale.
+        """
+        self._pixels = pixels.detach().clone()
+        self._adam = torch.optim.Adam([self._pixels], lr=learning_rate)
+        self._accepted: Evaluation | None = None
+        self._non_finite = 0
+
+    def step(self, evaluate: Evaluate) -> Evaluation:
+        """Evaluate once, and decide where to evaluate next (see `Optimizer.step`)."""
+        # Adam changes pixels in place, and an evaluation must keep its own.
+        trial = evaluate(self._pixels.clone())
+        if _is_finite(trial):
+            self._non_finite = 0
+            self._accepted = trial
+        else:
+            self._non_finite += 1
+            if self._accepted is None or self._non_finite >= MAX_CONSECUTIVE_NON_FINITE:
+                raise NonFiniteLossError(f"the loss was not finite {self._non_finite} times in a row")
+            self._pixels.copy_(self._accepted.pixels)
+            self._adam.param_groups[0]["lr"] *= self.BACKTRACK
+        self._pixels.grad = self._accepted.gradient
+        self._adam.step()
+        return self._accepted
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a later `load_state_dict` needs to go on exactly from here."""
+        return {
+            "pixels": self._pixels.clone(),
+            "adam": self._adam.state_dict(),
+            "accepted": self._accepted,
+            "non_finite": self._non_finite,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state that `state_dict` returned."""
+        self._pixels.copy_(state["pixels"])
+        self._adam.load_state_dict(state["adam"])
+        self._accepted = state["accepted"]
+        self._non_finite = state["non_finite"]
+
+
+def _is_finite(evaluation: Evaluation) -> bool:
+    return math.isfinite(evaluation.loss) and bool(evaluation.gradient.isfinite().all())
+
+
+def _dot(left: Tensor, right: Tensor) -> float:
+    return torch.dot(left.flatten(), right.flatten()).item()

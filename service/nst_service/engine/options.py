@@ -1,0 +1,178 @@
+"""What a stylisation can be told, with every default and every accepted range: the one place where they stand."""
+
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Annotated, get_args, get_origin, get_type_hints
+
+from nst_service.engine.errors import Violation
+from nst_service.engine.pictures import PictureFormat
+
+
+class OptimizerName(StrEnum):
+    """The optimisers by name."""
+
+    LBFGS = "lbfgs"
+    ADAM = "adam"
+
+
+class Init(StrEnum):
+    """What an optimisation starts from."""
+
+    CONTENT = "content"
+    RANDOM = "random"
+    STYLE = "style"
+    PICTURE = "picture"
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """An interval of accepted values."""
+
+    low: float
+    high: float
+    open_low: bool = False
+    """Whether `low` itself is refused."""
+
+    def __contains__(self, value: float) -> bool:
+        above = self.low < value if self.open_low else self.low <= value
+        return above and value <= self.high
+
+    def __str__(self) -> str:
+        return f"above {self.low}, at most {self.high}" if self.open_low else f"{self.low} to {self.high}"
+
+
+WEIGHT = Range(0, 10**12)
+"""Of a loss or of a layer."""
+
+LayerWeights = Mapping[str, float]
+"""Weight of each layer by its name."""
+
+KEEP_SIZE = 0
+"""The `image_size` that keeps the size of the content picture."""
+
+DEFAULT_LEARNING_RATES = MappingProxyType({OptimizerName.LBFGS: 1.0, OptimizerName.ADAM: 0.02})
+"""Where `learning_rate` is not given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferOptions:
+    """How to stylise. Weights and layers are those of the objective in `criterion`."""
+
+    content_weight: Annotated[float, WEIGHT] = 5.0
+    style_weight: Annotated[float, WEIGHT] = 100.0
+    tv_weight: Annotated[float, WEIGHT] = 1e-3
+    content_layers: LayerWeights = field(default_factory=lambda: {"relu4_2": 1.0})
+    style_layers: LayerWeights = field(default_factory=lambda: {f"relu{block}_1": 1.0 for block in range(1, 6)})
+    iterations: Annotated[int, Range(1, 100_000)] = 500
+    """Evaluations of the objective."""
+    optimizer: OptimizerName = OptimizerName.LBFGS
+    learning_rate: Annotated[float | None, Range(0, 10, open_low=True)] = None
+    """None: the optimiser's own, out of `DEFAULT_LEARNING_RATES`."""
+    lbfgs_history: Annotated[int, Range(1, 100)] = 20
+    init: Init = Init.CONTENT
+    image_size: Annotated[int, Range(0, 65_500)] = 512
+    """Longest edge of the result in pixels, or KEEP_SIZE."""
+    seed: Annotated[int, Range(0, 2**63 - 1)] = 0
+    preview_every: Annotated[int, Range(0, 2**31 - 1)] = 0
+    """Iterations between two previews; 0 for none."""
+    preview_size: Annotated[int, Range(16, 1024)] = 256
+    """Longest edge of previews in pixels."""
+
+    def completed(self) -> "TransferOptions":
+        """Return the options with every default that depends on another option filled in."""
+        if self.learning_rate is None:
+            return dataclasses.replace(self, learning_rate=DEFAULT_LEARNING_RATES[self.optimizer])
+        return self
+
+    @property
+    def active_layers(self) -> frozenset[str]:
+        """Layers that some term of the objective with a weight above zero needs."""
+        return frozenset(self.active_content_layers) | frozenset(self.active_style_layers)
+
+    @property
+    def active_content_layers(self) -> LayerWeights:
+        """Content layers with a weight above zero, their weights multiplied by `content_weight`."""
+        return _scaled(self.content_layers, self.content_weight)
+
+    @property
+    def active_style_layers(self) -> LayerWeights:
+        """Style layers with a weight above zero, their weights multiplied by `style_weight`."""
+        return _scaled(self.style_layers, self.style_weight)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StyleOptions:
+    """How one style picture counts."""
+
+    weight: Annotated[float, Range(0, WEIGHT.high, open_low=True)] = 1.0
+    """Share among all styles; they are normalised to sum to one."""
+    scale: Annotated[float, Range(0.1, 4)] = 1.0
+    """Longest edge as a multiple of the content's longest edge."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputOptions:
+    """How the finished picture is encoded."""
+
+    format: PictureFormat = PictureFormat.PNG
+    quality: Annotated[int, Range(1, 100)] = 95
+    """Of JPEG and WebP."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a server refuses to exceed."""
+
+    max_input_pixels: int
+    """Width times height of one picture in a request."""
+    max_image_size: int
+    """Longest edge of a result in pixels."""
+    max_iterations: int
+    max_styles: int
+
+
+def range_violations(options: TransferOptions | StyleOptions | OutputOptions, path: str) -> Iterator[Violation]:
+    """Yield a violation for each numeric option that is not in its range, its field under the given path."""
+    for name, hint in get_type_hints(type(options), include_extras=True).items():
+        value = getattr(options, name)
+        if get_origin(hint) is Annotated and value is not None:
+            accepted: Range = get_args(hint)[1]
+            if value not in accepted:
+                yield Violation(f"{path}.{name}", f"is {value}, accepted is {accepted}")
+
+
+def transfer_violations(options: TransferOptions, limits: Limits, available: Collection[str]) -> Iterator[Violation]:
+    """Yield everything that is wrong with the options, field by field.
+
+    Args:
+        options: what to check.
+        limits: of the server.
+        available: layers that the network has.
+    """
+    out_of_range = list(range_violations(options, "options"))
+    yield from out_of_range
+    for name, limit in (("iterations", limits.max_iterations), ("image_size", limits.max_image_size)):
+        path, value = f"options.{name}", getattr(options, name)
+        if value > limit and all(violation.field != path for violation in out_of_range):
+            yield Violation(path, f"is {value}, this server accepts at most {limit}")
+    for name in ("content_layers", "style_layers"):
+        yield from _layer_violations(f"options.{name}", getattr(options, name), available)
+    if not options.active_layers:
+        yield Violation(
+            "options.content_weight", "no content or style layer has a weight above 0: there is nothing to optimise"
+        )
+
+
+def _layer_violations(path: str, layers: LayerWeights, available: Collection[str]) -> Iterator[Violation]:
+    for layer, weight in layers.items():
+        if layer not in available:
+            yield Violation(path, f"unknown layer {layer[:32]!r}, accepted are {', '.join(available)}")
+        elif weight not in WEIGHT:
+            yield Violation(path, f"the weight of {layer} is {weight}, accepted is {WEIGHT}")
+
+
+def _scaled(layers: LayerWeights, factor: float) -> dict[str, float]:
+    return {layer: factor * weight for layer, weight in layers.items() if factor * weight > 0}

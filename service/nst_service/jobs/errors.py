@@ -1,0 +1,79 @@
+"""Errors of jobs. Their messages are meant for the client."""
+
+
+class JobError(Exception):
+    """Root of everything that jobs raise on purpose."""
+
+
+class QueueFullError(JobError):
+    """As many jobs wait as may wait."""
+
+    def __init__(self, waiting: int, retry_after: float):
+        super().__init__(f"{waiting} jobs are waiting already, which is all that may wait")
+        self.retry_after = retry_after
+        """Seconds after which a place may be free."""
+
+
+class NotServingError(JobError):
+    """The server takes no jobs now."""
+
+    def __init__(self, reason: str, message: str, retry_after: float):
+        super().__init__(message)
+        self.reason = reason
+        """"WARMING_UP" or "DRAINING"."""
+        self.retry_after = retry_after
+        """Seconds after which to try again."""
+
+
+class UnknownJobError(JobError):
+    """No job has this id."""
+
+    def __init__(self, job_id: str):
+        super().__init__("no job has this id")
+        self.job_id = job_id
+
+
+class DoesNotFitError(JobError):
+    """The job needs more memory than its device has."""
+
+    def __init__(self, needed: int, available: int, largest_size: int):
+        remedy = f"the largest image_size that fits is {largest_size}" if largest_size else "no size fits"
+        super().__init__(
+            f"the job needs about {needed / 2**20:.0f} MiB of memory, "
+            f"{available / 2**20:.0f} MiB are available; {remedy}"
+        )
+        self.needed = needed
+        """Bytes."""
+        self.available = available
+        """Bytes."""
+        self.largest_size = largest_size
+        """Longest edge in pixels; 0 where no size fits."""
+
+
+class DeadlineTooShortError(JobError):
+    """The job cannot finish by the deadline of its call."""
+
+    def __init__(self, estimated: float, remaining: float):
+        super().__init__(
+            f"the job needs about {estimated:.1f} s, queue included, and its deadline leaves {remaining:.1f} s"
+        )
+        self.estimated = estimated
+        """Seconds."""
+        self.remaining = remaining
+        """Seconds."""
+
+
+class JobCancelledError(JobError):
+    """The job was cancelled before there was a picture."""
+
+    def __init__(self) -> None:
+        super().__init__("the job was cancelled before its first iteration")
+
+
+class JobFailedError(JobError):
+    """The job failed through no fault of the request."""
+
+    def __init__(self, reason: str, message: str):
+        super().__init__(message)
+        self.reason = reason
+        """"LOSS_NOT_FINITE" or "INTERNAL"."""

@@ -1,0 +1,110 @@
+"""What can happen to a job, in the words of the contract."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nst_service.engine.criterion import Term
+from nst_service.engine.options import OutputOptions, TransferOptions
+from nst_service.jobs.states import StopReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """The job exists, and this is exactly what it will do."""
+
+    job_id: str
+    options: TransferOptions
+    output: OutputOptions
+    width: int
+    height: int
+    seconds: float
+    """Expected seconds on the device."""
+    queue_seconds: float
+    """Expected seconds in the queue."""
+    peak_memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queued:
+    """The job waits."""
+
+    position: int
+    """Jobs ahead in the queue."""
+    eta_seconds: float
+    """Expected seconds until the job starts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """The job has a device."""
+
+    device: str
+    queued_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Where the optimisation stands."""
+
+    scale: int
+    scales: int
+    iteration: int
+    total_iterations: int
+    total_loss: float
+    terms: Mapping[Term, float]
+    elapsed_seconds: float
+    eta_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What the picture looks like so far."""
+
+    iteration: int
+    media_type: str
+    width: int
+    height: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultHeader:
+    """The finished picture follows in chunks."""
+
+    media_type: str
+    width: int
+    height: int
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultChunk:
+    """A piece of the finished picture."""
+
+    offset: int
+    data: memoryview
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """Where the time of a job went, in seconds."""
+
+    queued: float
+    targets: float
+    optimize: float
+    encode: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed:
+    """The job is done."""
+
+    stop_reason: StopReason
+    iterations: int
+    total_loss: float
+    terms: Mapping[Term, float]
+    timings: Timings
+
+
+Event = Accepted | Queued | Started | Progress | Preview | ResultHeader | ResultChunk | Completed

@@ -1,0 +1,22 @@
+"""How fast a device is, learnt from what it did."""
+
+
+class Pace:
+    """Seconds per operation of one device, as an exponential moving average over its steps."""
+
+    _SMOOTHING = 0.1
+
+    def __init__(self) -> None:
+        self._seconds_per_flop: float | None = None
+
+    def observe(self, flops: float, seconds: float) -> None:
+        """Take note that so many operations took so long."""
+        measured = seconds / flops
+        if self._seconds_per_flop is None:
+            self._seconds_per_flop = measured
+        else:
+            self._seconds_per_flop += self._SMOOTHING * (measured - self._seconds_per_flop)
+
+    def seconds(self, flops: float) -> float:
+        """Return the expected duration of so many operations; 0 before the first observation."""
+        return flops * (self._seconds_per_flop or 0.0)

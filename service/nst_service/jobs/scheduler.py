@@ -1,0 +1,280 @@
+"""Admission of jobs, the queue, and the workers that empty it. Everything here belongs to one event loop."""
+
+import asyncio
+import functools
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from nst_service.engine.estimate import Cost, estimate, largest_size_within
+from nst_service.engine.options import Limits
+from nst_service.engine.spec import TransferRequest, TransferSpec, prepare
+from nst_service.engine.vgg import Vgg19
+from nst_service.jobs.errors import (
+    DeadlineTooShortError,
+    DoesNotFitError,
+    JobCancelledError,
+    JobError,
+    JobFailedError,
+    NotServingError,
+    QueueFullError,
+    UnknownJobError,
+)
+from nst_service.jobs.events import Accepted, Event, Queued
+from nst_service.jobs.job import Job
+from nst_service.jobs.states import JobState, StopReason
+from nst_service.jobs.worker import DeviceWorker
+
+_log = logging.getLogger(__name__)
+
+_PREPARING_THREADS = 2
+_REMEMBERED_JOBS = 1024
+"""Ended jobs whose state is still known."""
+_RETRY_SECONDS = (1.0, 60.0)
+"""The least and the most that a client is asked to wait."""
+
+
+class Scheduler:
+    """Takes jobs on, lets them wait in order, and runs each on the first device that is free."""
+
+    def __init__(self, models: Sequence[Vgg19], *, limits: Limits, max_queued: int):
+        """Make a scheduler with one worker for each model.
+
+        Args:
+            models: one for each device, all with the same weights.
+            limits: of what a request may ask for.
+            max_queued: jobs that may wait.
+        """
+        self.limits = limits
+        self.max_queued = max_queued
+        self.layers = models[0].layers
+        self._workers = [DeviceWorker(model) for model in models]
+        self._threads = [ThreadPoolExecutor(1, f"nst-{worker.device}") for worker in self._workers]
+        self._preparing = ThreadPoolExecutor(_PREPARING_THREADS, "nst-prepare")
+        self._admitting = 0
+        self._waiting: list[Job] = []
+        self._running: set[Job] = set()
+        self._ended: OrderedDict[str, JobState] = OrderedDict()
+        self._arrived = asyncio.Event()
+        self._left = asyncio.Event()
+        self._loops: list[asyncio.Task[None]] = []
+        self._refusal: tuple[str, str] | None = ("WARMING_UP", "the server is warming up")
+
+    @property
+    def devices(self) -> list[str]:
+        """Names of the devices."""
+        return [str(worker.device) for worker in self._workers]
+
+    @property
+    def queued_jobs(self) -> int:
+        """Jobs that wait."""
+        return len(self._waiting)
+
+    @property
+    def running_jobs(self) -> int:
+        """Jobs that run."""
+        return len(self._running)
+
+    async def start(self) -> None:
+        """Warm every device up, then take jobs."""
+        loop = asyncio.get_running_loop()
+        await asyncio.gather(
+            *(
+                loop.run_in_executor(thread, worker.warm_up)
+                for worker, thread in zip(self._workers, self._threads, strict=True)
+            )
+        )
+        self._loops = [
+            asyncio.create_task(self._work(worker, thread), name=f"nst-{worker.device}")
+            for worker, thread in zip(self._workers, self._threads, strict=True)
+        ]
+        if self._refusal and self._refusal[0] == "WARMING_UP":
+            self._refusal = None
+
+    async def submit(self, request: TransferRequest, deadline: float | None = None) -> Job:
+        """Take a job on.
+
+        Args:
+            request: what to do.
+            deadline: when its result must be delivered, on the clock of `time.monotonic`.
+
+        Raises:
+            NotServingError: warming up or draining.
+            QueueFullError: as many jobs wait as may wait.
+            InvalidRequestError: with everything that is wrong.
+            DoesNotFitError: no device has enough memory.
+            DeadlineTooShortError: it cannot finish by its deadline.
+        """
+        self._check_accepting()
+        free = len(self._workers) - len(self._running)
+        waiting = len(self._waiting) + self._admitting
+        if waiting >= self.max_queued + free:
+            raise QueueFullError(waiting, self._retry_after(self._seconds_until_free()))
+        self._admitting += 1
+        try:
+            loop = asyncio.get_running_loop()
+            spec = await loop.run_in_executor(
+                self._preparing, functools.partial(prepare, request, self.limits, self.layers)
+            )
+        finally:
+            self._admitting -= 1
+        self._check_accepting()
+        return self._admit(spec, deadline)
+
+    def _admit(self, spec: TransferSpec, deadline: float | None) -> Job:
+        cost = estimate(spec)
+        capacity = min(worker.capacity for worker in self._workers)
+        if cost.peak_bytes > capacity:
+            largest = largest_size_within(capacity, spec.options, spec.content.size)
+            raise DoesNotFitError(cost.peak_bytes, capacity, largest)
+        now = time.monotonic()
+        seconds, queue_seconds = self._seconds(cost), self._queue_seconds(len(self._waiting))
+        if deadline is not None and now + queue_seconds + seconds > deadline:
+            raise DeadlineTooShortError(queue_seconds + seconds, max(0.0, deadline - now))
+        job = Job(spec=spec, cost=cost, accepted_at=now, deadline=deadline)
+        job.log.append(
+            Accepted(
+                job_id=job.id,
+                options=spec.options,
+                output=spec.output,
+                width=spec.content.width,
+                height=spec.content.height,
+                seconds=seconds,
+                queue_seconds=queue_seconds,
+                peak_memory_bytes=cost.peak_bytes,
+            )
+        )
+        self._waiting.append(job)
+        if len(self._running) == len(self._workers):
+            self._publish_positions()
+        self._arrived.set()
+        return job
+
+    def cancel(self, job_id: str) -> JobState:
+        """Cancel a job by its id, so that its picture so far is still delivered, and return its state until now.
+
+        Raises:
+            UnknownJobError: no job has this id, or it ended long ago.
+        """
+        for job in (*self._waiting, *self._running):
+            if job.id == job_id:
+                state = job.state
+                self._stop(job, StopReason.CANCELLED)
+                return state
+        try:
+            return self._ended[job_id]
+        except KeyError:
+            raise UnknownJobError(job_id) from None
+
+    def abandon(self, job: Job) -> None:
+        """Cancel a job whose picture nobody will receive. Does nothing where it has ended."""
+        job.abandoned = True
+        if not job.state.is_terminal:
+            self._stop(job, StopReason.CANCELLED)
+
+    async def drain(self, grace: float) -> None:
+        """Take no more jobs, send the waiting ones away, and give the running ones some seconds to finish.
+
+        Those that do not finish by then end with their best picture so far.
+        """
+        self._refusal = ("DRAINING", "the server is shutting down")
+        for job in list(self._waiting):
+            self._waiting.remove(job)
+            self._end(job, JobState.FAILED, self._not_serving())
+        try:
+            async with asyncio.timeout(grace):
+                await self._until_idle()
+        except TimeoutError:
+            for job in self._running:
+                self._stop(job, StopReason.SHUTDOWN)
+            await self._until_idle()
+        for task in self._loops:
+            task.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        for thread in (*self._threads, self._preparing):
+            thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _work(self, worker: DeviceWorker, thread: ThreadPoolExecutor) -> None:
+        """Run the waiting jobs on one device, forever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            while not self._waiting:
+                self._arrived.clear()
+                await self._arrived.wait()
+            job = self._waiting.pop(0)
+            job.state = JobState.RUNNING
+            job.expected_end = time.monotonic() + worker.pace.seconds(job.cost.flops)
+            self._running.add(job)
+            self._publish_positions()
+
+            def publish(event: Event, job: Job = job) -> None:
+                loop.call_soon_threadsafe(job.log.append, event)
+
+            try:
+                stop_reason = await loop.run_in_executor(thread, worker.run, job, publish)
+            except JobCancelledError as error:
+                self._end(job, JobState.CANCELLED, error)
+            except JobError as error:
+                self._end(job, JobState.FAILED, error)
+            except Exception:
+                _log.exception("job %s failed", job.id)
+                self._end(job, JobState.FAILED, JobFailedError("INTERNAL", "internal error"))
+            else:
+                cancelled = stop_reason is StopReason.CANCELLED
+                self._end(job, JobState.CANCELLED if cancelled else JobState.SUCCEEDED)
+            finally:
+                self._running.discard(job)
+                self._left.set()
+
+    async def _until_idle(self) -> None:
+        while self._running:
+            self._left.clear()
+            await self._left.wait()
+
+    def _stop(self, job: Job, reason: StopReason) -> None:
+        job.stop_requested = job.stop_requested or reason
+        if job in self._waiting:
+            self._waiting.remove(job)
+            self._end(job, JobState.CANCELLED, JobCancelledError())
+            self._publish_positions()
+
+    def _end(self, job: Job, state: JobState, error: Exception | None = None) -> None:
+        job.state = state
+        job.log.close(error)
+        self._ended[job.id] = state
+        if len(self._ended) > _REMEMBERED_JOBS:
+            self._ended.popitem(last=False)
+
+    def _check_accepting(self) -> None:
+        if self._refusal is not None:
+            raise self._not_serving()
+
+    def _not_serving(self) -> NotServingError:
+        reason, message = self._refusal or ("DRAINING", "the server is shutting down")
+        return NotServingError(reason, message, self._retry_after(5.0))
+
+    def _publish_positions(self) -> None:
+        for position, job in enumerate(self._waiting):
+            job.log.append(Queued(position=position, eta_seconds=self._queue_seconds(position)))
+
+    def _seconds(self, cost: Cost) -> float:
+        """Return the expected duration of a job on the slowest device."""
+        return max(worker.pace.seconds(cost.flops) for worker in self._workers)
+
+    def _seconds_until_free(self) -> float:
+        """Return the expected seconds until the first device is free."""
+        if len(self._running) < len(self._workers):
+            return 0.0
+        now = time.monotonic()
+        return max(0.0, min((job.expected_end or now) - now for job in self._running))
+
+    def _queue_seconds(self, ahead: int) -> float:
+        """Return the expected wait of a job with so many others ahead of it in the queue."""
+        waiting = sum(self._seconds(job.cost) for job in self._waiting[:ahead])
+        return self._seconds_until_free() + waiting / len(self._workers)
+
+    def _retry_after(self, seconds: float) -> float:
+        least, most = _RETRY_SECONDS
+        return min(max(seconds, least), most)

@@ -1,0 +1,128 @@
+"""From errors to gRPC statuses with google.rpc details, as the contract promises them."""
+
+import logging
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from nst_service.engine.errors import InvalidRequestError
+from nst_service.jobs.errors import (
+    DeadlineTooShortError,
+    DoesNotFitError,
+    JobCancelledError,
+    JobFailedError,
+    NotServingError,
+    QueueFullError,
+    UnknownJobError,
+)
+
+_log = logging.getLogger(__name__)
+
+DOMAIN = "nst"
+"""Of every ErrorInfo."""
+
+_MAX_VIOLATIONS = 20
+"""Named in one answer. Statuses travel in headers, which have a limit."""
+_MAX_DESCRIPTION = 300
+"""Characters of one violation."""
+
+_STATUS_DETAILS_KEY = "grpc-status-details-bin"
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class RequestTooLargeError(Exception):
+    """The request is larger than the server accepts."""
+
+    def __init__(self, size: int, limit: int):
+        super().__init__(f"the request has {size} bytes, this server accepts at most {limit}")
+        self.size = size
+        """Bytes."""
+        self.limit = limit
+        """Bytes."""
+
+
+def status_of(error: Exception) -> status_pb2.Status:
+    """Return the status that tells a client about an error; an unexpected one is logged and told without details."""
+    match error:
+        case InvalidRequestError():
+            return _invalid(error)
+        case RequestTooLargeError():
+            info = _info("REQUEST_TOO_LARGE", size_bytes=error.size, limit_bytes=error.limit)
+            return _status(code_pb2.RESOURCE_EXHAUSTED, str(error), info)
+        case QueueFullError():
+            return _status(code_pb2.RESOURCE_EXHAUSTED, str(error), _info("QUEUE_FULL"), _retry_in(error.retry_after))
+        case NotServingError():
+            return _status(code_pb2.UNAVAILABLE, str(error), _info(error.reason), _retry_in(error.retry_after))
+        case DoesNotFitError():
+            info = _info(
+                "DOES_NOT_FIT",
+                needed_bytes=error.needed,
+                available_bytes=error.available,
+                largest_image_size=error.largest_size,
+            )
+            return _status(code_pb2.FAILED_PRECONDITION, str(error), info)
+        case DeadlineTooShortError():
+            info = _info(
+                "DEADLINE_TOO_SHORT",
+                estimated_seconds=f"{error.estimated:.3f}",
+                remaining_seconds=f"{error.remaining:.3f}",
+            )
+            return _status(code_pb2.DEADLINE_EXCEEDED, str(error), info)
+        case UnknownJobError():
+            resource = error_details_pb2.ResourceInfo(
+                resource_type="nst.v1.Job", resource_name=error.job_id, description=str(error)
+            )
+            return _status(code_pb2.NOT_FOUND, str(error), resource)
+        case JobCancelledError():
+            return _status(code_pb2.CANCELLED, str(error), _info("CANCELLED"))
+        case JobFailedError():
+            return _status(code_pb2.INTERNAL, str(error), _info(error.reason))
+        case _:
+            _log.error("unexpected error", exc_info=error)
+            return _status(code_pb2.INTERNAL, "internal error", _info("INTERNAL"))
+
+
+def abort_arguments(status: status_pb2.Status) -> tuple[grpc.StatusCode, str, tuple[tuple[str, bytes], ...]]:
+    """Return the arguments of `context.abort` that carry a status to the client."""
+    return _CODES[status.code], status.message, ((_STATUS_DETAILS_KEY, status.SerializeToString()),)
+
+
+def _invalid(error: InvalidRequestError) -> status_pb2.Status:
+    named = error.violations[:_MAX_VIOLATIONS]
+    message = "; ".join(f"{violation.field}: {violation.description}" for violation in named[:3])
+    if len(error.violations) > 3:
+        message += f"; and {len(error.violations) - 3} more"
+    return _status(
+        code_pb2.INVALID_ARGUMENT,
+        message,
+        error_details_pb2.BadRequest(
+            field_violations=[
+                error_details_pb2.BadRequest.FieldViolation(
+                    field=violation.field, description=violation.description[:_MAX_DESCRIPTION]
+                )
+                for violation in named
+            ]
+        ),
+    )
+
+
+def _status(code: int, message: str, *details: Message) -> status_pb2.Status:
+    packed = []
+    for detail in details:
+        packed.append(any_pb2.Any())
+        packed[-1].Pack(detail)
+    return status_pb2.Status(code=code, message=message, details=packed)
+
+
+def _info(reason: str, **metadata: object) -> error_details_pb2.ErrorInfo:
+    return error_details_pb2.ErrorInfo(
+        reason=reason, domain=DOMAIN, metadata={key: str(value) for key, value in metadata.items()}
+    )
+
+
+def _retry_in(seconds: float) -> error_details_pb2.RetryInfo:
+    delay = duration_pb2.Duration()
+    delay.FromMilliseconds(round(seconds * 1000))
+    return error_details_pb2.RetryInfo(retry_delay=delay)

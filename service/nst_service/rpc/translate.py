@@ -1,0 +1,244 @@
+"""Between the messages of the contract and the types of engine and jobs, field by field, without any decision."""
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Any
+
+from google.protobuf.message import Message
+from nst.v1 import style_transfer_pb2 as pb
+
+from nst_service.engine.criterion import LossKind, Term
+from nst_service.engine.errors import InvalidRequestError, Violation
+from nst_service.engine.options import Init, Limits, OptimizerName, OutputOptions, StyleOptions, TransferOptions
+from nst_service.engine.pictures import PictureFormat
+from nst_service.engine.spec import StyleInput, TransferRequest
+from nst_service.engine.vgg import Vgg19
+from nst_service.jobs import events
+from nst_service.jobs.log import LoggedEvent
+from nst_service.jobs.states import JobState, StopReason
+
+_ENUMS: Mapping[type[StrEnum], tuple[Any, str]] = {
+    OptimizerName: (pb.Optimizer, "OPTIMIZER_"),
+    Init: (pb.Init, "INIT_"),
+    PictureFormat: (pb.PictureFormat, "PICTURE_FORMAT_"),
+    LossKind: (pb.LossKind, "LOSS_KIND_"),
+    JobState: (pb.JobState, "JOB_STATE_"),
+    StopReason: (pb.StopReason, "STOP_REASON_"),
+}
+"""The enum of the contract for each of ours, and the prefix of its values."""
+
+
+def request_from_proto(request: pb.StylizeRequest) -> TransferRequest:
+    """Translate a request; what is unset becomes the default.
+
+    Raises:
+        InvalidRequestError: a picture is missing, an enum has no such value, or a layer stands twice.
+    """
+    return _RequestReader(request).read()
+
+
+class _RequestReader:
+    """Reads a request and collects what cannot be translated."""
+
+    def __init__(self, request: pb.StylizeRequest):
+        self._request = request
+        self._violations: list[Violation] = []
+
+    def read(self) -> TransferRequest:
+        request = self._request
+        translated = TransferRequest(
+            content=self._picture("content", request, "content"),
+            styles=tuple(
+                StyleInput(
+                    data=self._picture(f"styles[{index}].picture", style, "picture"),
+                    options=StyleOptions(**_set_scalars(style)),
+                )
+                for index, style in enumerate(request.styles)
+            ),
+            init_picture=(
+                self._picture("init_picture", request, "init_picture") if request.HasField("init_picture") else None
+            ),
+            options=self._transfer_options(),
+            output=OutputOptions(
+                **_set_scalars(request.output) | self._set_enum("output", request.output, "format", PictureFormat)
+            ),
+        )
+        if self._violations:
+            raise InvalidRequestError(self._violations)
+        return translated
+
+    def _transfer_options(self) -> TransferOptions:
+        options = self._request.options
+        values = _set_scalars(options)
+        values |= self._set_enum("options", options, "optimizer", OptimizerName)
+        if self._request.HasField("init_picture"):
+            values["init"] = Init.PICTURE
+        values |= self._set_enum("options", options, "init", Init)
+        for name in ("content_layers", "style_layers"):
+            if layers := getattr(options, name):
+                values[name] = self._layers(f"options.{name}", layers)
+        return TransferOptions(**values)
+
+    def _picture(self, field: str, parent: Message, name: str) -> bytes:
+        picture: pb.Picture = getattr(parent, name)
+        if not picture.HasField("source"):
+            self._violations.append(Violation(field, "is not set, an encoded picture is required in its data"))
+        return picture.data
+
+    def _layers(self, field: str, layers: Iterable[pb.LayerWeight]) -> dict[str, float]:
+        weights: dict[str, float] = {}
+        for entry in layers:
+            if entry.layer in weights:
+                self._violations.append(Violation(field, f"names layer {entry.layer[:32]!r} more than once"))
+            weights[entry.layer] = entry.weight if entry.HasField("weight") else 1.0
+        return weights
+
+    def _set_enum(self, path: str, message: Message, name: str, kind: type[StrEnum]) -> dict[str, Any]:
+        """Return the value of an enum field by the field's name, or nothing where it is not set."""
+        number: int = getattr(message, name)
+        wrapper, prefix = _ENUMS[kind]
+        if number == 0:
+            return {}
+        if number not in wrapper.values():
+            accepted = ", ".join(wrapper.Name(value) for value in wrapper.values() if value)
+            self._violations.append(Violation(f"{path}.{name}", f"has no value {number}, accepted are {accepted}"))
+            return {}
+        return {name: kind(wrapper.Name(number).removeprefix(prefix).lower())}
+
+
+def event_to_proto(logged: LoggedEvent, model: Vgg19) -> pb.JobEvent:
+    """Translate an event of a job that runs on a model."""
+    message = pb.JobEvent(sequence=logged.sequence)
+    match logged.event:
+        case events.Accepted() as event:
+            message.accepted.CopyFrom(
+                pb.Accepted(
+                    job_id=event.job_id,
+                    options=options_to_proto(event.options),
+                    output=output_to_proto(event.output),
+                    weights=weights_to_proto(model),
+                    width=event.width,
+                    height=event.height,
+                    estimate=pb.CostEstimate(
+                        seconds=event.seconds,
+                        queue_seconds=event.queue_seconds,
+                        peak_memory_bytes=event.peak_memory_bytes,
+                    ),
+                )
+            )
+        case events.Queued() as event:
+            message.queued.CopyFrom(pb.Queued(position=event.position, eta_seconds=event.eta_seconds))
+        case events.Started() as event:
+            message.started.CopyFrom(pb.Started(device=event.device, queued_seconds=event.queued_seconds))
+        case events.Progress() as event:
+            message.progress.CopyFrom(
+                pb.Progress(
+                    scale=event.scale,
+                    scales=event.scales,
+                    iteration=event.iteration,
+                    total_iterations=event.total_iterations,
+                    total_loss=event.total_loss,
+                    terms=_terms_to_proto(event.terms),
+                    elapsed_seconds=event.elapsed_seconds,
+                    eta_seconds=event.eta_seconds,
+                )
+            )
+        case events.Preview() as event:
+            message.preview.CopyFrom(
+                pb.Preview(
+                    iteration=event.iteration,
+                    media_type=event.media_type,
+                    width=event.width,
+                    height=event.height,
+                    data=event.data,
+                )
+            )
+        case events.ResultHeader() as event:
+            message.result_header.CopyFrom(
+                pb.ResultHeader(
+                    media_type=event.media_type,
+                    width=event.width,
+                    height=event.height,
+                    size_bytes=event.size_bytes,
+                    sha256=event.sha256,
+                )
+            )
+        case events.ResultChunk() as event:
+            message.result_chunk.CopyFrom(pb.ResultChunk(offset=event.offset, data=bytes(event.data)))
+        case events.Completed() as event:
+            message.completed.CopyFrom(
+                pb.Completed(
+                    stop_reason=enum_to_proto(event.stop_reason),
+                    iterations=event.iterations,
+                    total_loss=event.total_loss,
+                    terms=_terms_to_proto(event.terms),
+                    timings=pb.Timings(
+                        queued_seconds=event.timings.queued,
+                        targets_seconds=event.timings.targets,
+                        optimize_seconds=event.timings.optimize,
+                        encode_seconds=event.timings.encode,
+                    ),
+                    weights=weights_to_proto(model),
+                )
+            )
+    return message
+
+
+def options_to_proto(options: TransferOptions) -> pb.TransferOptions:
+    """Translate options; what is None stays unset."""
+    return pb.TransferOptions(
+        **_present_scalars(pb.TransferOptions, options),
+        optimizer=enum_to_proto(options.optimizer),
+        init=enum_to_proto(options.init),
+        content_layers=_layers_to_proto(options.content_layers),
+        style_layers=_layers_to_proto(options.style_layers),
+    )
+
+
+def output_to_proto(output: OutputOptions) -> pb.OutputOptions:
+    """Translate output options."""
+    return pb.OutputOptions(**_present_scalars(pb.OutputOptions, output), format=enum_to_proto(output.format))
+
+
+def weights_to_proto(model: Vgg19) -> pb.Weights:
+    """Name the weights of a model."""
+    return pb.Weights(id=model.weights_id, sha256=model.weights_sha256)
+
+
+def limits_to_proto(limits: Limits, *, max_request_bytes: int, max_queued_jobs: int) -> pb.Limits:
+    """Translate the limits of a server."""
+    return pb.Limits(
+        max_request_bytes=max_request_bytes,
+        max_input_pixels=limits.max_input_pixels,
+        max_image_size=limits.max_image_size,
+        max_iterations=limits.max_iterations,
+        max_styles=limits.max_styles,
+        max_queued_jobs=max_queued_jobs,
+    )
+
+
+def enum_to_proto(value: StrEnum) -> Any:
+    """Translate a value of any enum that the contract has."""
+    wrapper, prefix = _ENUMS[type(value)]
+    return wrapper.Value(prefix + value.upper())
+
+
+def _terms_to_proto(terms: Mapping[Term, float]) -> list[pb.LossTerm]:
+    return [pb.LossTerm(kind=enum_to_proto(term.kind), layer=term.layer, value=value) for term, value in terms.items()]
+
+
+def _layers_to_proto(layers: Mapping[str, float]) -> list[pb.LayerWeight]:
+    return [pb.LayerWeight(layer=layer, weight=weight) for layer, weight in layers.items()]
+
+
+def _scalar_names(kind: type[Message]) -> list[str]:
+    """Return the fields that are `optional` scalars; they have the same names on our side."""
+    return [field.name for field in kind.DESCRIPTOR.fields if field.has_presence and field.message_type is None]
+
+
+def _set_scalars(message: Message) -> dict[str, Any]:
+    return {name: getattr(message, name) for name in _scalar_names(type(message)) if message.HasField(name)}
+
+
+def _present_scalars(kind: type[Message], options: object) -> dict[str, Any]:
+    return {name: value for name in _scalar_names(kind) if (value := getattr(options, name)) is not None}

@@ -1,0 +1,127 @@
+"""The server process: loads, listens, warms up, serves, drains."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from importlib.metadata import version
+
+import grpc
+import torch
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from nst.v1 import style_transfer_pb2 as pb
+from nst.v1 import style_transfer_pb2_grpc as pb_grpc
+
+from nst_service.config import ServerConfig
+from nst_service.engine.devices import resolve_devices, set_up_process
+from nst_service.engine.input_scale import InputScale
+from nst_service.engine.options import Limits
+from nst_service.engine.vgg import Vgg19
+from nst_service.engine.weights import load_weights
+from nst_service.jobs.scheduler import Scheduler
+from nst_service.rpc.servicer import StyleTransferServicer
+
+_log = logging.getLogger(__name__)
+
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["StyleTransferService"].full_name
+
+_FLUSH_SECONDS = 5.0
+"""For the last messages to reach their clients after the last job has ended."""
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class AddressError(Exception):
+    """The address cannot be listened on. The message is for the operator."""
+
+
+class Server:
+    """One server on one address, with the devices of this process."""
+
+    def __init__(self, config: ServerConfig):
+        """Load the weights onto the devices.
+
+        Raises:
+            DeviceError: a device is not available.
+            WeightsError: the weights cannot be used.
+        """
+        self._config = config
+        devices = resolve_devices(config.device)
+        set_up_process(devices)
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        weights = load_weights(config.weights, InputScale(config.weights_input))
+        models = [Vgg19(weights, device) for device in devices]
+        self._model = models[0]
+        limits = Limits(
+            max_input_pixels=config.max_input_pixels,
+            max_image_size=config.max_image_size,
+            max_iterations=config.max_iterations,
+            max_styles=config.max_styles,
+        )
+        self.scheduler = Scheduler(models, limits=limits, max_queued=config.max_queued)
+
+    async def run(self, stop: asyncio.Event, on_listening: Callable[[int], None] | None = None) -> None:
+        """Serve until `stop` is set, then drain.
+
+        Args:
+            stop: ends the server.
+            on_listening: told the port once it is open; the server is warming up then.
+
+        Raises:
+            AddressError: the address cannot be listened on.
+        """
+        config = self._config
+        server = grpc.aio.server(
+            options=[
+                # Requests somewhat over the limit get through to be refused with an explanation.
+                ("grpc.max_receive_message_length", 2 * config.max_request_bytes),
+                ("grpc.so_reuseport", 0),
+            ]
+        )
+        health_servicer = health.aio.HealthServicer()
+        servicer = StyleTransferServicer(
+            self.scheduler,
+            self._model,
+            version=version("nst-stylize"),
+            max_request_bytes=config.max_request_bytes,
+        )
+        pb_grpc.add_StyleTransferServiceServicer_to_server(servicer, server)
+        health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+        reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+
+        async def set_health(status: int) -> None:
+            for service in ("", SERVICE_NAME):
+                await health_servicer.set(service, status)
+
+        await set_health(_NOT_SERVING)
+        try:
+            port = server.add_insecure_port(config.address)
+        except RuntimeError as error:
+            raise AddressError(f"cannot listen on {config.address!r}: expected HOST:PORT with a free port") from error
+        await server.start()
+        try:
+            if on_listening:
+                on_listening(port)
+            _log.info("listening on port %d, warming up %s", port, ", ".join(self.scheduler.devices))
+            await self.scheduler.start()
+            await set_health(_SERVING)
+            _log.info("serving with weights %s", self._model.weights_id)
+            await stop.wait()
+            _log.info("draining: up to %g s for running jobs", config.grace)
+            await set_health(_NOT_SERVING)
+            await self.scheduler.drain(config.grace)
+        finally:
+            await server.stop(_FLUSH_SECONDS)
+        _log.info("stopped")
+
+
+async def serve(config: ServerConfig) -> None:
+    """Run a server until SIGTERM or SIGINT (see `Server` for the errors)."""
+    server = Server(config)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await server.run(stop)
