@@ -20,10 +20,6 @@ $(READY): pyproject.toml
 .PHONY: setup
 setup: $(READY) ## Install everything into .venv
 
-.PHONY: demo
-demo: $(READY) ## Stylise a photograph with a painted style, through a real server
-	$(BIN)/python examples/demo.py
-
 .PHONY: test
 test: $(READY) ## Run the tests
 	$(BIN)/python -m pytest
@@ -48,10 +44,6 @@ proto: $(READY) ## Generate the stubs of the contract
 	$(BIN)/python -m grpc_tools.protoc --proto_path=proto --python_out=proto --grpc_python_out=proto \
 		--plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
 		--mypy_out=proto --mypy_grpc_out=proto $(PROTO)
-
-.PHONY: bench-engine
-bench-engine: $(READY) ## Time an evaluation against a plain PyTorch loop and neural-style
-	$(BIN)/python bench/engine.py
 
 .PHONY: clean
 clean: ## Remove the environment and everything that is made

@@ -44,6 +44,7 @@ BRUSHES = (
 
 # Strokes are drawn this many times larger and scaled down, which smooths their edges.
 OVERSAMPLING = 2
+# Points on each half of a stroke.
 STEPS = 6
 
 

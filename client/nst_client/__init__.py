@@ -1,0 +1,1 @@
+"""The thin client of nst: talks the contract, never imports torch."""

@@ -68,6 +68,11 @@ class Scheduler:
         return [str(worker.device) for worker in self._workers]
 
     @property
+    def refusing(self) -> bool:
+        """Whether no job is taken now: warming up or draining."""
+        return self._refusal is not None
+
+    @property
     def queued_jobs(self) -> int:
         """Jobs that wait."""
         return len(self._waiting)

@@ -1,0 +1,48 @@
+import sys
+
+import pytest
+import torch
+from nst_service.engine.criterion import ContentLoss, Criterion, StyleLoss, TotalVariationLoss, gram_matrix
+from nst_service.engine.vgg import Vgg19
+
+STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+
+
+@pytest.fixture
+def neural_style(monkeypatch: pytest.MonkeyPatch):
+    # The module parses the command line when it is imported.
+    monkeypatch.setattr(sys, "argv", ["neural-style"])
+    return pytest.importorskip("neural_style.neural_style")
+
+
+def test_terms_and_gradient_equal_those_of_neural_style(model: Vgg19, neural_style):
+    generator = torch.Generator().manual_seed(0)
+    content, style, pixels = (torch.rand(1, 3, 40, 52, generator=generator) for _ in range(3))
+    layers = (*STYLE_LAYERS, "relu4_2")
+    with torch.no_grad():
+        content_target = model.features(content, ["relu4_2"])["relu4_2"]
+        style_features = model.features(style, STYLE_LAYERS)
+    losses = [
+        ContentLoss("relu4_2", 5.0, content_target),
+        *(StyleLoss(layer, 100.0, gram_matrix(style_features[layer])) for layer in STYLE_LAYERS),
+        TotalVariationLoss(1e-3),
+    ]
+    ours = Criterion(model, losses)(pixels)
+
+    theirs = pixels.clone().requires_grad_()
+    features = model.features(theirs, layers)
+    modules = {"relu4_2": neural_style.ContentLoss(5.0)}
+    modules |= {layer: neural_style.StyleLoss(100.0) for layer in STYLE_LAYERS}
+    variation = neural_style.TVLoss(1e-3)
+    for layer, module in modules.items():
+        module.mode = "capture"
+        module((content_target if layer == "relu4_2" else style_features[layer]).contiguous())
+        module.mode = "loss"
+        module(features[layer].contiguous())
+    variation(255 * theirs)
+    expected = {layer: module.loss for layer, module in modules.items()} | {"": variation.loss}
+    (gradient,) = torch.autograd.grad(sum(expected.values()), theirs)
+
+    for term, value in ours.term_values().items():
+        assert value == pytest.approx(expected[term.layer].item(), rel=1e-4)
+    assert (ours.gradient - gradient).norm() <= 1e-4 * gradient.norm()

@@ -1,0 +1,104 @@
+import dataclasses
+import math
+
+import pytest
+import torch
+from nst_service.engine.criterion import Evaluation
+from nst_service.engine.errors import InvalidRequestError, NonFiniteLossError
+from nst_service.engine.layers import LAYERS
+from nst_service.engine.optimizers import LBFGS
+from nst_service.engine.options import Init, Limits, OptimizerName, TransferOptions
+from nst_service.engine.spec import StyleInput, TransferRequest, prepare
+from nst_service.engine.transfer import transfer
+from nst_service.engine.vgg import Vgg19
+
+LIMITS = Limits(max_input_pixels=10**6, max_image_size=512, max_iterations=1000, max_styles=2)
+
+
+@pytest.fixture
+def request_(content_png: bytes, style_png: bytes) -> TransferRequest:
+    options = TransferOptions(iterations=8, image_size=48)
+    return TransferRequest(content=content_png, styles=(StyleInput(data=style_png),), options=options)
+
+
+def violated(request: TransferRequest, **options) -> set[str]:
+    changed = dataclasses.replace(request, options=dataclasses.replace(request.options, **options))
+    with pytest.raises(InvalidRequestError) as caught:
+        prepare(changed, LIMITS, LAYERS)
+    return {violation.field for violation in caught.value.violations}
+
+
+@pytest.mark.parametrize("optimizer", list(OptimizerName))
+@pytest.mark.parametrize("init", [Init.CONTENT, Init.RANDOM, Init.STYLE])
+def test_the_loss_falls(request_: TransferRequest, model: Vgg19, optimizer: OptimizerName, init: Init):
+    options = dataclasses.replace(request_.options, optimizer=optimizer, init=init)
+    iterates = list(transfer(prepare(dataclasses.replace(request_, options=options), LIMITS, LAYERS), model))
+    assert [iterate.iteration for iterate in iterates] == list(range(1, 9))
+    assert iterates[-1].best.loss < 0.7 * iterates[0].evaluation.loss
+
+
+def test_the_same_seed_gives_the_same_pixels_and_another_does_not(request_: TransferRequest, model: Vgg19):
+    def pixels(seed: int) -> torch.Tensor:
+        options = dataclasses.replace(request_.options, init=Init.RANDOM, seed=seed, iterations=3)
+        *_, last = transfer(prepare(dataclasses.replace(request_, options=options), LIMITS, LAYERS), model)
+        return last.best.pixels
+
+    assert torch.equal(pixels(1), pixels(1))
+    assert not torch.equal(pixels(1), pixels(2))
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"iterations": 0}, "options.iterations"),
+        ({"iterations": 1001}, "options.iterations"),
+        ({"style_weight": -1.0}, "options.style_weight"),
+        ({"content_weight": math.nan}, "options.content_weight"),
+        ({"style_layers": {"relu9_9": 1.0}}, "options.style_layers"),
+        ({"image_size": 8}, "options.image_size"),
+        ({"init": Init.PICTURE}, "init_picture"),
+    ],
+)
+def test_a_bad_option_is_named(request_: TransferRequest, options: dict, field: str):
+    assert violated(request_, **options) == {field}
+
+
+def test_nothing_to_optimise_is_refused(request_: TransferRequest):
+    assert "options.content_weight" in violated(request_, content_weight=0.0, style_weight=0.0)
+
+
+def test_a_tiny_picture_is_refused_by_the_deepest_layer(request_: TransferRequest, one_pixel_png: bytes):
+    assert violated(dataclasses.replace(request_, content=one_pixel_png)) == {"content"}
+
+
+def test_no_style_is_refused(request_: TransferRequest):
+    assert violated(dataclasses.replace(request_, styles=())) == {"styles"}
+
+
+def _quadratic(pixels: torch.Tensor) -> Evaluation:
+    return Evaluation(pixels, pixels.square().sum().item(), {}, 2 * pixels)
+
+
+def test_lbfgs_takes_a_step_to_a_loss_that_is_not_finite_back():
+    start = torch.ones(1, 3, 4, 4)
+    optimizer = LBFGS(start, learning_rate=1.0, history=5)
+    first = optimizer.step(_quadratic)
+    broken = optimizer.step(lambda pixels: Evaluation(pixels, math.nan, {}, pixels))
+    assert broken is first
+    assert optimizer.step(_quadratic).loss < first.loss
+
+
+def test_lbfgs_gives_up_after_three_losses_that_are_not_finite():
+    optimizer = LBFGS(torch.ones(1, 3, 4, 4), learning_rate=1.0, history=5)
+    optimizer.step(_quadratic)
+    with pytest.raises(NonFiniteLossError):
+        for _ in range(3):
+            optimizer.step(lambda pixels: Evaluation(pixels, math.inf, {}, pixels))
+
+
+def test_lbfgs_goes_on_from_a_saved_state():
+    one, other = (LBFGS(torch.ones(1, 3, 4, 4), learning_rate=1.0, history=5) for _ in range(2))
+    for _ in range(3):
+        one.step(_quadratic)
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(one.step(_quadratic).pixels, other.step(_quadratic).pixels)
