@@ -229,6 +229,8 @@ def light(canvas: Image.Image) -> Image.Image:
 def size(text: str) -> tuple[int, int]:
     """Parses WIDTHxHEIGHT."""
     width, height = map(int, text.lower().split("x"))
+    if min(width, height) < 16:
+        raise argparse.ArgumentTypeError("a picture has at least 16x16 pixels")
     return width, height
 
 

@@ -36,7 +36,7 @@ def test_the_smallest_picture_leaves_one_feature(model: Vgg19):
 
 
 def test_missing_weights_are_named(tmp_path):
-    with pytest.raises(WeightsError, match="absent.pth"):
+    with pytest.raises(WeightsError, match=r"absent\.pth"):
         load_weights(str(tmp_path / "absent.pth"))
 
 

@@ -1,0 +1,150 @@
+"""Stylises a photograph with a painted style, through a real server.
+
+Starts `nst-server` on a free port of the loopback interface, waits until it is healthy, lets `nst-client` stylise, and
+stops the server again. All pictures and the log of the server are left in the output folder.
+
+    python examples/demo.py --size 384 --iterations 150
+"""
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from paint_style import paint
+from PIL import Image
+from skimage.data import chelsea
+
+SCRIPTS = Path(sys.executable).parent
+START_SECONDS = 120
+STOP_SECONDS = 30
+LOG_TAIL = 20
+
+
+class DemoError(Exception):
+    """Says why the demo cannot go on."""
+
+
+def main() -> int:
+    """Runs the demo and returns its exit code."""
+    args = parse_arguments()
+    log = args.output / "server.log"
+    try:
+        args.output.mkdir(parents=True, exist_ok=True)
+        content, style = make_pictures(args.output)
+        result = args.output / "stylized.png"
+        with server(log) as target:
+            stylize(target, content, style, result, args)
+    except KeyboardInterrupt:
+        print("demo: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except (DemoError, OSError) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        show_tail(log)
+        return 1
+    print(f"\ncontent   {content}\nstyle     {style}\nstylized  {result}")
+    return 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--size", type=int, default=384, help="longest edge of the result in pixels")
+    parser.add_argument("--iterations", type=int, default=150, help="optimiser steps")
+    parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder for the pictures")
+    return parser.parse_args()
+
+
+def make_pictures(folder: Path) -> tuple[Path, Path]:
+    """Saves the photograph and paints the style; returns their paths."""
+    content, style = folder / "content.png", folder / "style.png"
+    Image.fromarray(chelsea()).save(content)
+    paint().save(style)
+    return content, style
+
+
+@contextmanager
+def server(log: Path) -> Iterator[str]:
+    """Runs a server and yields its address once it is healthy."""
+    target = f"127.0.0.1:{free_port()}"
+    print(f"Starting nst-server on {target} ...", flush=True)
+    with log.open("wb") as output:
+        # In a session of its own, Ctrl-C reaches only the demo, which then stops the server itself.
+        process = subprocess.Popen(
+            [SCRIPTS / "nst-server", "--address", target],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        wait_until_healthy(process, target)
+        yield target
+    finally:
+        stop(process)
+
+
+def free_port() -> int:
+    """Returns a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def wait_until_healthy(process: subprocess.Popen[bytes], target: str) -> None:
+    """Asks the server for its health until it serves."""
+    deadline = time.monotonic() + START_SECONDS
+    answer = ""
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise DemoError(f"nst-server ended with exit code {process.returncode} before it was healthy")
+        try:
+            health = client(target, "health", timeout=10, capture_output=True, text=True)
+        except subprocess.TimeoutExpired:
+            answer = "no answer within 10 seconds"
+            continue
+        if health.returncode == 0:
+            return
+        answer = (health.stderr or health.stdout).strip()
+        time.sleep(0.5)
+    raise DemoError(f"nst-server was not healthy within {START_SECONDS} seconds; nst-client said: {answer}")
+
+
+def stylize(target: str, content: Path, style: Path, result: Path, args: argparse.Namespace) -> None:
+    """Stylises the content; the client shows its progress in this terminal."""
+    options = ["--size", str(args.size), "--iterations", str(args.iterations)]
+    done = client(target, "stylize", content, style, "-o", result, *options)
+    if done.returncode != 0:
+        raise DemoError(f"nst-client stylize ended with exit code {done.returncode}")
+
+
+def client(target: str, *arguments: str | os.PathLike[str], **options) -> subprocess.CompletedProcess:
+    """Runs `nst-client` to its end."""
+    return subprocess.run([SCRIPTS / "nst-client", "--target", target, *arguments], check=False, **options)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Asks the server to leave, and insists where it does not."""
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def show_tail(log: Path) -> None:
+    """Prints the last lines of the server's log."""
+    if log.exists():
+        lines = log.read_text(errors="replace").splitlines()[-LOG_TAIL:]
+        print(f"--- end of {log}", *lines, sep="\n", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
