@@ -23,7 +23,7 @@ from skimage.data import chelsea
 
 SCRIPTS = Path(sys.executable).parent
 START_SECONDS = 120
-STOP_SECONDS = 30
+STOP_SECONDS = 45  # More than the grace period that a server gives its jobs.
 LOG_TAIL = 20
 
 
@@ -34,19 +34,17 @@ class DemoError(Exception):
 def main() -> int:
     """Runs the demo and returns its exit code."""
     args = parse_arguments()
-    log = args.output / "server.log"
     try:
         args.output.mkdir(parents=True, exist_ok=True)
         content, style = make_pictures(args.output)
         result = args.output / "stylized.png"
-        with server(log) as target:
+        with server(args.output / "server.log") as target:
             stylize(target, content, style, result, args)
     except KeyboardInterrupt:
         print("demo: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     except (DemoError, OSError) as error:
         print(f"demo: {error}", file=sys.stderr)
-        show_tail(log)
         return 1
     print(f"\ncontent   {content}\nstyle     {style}\nstylized  {result}")
     return 0
@@ -77,16 +75,15 @@ def server(log: Path) -> Iterator[str]:
     target = f"127.0.0.1:{free_port()}"
     print(f"Starting nst-server on {target} ...", flush=True)
     with log.open("wb") as output:
-        # In a session of its own, Ctrl-C reaches only the demo, which then stops the server itself.
         process = subprocess.Popen(
-            [SCRIPTS / "nst-server", "--address", target],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+            [SCRIPTS / "nst-server", "--address", target], stdout=output, stderr=subprocess.STDOUT
         )
     try:
         wait_until_healthy(process, target)
         yield target
+    except DemoError:
+        show_tail(log)
+        raise
     finally:
         stop(process)
 
@@ -141,9 +138,8 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 def show_tail(log: Path) -> None:
     """Prints the last lines of the server's log."""
-    if log.exists():
-        lines = log.read_text(errors="replace").splitlines()[-LOG_TAIL:]
-        print(f"--- end of {log}", *lines, sep="\n", file=sys.stderr)
+    lines = log.read_text(errors="replace").splitlines()[-LOG_TAIL:]
+    print(f"--- end of {log}", *lines, "---", sep="\n", file=sys.stderr)
 
 
 if __name__ == "__main__":
