@@ -1,1 +1,109 @@
-"""The thin client of nst: talks the contract, never imports torch."""
+"""The client of nst: neural style transfer as a service.
+
+    from nst_client import StyleTransferClient, TransferOptions
+
+    with StyleTransferClient("localhost:50051") as client:
+        result = client.stylize("photo.jpg", "painting.jpg", options=TransferOptions(image_size=512))
+        result.save("stylised.png")
+
+`AsyncStyleTransferClient` does the same with asyncio; `stream` gives the events as they happen.
+"""
+
+from typing import Any
+
+from nst_client.aio import AsyncStyleTransferClient, AsyncStylization
+from nst_client.client import StyleTransferClient, Stylization
+from nst_client.errors import (
+    CorruptResultError,
+    DeadlineExceededError,
+    DoesNotFitError,
+    InternalError,
+    InvalidRequestError,
+    JobCancelledError,
+    JobNotFoundError,
+    NstError,
+    ProtocolError,
+    QueueFullError,
+    RequestTooLargeError,
+    ResultNotReadyError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnsupportedError,
+    Violation,
+)
+from nst_client.events import (
+    Accepted,
+    Completed,
+    CostEstimate,
+    Event,
+    LossKind,
+    LossTerm,
+    Preview,
+    Progress,
+    Queued,
+    Started,
+    StopReason,
+    Timings,
+    Weights,
+)
+from nst_client.info import Health, JobState, Limits, ServerInfo
+from nst_client.options import Init, Layers, Optimizer, OutputOptions, Picture, PictureFormat, Style, TransferOptions
+from nst_client.result import Result
+
+__all__ = [
+    "Accepted",
+    "AsyncStyleTransferClient",
+    "AsyncStylization",
+    "Completed",
+    "CorruptResultError",
+    "CostEstimate",
+    "DeadlineExceededError",
+    "DoesNotFitError",
+    "Event",
+    "Health",
+    "Init",
+    "InternalError",
+    "InvalidRequestError",
+    "JobCancelledError",
+    "JobNotFoundError",
+    "JobState",
+    "Layers",
+    "Limits",
+    "LossKind",
+    "LossTerm",
+    "NstError",
+    "Optimizer",
+    "OutputOptions",
+    "Picture",
+    "PictureFormat",
+    "Preview",
+    "Progress",
+    "ProtocolError",
+    "QueueFullError",
+    "Queued",
+    "RequestTooLargeError",
+    "Result",
+    "ResultNotReadyError",
+    "ServerInfo",
+    "Started",
+    "StopReason",
+    "Style",
+    "StyleTransferClient",
+    "Stylization",
+    "Timings",
+    "TransferOptions",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "UnsupportedError",
+    "Violation",
+    "Weights",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415
+
+        return version("nst-stylize")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

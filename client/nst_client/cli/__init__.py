@@ -1,0 +1,49 @@
+"""`nst-client`: the command line of the client.
+
+Exit codes: 0 done, 1 any other failure, 2 wrong usage or a request that the server refuses as it is, 3 no server,
+or it takes no jobs now, 4 the job does not fit the device, 5 the timeout is too short or has passed, 6 the server
+broke the contract or the picture arrived corrupt, 130 cancelled (the best picture so far is written where there is
+one).
+"""
+
+import click
+
+from nst_client.cli.server import cancel, health, info
+from nst_client.cli.stylize import stylize
+from nst_client.session import TARGET
+
+_EPILOG = """\b
+Exit codes:
+    0  done
+    1  any other failure
+    2  wrong usage, or a request that the server refuses as it is
+    3  no server, or it takes no jobs now
+    4  the job does not fit the device
+    5  the timeout is too short or has passed
+    6  the server broke the contract, or the picture arrived corrupt
+  130  cancelled; the best picture so far is written where there is one
+"""
+
+
+@click.group(
+    invoke_without_command=True,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.option("--target", envvar="NST_TARGET", show_envvar=True, default=TARGET, show_default=True, help="The server.")
+@click.version_option(package_name="nst-stylize", prog_name="nst-client")
+@click.pass_context
+def commands(context: click.Context, target: str) -> None:
+    """Neural style transfer by a server of nst."""
+    context.obj = target
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+for _command in (stylize, info, cancel, health):
+    commands.add_command(_command)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    commands(prog_name="nst-client")

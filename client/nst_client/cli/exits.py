@@ -1,0 +1,92 @@
+"""How a command ends: one message and one exit code for each error."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from types import MappingProxyType
+
+import click
+
+from nst_client.errors import (
+    DeadlineExceededError,
+    DoesNotFitError,
+    InvalidRequestError,
+    JobCancelledError,
+    NstError,
+    ProtocolError,
+    QueueFullError,
+    RequestTooLargeError,
+    UnavailableError,
+)
+
+CANCELLED = 130
+NOT_SERVING = 3
+
+_CODES = MappingProxyType(
+    {
+        InvalidRequestError: 2,
+        RequestTooLargeError: 2,
+        UnavailableError: NOT_SERVING,
+        QueueFullError: NOT_SERVING,
+        DoesNotFitError: 4,
+        DeadlineExceededError: 5,
+        ProtocolError: 6,
+        JobCancelledError: CANCELLED,
+    }
+)
+
+_FLAGS = MappingProxyType(
+    {
+        "content": "CONTENT",
+        "styles": "STYLE",
+        "init_picture": "--init-picture",
+        "options.image_size": "--size",
+        "options.content_layers": "--content-layer",
+        "options.style_layers": "--style-layer",
+    }
+)
+"""Fields of a request whose flag has another name."""
+
+_STYLE_FIELD = re.compile(r"styles\[(?P<index>\d+)\]\.(?P<name>\w+)")
+_STYLE_FLAGS = MappingProxyType({"picture": "STYLE", "weight": "--style-blend", "scale": "--style-scale"})
+
+
+class CommandError(click.ClickException):
+    """One message on stderr, and an exit code."""
+
+    def __init__(self, message: str, exit_code: int):
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@contextlib.contextmanager
+def reported(target: str) -> Iterator[None]:
+    """End the command with a message and an exit code for any error that is not a bug."""
+    try:
+        yield
+    except NstError as error:
+        code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), 1)
+        raise CommandError(_message(error, target), code) from error
+    except KeyboardInterrupt as error:
+        raise CommandError("interrupted", CANCELLED) from error
+
+
+def _message(error: NstError, target: str) -> str:
+    match error:
+        case InvalidRequestError() if error.violations:
+            return "\n       ".join(f"{flag_of(wrong.field)}: {wrong.description}" for wrong in error.violations)
+        case UnavailableError() if not error.reason:
+            return f"no server answers at {target}: {error.message}"
+        case UnavailableError() | QueueFullError() if error.retry_after is not None:
+            return f"{error.message}; try again in {error.retry_after:g} s"
+        case _:
+            return error.message
+
+
+def flag_of(field: str) -> str:
+    """Return the flag or argument that sets a field of a request."""
+    if match := _STYLE_FIELD.match(field):
+        flag = _STYLE_FLAGS.get(match["name"], match["name"])
+        return f"{flag} {int(match['index']) + 1}"
+    base = re.sub(r"\[.*", "", field)
+    return _FLAGS.get(base) or "--" + base.rpartition(".")[2].replace("_", "-")

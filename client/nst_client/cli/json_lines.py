@@ -1,0 +1,34 @@
+"""Events and descriptions as JSON, one object a line."""
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+from nst_client.events import Event, Preview
+
+
+def to_json(value: Any) -> str:
+    """Return a dataclass as a JSON object on one line."""
+    return json.dumps(_plain(dataclasses.asdict(value)))
+
+
+def event_to_json(event: Event) -> str:
+    """Return an event as a JSON object on one line; `event` names its kind, and previews have their size only."""
+    values = {"event": type(event).__name__.lower()} | dataclasses.asdict(event)
+    if isinstance(event, Preview):
+        values["size_bytes"] = len(values.pop("data"))
+    return json.dumps(_plain(values))
+
+
+def _plain(value: Any) -> Any:
+    """Return the value with null for what JSON cannot say: numbers that are not finite."""
+    match value:
+        case dict():
+            return {key: _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case float() if not math.isfinite(value):
+            return None
+        case _:
+            return value

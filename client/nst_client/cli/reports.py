@@ -1,0 +1,130 @@
+"""What a person sees while a job runs. Everything goes to stderr."""
+
+import contextlib
+import datetime
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as ProgressBar
+
+from nst_client.events import Accepted, Completed, Event, Preview, Progress, Queued, Started
+
+_LINE_SECONDS = 1.0
+"""Between two lines about the progress."""
+
+
+class Report(Protocol):
+    """Shows events."""
+
+    def event(self, event: Event) -> None:
+        """Show an event."""
+
+    def note(self, text: str) -> None:
+        """Show a line that stays."""
+
+
+class Silence:
+    """Shows nothing."""
+
+    def event(self, event: Event) -> None:
+        """Show nothing."""
+
+    def note(self, text: str) -> None:
+        """Show nothing."""
+
+
+class Lines:
+    """Shows plain lines, about one a second."""
+
+    def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic):
+        self._write = write
+        self._clock = clock
+        self._written = -_LINE_SECONDS
+
+    def event(self, event: Event) -> None:
+        """Show an event, unless it is progress and another was shown just before."""
+        text = describe(event)
+        if text is None:
+            return
+        now = self._clock()
+        if isinstance(event, Progress):
+            if now - self._written < _LINE_SECONDS and event.iteration < event.total_iterations:
+                return
+            self._written = now
+        self._write(text)
+
+    def note(self, text: str) -> None:
+        """Show a line."""
+        self._write(text)
+
+
+class Bar:
+    """Shows a live progress bar."""
+
+    def __init__(self, bar: ProgressBar):
+        self._bar = bar
+        self._task = bar.add_task("waiting for the server", total=None)
+
+    def event(self, event: Event) -> None:
+        """Show an event in place of the one before."""
+        if (text := describe(event)) is not None:
+            self._bar.update(self._task, description=text)
+        if isinstance(event, Progress):
+            self._bar.update(self._task, completed=event.iteration, total=event.total_iterations)
+
+    def note(self, text: str) -> None:
+        """Show a line above the bar."""
+        self._bar.console.print(text, markup=False, highlight=False)
+
+
+@contextlib.contextmanager
+def open_report(*, quiet: bool) -> Iterator[Report]:
+    """Return the report that fits where stderr goes."""
+    console = Console(stderr=True)
+    if quiet:
+        yield Silence()
+    elif console.is_terminal:
+        with ProgressBar(BarColumn(), TextColumn("{task.description}", markup=False), console=console) as bar:
+            yield Bar(bar)
+    else:
+        yield Lines(lambda line: click.echo(line, err=True))
+
+
+def describe(event: Event) -> str | None:
+    """Return an event in one line; None for those that are not worth one."""
+    match event:
+        case Accepted():
+            return (
+                f"job {event.job_id} accepted: {event.width}x{event.height}, "
+                f"{event.options.iterations} iterations, about {_duration(event.estimate.seconds)}"
+            )
+        case Queued():
+            return f"queued: {event.position} ahead, starts in about {_duration(event.eta_seconds)}"
+        case Started():
+            return f"started on {event.device}"
+        case Progress():
+            scale = f"scale {event.scale}/{event.scales}, " if event.scales > 1 else ""
+            rate = f"{event.iteration / event.elapsed_seconds:.3g} it/s, " if event.elapsed_seconds > 0 else ""
+            return (
+                f"{scale}iteration {event.iteration}/{event.total_iterations}, loss {event.total_loss:.4g}, "
+                f"{rate}{_duration(event.eta_seconds)} left"
+            )
+        case Completed():
+            timings = event.timings
+            return (
+                f"done after {event.iterations} iterations in {_duration(timings.optimize_seconds)}, "
+                f"loss {event.total_loss:.4g}, stopped by: {event.stop_reason}"
+            )
+        case Preview():
+            return None
+
+
+def _duration(seconds: float) -> str:
+    """Return seconds as h:mm:ss, or with more precision where they are few."""
+    if not 0 <= seconds < 10**9:
+        return "an unknown time"
+    return f"{seconds:.1f} s" if seconds < 60 else str(datetime.timedelta(seconds=round(seconds)))

@@ -1,0 +1,303 @@
+"""The client for programs with threads."""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from nst.v1 import style_transfer_pb2 as pb
+from nst.v1 import style_transfer_pb2_grpc as pb_grpc
+
+from nst_client.errors import JobCancelledError, UnavailableError, from_rpc_error, rpc_errors
+from nst_client.events import Event
+from nst_client.info import Health, JobState, ServerInfo
+from nst_client.options import OutputOptions, Picture, TransferOptions
+from nst_client.result import Result
+from nst_client.session import CHANNEL_OPTIONS, GIVEN_UP, READY_PAUSE, RETRIES, TARGET, Session
+from nst_client.translate import Styles, enum_from_proto, info_from_proto, request_to_proto
+
+
+class StyleTransferClient:
+    """A client of one server. It may be used from several threads, and as a context manager that closes it."""
+
+    def __init__(
+        self,
+        target: str = TARGET,
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        channel: grpc.Channel | None = None,
+        retries: int = RETRIES,
+    ):
+        """Open a channel; it connects with the first call.
+
+        Args:
+            target: host and port of the server, or any other gRPC target.
+            credentials: for TLS; without them the channel is not encrypted.
+            channel: used instead of opening one to `target`; it stays open when the client is closed.
+            retries: how often to send a request again that was refused before it was accepted because there was no
+                server, it was not ready or its queue was full. Each retry waits as long as the server suggests (up to
+                a minute), and never past the timeout of the call.
+        """
+        self._owned = None
+        if channel is None:
+            self._owned = channel = (
+                grpc.secure_channel(target, credentials, CHANNEL_OPTIONS)
+                if credentials
+                else grpc.insecure_channel(target, CHANNEL_OPTIONS)
+            )
+        self._stub = pb_grpc.StyleTransferServiceStub(channel)
+        self._health: Any = health_pb2_grpc.HealthStub(channel)
+        self._retries = retries
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the channel; whatever still runs on it is cancelled."""
+        if self._owned:
+            self._owned.close()
+
+    def stylize(
+        self,
+        content: Picture,
+        styles: Styles,
+        *,
+        init_picture: Picture | None = None,
+        options: TransferOptions | None = None,
+        output: OutputOptions | None = None,
+        timeout: float | None = None,
+        on_event: Callable[[Event], object] | None = None,
+    ) -> Result:
+        """Stylise a picture and wait for the result.
+
+        Args:
+            content: the picture whose content is kept.
+            styles: the style, or several that are blended.
+            init_picture: the picture to start from.
+            options: how to stylise.
+            output: how the result is encoded.
+            timeout: seconds for everything, retries and queue included. The server fits the job into it: it refuses
+                one that cannot finish, and ends one early that turns out slower than expected.
+            on_event: told each event as it happens.
+
+        Raises:
+            NstError: see `nst_client.errors` for each kind.
+        """
+        with self.stream(
+            content, styles, init_picture=init_picture, options=options, output=output, timeout=timeout
+        ) as events:
+            for event in events:
+                if on_event:
+                    on_event(event)
+            return events.result
+
+    def stream(
+        self,
+        content: Picture,
+        styles: Styles,
+        *,
+        init_picture: Picture | None = None,
+        options: TransferOptions | None = None,
+        output: OutputOptions | None = None,
+        timeout: float | None = None,
+    ) -> "Stylization":
+        """Start to stylise a picture and return the iterator of its events (see `stylize` for the arguments).
+
+        Raises:
+            InvalidRequestError: a file cannot be read, or a value has a wrong type.
+        """
+        request = request_to_proto(content, styles, init_picture=init_picture, options=options, output=output)
+        return Stylization(self._stub, request, timeout=timeout, retries=self._retries)
+
+    def cancel(self, job_id: str, *, timeout: float | None = None) -> JobState:
+        """Cancel a job. Its stream ends with the best picture so far, or with JobCancelledError if there is none.
+
+        Args:
+            job_id: as `Accepted` named it.
+            timeout: seconds.
+
+        Returns:
+            The state of the job before. A job that has already ended stays as it is.
+
+        Raises:
+            JobNotFoundError: there is no such job.
+            NstError: see `nst_client.errors` for each kind.
+        """
+        return _cancel(self._stub, job_id, timeout)
+
+    def info(self, *, timeout: float | None = None) -> ServerInfo:
+        """Return the server's description of itself, every default and limit included.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            NstError: see `nst_client.errors` for each kind.
+        """
+        with rpc_errors():
+            return info_from_proto(self._stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=timeout))
+
+    def health(self, *, timeout: float | None = None) -> Health:
+        """Return whether the server takes jobs.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            UnavailableError: there is no server.
+            NstError: see `nst_client.errors` for each kind.
+        """
+        with rpc_errors():
+            response = self._health.Check(health_pb2.HealthCheckRequest(), timeout=timeout)
+        return enum_from_proto(Health, response.status) or Health.UNKNOWN
+
+    def wait_until_ready(self, timeout: float) -> None:
+        """Wait until there is a server and it takes jobs.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            DeadlineExceededError: it took longer.
+            NstError: see `nst_client.errors` for each kind.
+        """
+        deadline = time.monotonic() + timeout
+        while not self._becomes_ready(max(0.0, deadline - time.monotonic())):
+            time.sleep(READY_PAUSE)
+
+    def _becomes_ready(self, timeout: float) -> bool:
+        """Wait until the server takes jobs, or the connection to it breaks."""
+        watch = self._health.Watch(health_pb2.HealthCheckRequest(), timeout=timeout, wait_for_ready=True)
+        try:
+            with rpc_errors():
+                return any(enum_from_proto(Health, response.status) is Health.SERVING for response in watch)
+        except UnavailableError:
+            return False
+        finally:
+            watch.cancel()
+
+
+class Stylization(Iterator[Event]):
+    """The events of one stylisation as they happen; `result` once they are exhausted.
+
+    Leaving it as a context manager, or closing it, ends the job if it still runs.
+    """
+
+    def __init__(
+        self, stub: pb_grpc.StyleTransferServiceStub, request: pb.StylizeRequest, *, timeout: float | None, retries: int
+    ):
+        """Use `StyleTransferClient.stream`."""
+        self._stub = stub
+        self._request = request
+        self._session = Session(timeout=timeout, retries=retries, now=time.monotonic())
+        self._ended = False
+        self._given_up = threading.Event()
+        self._lock = threading.Lock()
+        """Of the call, which another thread may cancel while this one replaces it."""
+        self._open()
+
+    @property
+    def job_id(self) -> str | None:
+        """The id of the job; None before it is accepted."""
+        return self._session.job_id
+
+    @property
+    def result(self) -> Result:
+        """The finished picture.
+
+        Raises:
+            ResultNotReadyError: the events are not exhausted, or they ended with an error.
+        """
+        return self._session.result
+
+    def cancel(self, *, timeout: float | None = None) -> JobState | None:
+        """Ask the server to end the job, from this thread or another; go on iterating for the best picture so far.
+
+        Args:
+            timeout: seconds for the server to answer.
+
+        Returns:
+            The state of the job before; None where it was not accepted yet, which gives no picture.
+
+        Raises:
+            NstError: the server could not be asked; see `nst_client.errors` for each kind.
+        """
+        job_id = self.job_id
+        if job_id is None:
+            self._give_up()
+            return None
+        return _cancel(self._stub, job_id, timeout)
+
+    def close(self) -> None:
+        """End the call, and with it the job if it still runs. There are no more events."""
+        self._ended = True
+        self._give_up()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Event:
+        """Wait for the next event.
+
+        Raises:
+            StopIteration: the result is there.
+            NstError: see `nst_client.errors` for each kind.
+        """
+        try:
+            while not self._ended:
+                event = self._receive()
+                if event is not None:
+                    return event
+        except BaseException:
+            self.close()
+            raise
+        raise StopIteration
+
+    def _receive(self) -> Event | None:
+        """Take one message, wait for the next attempt, or take the end."""
+        try:
+            return self._session.receive(next(self._responses))
+        except StopIteration:
+            self._session.end()
+            self._ended = True
+        except grpc.RpcError as error:
+            delay = self._session.fail(from_rpc_error(error), now=time.monotonic(), jitter=random.random())
+            self._given_up.wait(delay)
+            self._open()
+        return None
+
+    def _open(self) -> None:
+        with self._lock:
+            if self._given_up.is_set():
+                raise JobCancelledError(GIVEN_UP)
+            call = self._stub.Stylize(self._request, timeout=self._session.remaining(time.monotonic()))
+            self._responses: Iterator[pb.StylizeResponse] = call
+            self._cancel_call: Callable[[], bool] = call.cancel
+
+    def _give_up(self) -> None:
+        with self._lock:
+            self._given_up.set()
+            self._cancel_call()
+
+
+def _cancel(stub: pb_grpc.StyleTransferServiceStub, job_id: str, timeout: float | None) -> JobState:
+    with rpc_errors():
+        response = stub.CancelJob(pb.CancelJobRequest(job_id=job_id), timeout=timeout)
+    return enum_from_proto(JobState, response.state) or JobState.UNKNOWN

@@ -1,0 +1,194 @@
+"""What happens to a job, event by event."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from nst_client.options import OutputOptions, TransferOptions
+
+
+class LossKind(StrEnum):
+    """The losses."""
+
+    UNKNOWN = "unknown"
+    """One that this version of the client does not know."""
+    CONTENT = "content"
+    """Mean squared difference of features."""
+    STYLE = "style"
+    """Mean squared difference of Gram matrices."""
+    TOTAL_VARIATION = "total_variation"
+    """Total variation of the picture."""
+
+
+class StopReason(StrEnum):
+    """Why an optimisation ended."""
+
+    UNKNOWN = "unknown"
+    """One that this version of the client does not know."""
+    ITERATIONS = "iterations"
+    """All iterations were done."""
+    CANCELLED = "cancelled"
+    """The job was cancelled; the picture is the best until then."""
+    DEADLINE = "deadline"
+    """The timeout came near; the picture is the best until then."""
+    SHUTDOWN = "shutdown"
+    """The server shut down; the picture is the best until then."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """A set of weights of VGG-19."""
+
+    id: str
+    """The source: "caffe", "torchvision" or the name of a file."""
+    sha256: str
+    """SHA-256 of the file they come from, lower-case hex."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostEstimate:
+    """What a job is expected to cost."""
+
+    seconds: float
+    """Seconds on the device, without the wait in the queue."""
+    queue_seconds: float
+    """Seconds in the queue."""
+    peak_memory_bytes: int
+    """Peak of the memory that the job needs on its device."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossTerm:
+    """One term of the objective."""
+
+    kind: LossKind
+    """The loss."""
+    layer: str
+    """The layer of VGG-19; empty for losses on pixels."""
+    value: float
+    """The value, all weights included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timings:
+    """Where the time of a job went, in seconds."""
+
+    queued_seconds: float
+    """From acceptance to start."""
+    targets_seconds: float
+    """From start to the first iteration."""
+    optimize_seconds: float
+    """The iterations."""
+    encode_seconds: float
+    """Encoding the picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accepted:
+    """The job exists, and this is exactly what it will do."""
+
+    sequence: int
+    """Grows from event to event of a job, not always by one."""
+    job_id: str
+    """Names the job, as in `cancel`."""
+    options: TransferOptions
+    """The options with every default filled in."""
+    output: OutputOptions
+    """The output options with every default filled in."""
+    weights: Weights
+    """The network that is used."""
+    width: int
+    """Width of the result in pixels."""
+    height: int
+    """Height of the result in pixels."""
+    estimate: CostEstimate
+    """What the job is expected to cost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queued:
+    """The job waits for a device."""
+
+    sequence: int
+    """Grows from event to event of a job, not always by one."""
+    position: int
+    """Jobs ahead in the queue, not counting those that run."""
+    eta_seconds: float
+    """Expected seconds until the job starts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """The job has a device."""
+
+    sequence: int
+    """Grows from event to event of a job, not always by one."""
+    device: str
+    """The device: "cpu", "cuda:0" ..."""
+    queued_seconds: float
+    """Seconds from acceptance to now."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where the optimisation stands."""
+
+    sequence: int
+    """Grows from event to event of a job, not always by one."""
+    scale: int
+    """The scale being worked on, 1 to `scales`, coarse to fine."""
+    scales: int
+    """Number of scales."""
+    iteration: int
+    """Iterations done, over all scales."""
+    total_iterations: int
+    """Iterations that the job will do, over all scales."""
+    total_loss: float
+    """The objective at this iteration: the sum of all terms."""
+    terms: tuple[LossTerm, ...]
+    """Every term of the objective."""
+    elapsed_seconds: float
+    """Seconds since the first iteration began."""
+    eta_seconds: float
+    """Expected seconds until the last iteration."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """A small picture of the work in progress; asked for by `TransferOptions.preview_every`."""
+
+    sequence: int
+    """Grows from event to event of a job, not always by one."""
+    iteration: int
+    """The iteration that it shows."""
+    media_type: str
+    """Always "image/jpeg"."""
+    width: int
+    """Width in pixels."""
+    height: int
+    """Height in pixels."""
+    data: bytes = field(repr=False)
+    """The encoded file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completed:
+    """The job is done and its picture has arrived whole."""
+
+    sequence: int
+    """Grows from event to event of a job, not always by one."""
+    stop_reason: StopReason
+    """Why the optimisation ended."""
+    iterations: int
+    """Iterations done."""
+    total_loss: float
+    """The objective of the picture."""
+    terms: tuple[LossTerm, ...]
+    """Every term of the objective of the picture."""
+    timings: Timings
+    """Where the time went."""
+    weights: Weights
+    """The network that was used."""
+
+
+Event = Accepted | Queued | Started | Progress | Preview | Completed
+"""Accepted comes first and Completed last; a later version may add kinds."""

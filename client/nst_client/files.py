@@ -1,0 +1,53 @@
+"""Files of pictures: read whole, written whole."""
+
+import os
+import secrets
+from pathlib import Path
+
+from nst_client.errors import InvalidRequestError
+from nst_client.options import Picture
+
+
+def read_picture(field: str, picture: Picture) -> bytes:
+    """Return the bytes of a picture.
+
+    Args:
+        field: names the picture in errors.
+        picture: the encoded file itself, or the path of one.
+
+    Raises:
+        InvalidRequestError: the file cannot be read, or the picture is something else.
+    """
+    match picture:
+        case bytes():
+            return picture
+        case str() | os.PathLike():
+            try:
+                return Path(picture).read_bytes()
+            except (OSError, ValueError) as error:
+                reason = error.strerror if isinstance(error, OSError) else error
+                raise InvalidRequestError.of(field, f"cannot read the file {os.fspath(picture)!r}: {reason}") from error
+        case _:
+            raise InvalidRequestError.of(
+                field, f"is a {type(picture).__name__}, accepted are the bytes of an encoded picture or a path"
+            )
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file so that nobody ever sees a part of it: under a temporary name beside it, then renamed.
+
+    Raises:
+        OSError: the file cannot be written; nothing is left behind.
+    """
+    path = Path(path).resolve()
+    if path.exists() and not path.is_file():
+        # A device or a pipe must not be replaced by a file.
+        path.write_bytes(data)
+        return
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,296 @@
+"""Between the messages of the contract and the types of the client, field by field, without any decision."""
+
+import dataclasses
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2
+from nst.v1 import style_transfer_pb2 as pb
+
+from nst_client.errors import InvalidRequestError
+from nst_client.events import (
+    Accepted,
+    Completed,
+    CostEstimate,
+    Event,
+    LossKind,
+    LossTerm,
+    Preview,
+    Progress,
+    Queued,
+    Started,
+    StopReason,
+    Timings,
+    Weights,
+)
+from nst_client.files import read_picture
+from nst_client.info import Health, JobState, Limits, ServerInfo
+from nst_client.options import Init, Layers, Optimizer, OutputOptions, Picture, PictureFormat, Style, TransferOptions
+
+Styles = Picture | Style | Sequence[Picture | Style]
+"""One style, or several that are blended."""
+
+_E = TypeVar("_E", bound=StrEnum)
+
+_ENUMS: Mapping[type[StrEnum], tuple[Any, str]] = MappingProxyType(
+    {
+        Optimizer: (pb.Optimizer, "OPTIMIZER_"),
+        Init: (pb.Init, "INIT_"),
+        PictureFormat: (pb.PictureFormat, "PICTURE_FORMAT_"),
+        LossKind: (pb.LossKind, "LOSS_KIND_"),
+        StopReason: (pb.StopReason, "STOP_REASON_"),
+        JobState: (pb.JobState, "JOB_STATE_"),
+        Health: (health_pb2.HealthCheckResponse.ServingStatus, ""),
+    }
+)
+"""The enum of the contract for each of ours, and the prefix of its values."""
+
+_ENUM_FIELDS: Mapping[str, type[StrEnum]] = MappingProxyType(
+    {"optimizer": Optimizer, "init": Init, "format": PictureFormat}
+)
+_LAYER_FIELDS = frozenset({"content_layers", "style_layers"})
+
+_ACCEPTED_TYPES = MappingProxyType(
+    {
+        FieldDescriptor.CPPTYPE_DOUBLE: "a number",
+        FieldDescriptor.CPPTYPE_INT32: "a whole number of 32 bits",
+        FieldDescriptor.CPPTYPE_INT64: "a whole number of 64 bits",
+    }
+)
+
+
+def request_to_proto(
+    content: Picture,
+    styles: Styles,
+    *,
+    init_picture: Picture | None = None,
+    options: TransferOptions | None = None,
+    output: OutputOptions | None = None,
+) -> pb.StylizeRequest:
+    """Build a request; files are read, what is None stays unset.
+
+    Raises:
+        InvalidRequestError: a file cannot be read, or a value has a type that its field cannot hold. Ranges are for
+            the server to judge.
+    """
+    request = pb.StylizeRequest(content=_picture("content", content))
+    for index, style in enumerate(_style_sequence(styles)):
+        path = f"styles[{index}]"
+        style = style if isinstance(style, Style) else Style(style)  # noqa: PLW2901
+        message = request.styles.add(picture=_picture(f"{path}.picture", style.picture))
+        _set_scalar(message, path, "weight", style.weight)
+        _set_scalar(message, path, "scale", style.scale)
+    if init_picture is not None:
+        request.init_picture.CopyFrom(_picture("init_picture", init_picture))
+    if options is not None:
+        request.options.CopyFrom(_options_to_proto(pb.TransferOptions(), "options", options))
+    if output is not None:
+        request.output.CopyFrom(_options_to_proto(pb.OutputOptions(), "output", output))
+    return request
+
+
+_M = TypeVar("_M", pb.TransferOptions, pb.OutputOptions)
+
+
+def _options_to_proto(message: _M, path: str, options: TransferOptions | OutputOptions) -> _M:
+    for field in dataclasses.fields(options):
+        name, value = field.name, getattr(options, field.name)
+        if value is None:
+            continue
+        if name in _LAYER_FIELDS:
+            getattr(message, name).extend(_layers_to_proto(f"{path}.{name}", value))
+        elif name in _ENUM_FIELDS:
+            setattr(message, name, _enum_to_proto(f"{path}.{name}", _ENUM_FIELDS[name], value))
+        else:
+            _set_scalar(message, path, name, value)
+    return message
+
+
+def _style_sequence(styles: Styles) -> Sequence[Picture | Style]:
+    return [styles] if isinstance(styles, bytes | str | os.PathLike | Style) else styles
+
+
+def _picture(field: str, picture: Picture) -> pb.Picture:
+    return pb.Picture(data=read_picture(field, picture))
+
+
+def _set_scalar(message: Message, path: str, name: str, value: float | None) -> None:
+    if value is None:
+        return
+    try:
+        setattr(message, name, value)
+    except (TypeError, ValueError) as error:
+        accepted = _ACCEPTED_TYPES[message.DESCRIPTOR.fields_by_name[name].cpp_type]
+        raise InvalidRequestError.of(f"{path}.{name}", f"is {value!r}, accepted is {accepted}") from error
+
+
+def _enum_to_proto(field: str, kind: type[StrEnum], value: str) -> int:
+    wrapper, prefix = _ENUMS[kind]
+    try:
+        return int(wrapper.Value(prefix + kind(value).upper()))
+    except ValueError as error:
+        raise InvalidRequestError.of(field, f"is {value!r}, accepted are {', '.join(kind)}") from error
+
+
+def _layers_to_proto(field: str, layers: Layers) -> Iterable[pb.LayerWeight]:
+    if isinstance(layers, str):
+        raise InvalidRequestError.of(field, f"is the string {layers!r}, accepted are names in a sequence or a mapping")
+    weights = layers if isinstance(layers, Mapping) else dict.fromkeys(layers)
+    for layer, weight in weights.items():
+        message = pb.LayerWeight()
+        try:
+            message.layer = layer
+        except TypeError as error:
+            raise InvalidRequestError.of(field, f"has the layer {layer!r}, accepted are names") from error
+        _set_scalar(message, f"{field}[{layer!r}]", "weight", weight)
+        yield message
+
+
+def event_from_proto(message: pb.JobEvent) -> Event | None:
+    """Translate an event; None for the parts of the picture and for kinds that this version does not know."""
+    sequence = message.sequence
+    match message.WhichOneof("event"):
+        case "accepted":
+            accepted = message.accepted
+            return Accepted(
+                sequence=sequence,
+                job_id=accepted.job_id,
+                options=options_from_proto(accepted.options),
+                output=output_from_proto(accepted.output),
+                weights=_weights_from_proto(accepted.weights),
+                width=accepted.width,
+                height=accepted.height,
+                estimate=CostEstimate(
+                    seconds=accepted.estimate.seconds,
+                    queue_seconds=accepted.estimate.queue_seconds,
+                    peak_memory_bytes=accepted.estimate.peak_memory_bytes,
+                ),
+            )
+        case "queued":
+            return Queued(sequence=sequence, position=message.queued.position, eta_seconds=message.queued.eta_seconds)
+        case "started":
+            return Started(
+                sequence=sequence, device=message.started.device, queued_seconds=message.started.queued_seconds
+            )
+        case "progress":
+            progress = message.progress
+            return Progress(
+                sequence=sequence,
+                scale=progress.scale,
+                scales=progress.scales,
+                iteration=progress.iteration,
+                total_iterations=progress.total_iterations,
+                total_loss=progress.total_loss,
+                terms=_terms_from_proto(progress.terms),
+                elapsed_seconds=progress.elapsed_seconds,
+                eta_seconds=progress.eta_seconds,
+            )
+        case "preview":
+            preview = message.preview
+            return Preview(
+                sequence=sequence,
+                iteration=preview.iteration,
+                media_type=preview.media_type,
+                width=preview.width,
+                height=preview.height,
+                data=preview.data,
+            )
+        case "completed":
+            completed = message.completed
+            return Completed(
+                sequence=sequence,
+                stop_reason=enum_from_proto(StopReason, completed.stop_reason) or StopReason.UNKNOWN,
+                iterations=completed.iterations,
+                total_loss=completed.total_loss,
+                terms=_terms_from_proto(completed.terms),
+                timings=Timings(
+                    queued_seconds=completed.timings.queued_seconds,
+                    targets_seconds=completed.timings.targets_seconds,
+                    optimize_seconds=completed.timings.optimize_seconds,
+                    encode_seconds=completed.timings.encode_seconds,
+                ),
+                weights=_weights_from_proto(completed.weights),
+            )
+        case _:
+            return None
+
+
+def info_from_proto(message: pb.GetServerInfoResponse) -> ServerInfo:
+    """Translate the description of a server."""
+    limits = message.limits
+    return ServerInfo(
+        version=message.version,
+        weights=_weights_from_proto(message.weights),
+        devices=tuple(message.devices),
+        default_options=options_from_proto(message.default_options),
+        default_output=output_from_proto(message.default_output),
+        layers=tuple(message.layers),
+        input_media_types=tuple(message.input_media_types),
+        limits=Limits(
+            max_request_bytes=limits.max_request_bytes,
+            max_input_pixels=limits.max_input_pixels,
+            max_image_size=limits.max_image_size,
+            max_iterations=limits.max_iterations,
+            max_styles=limits.max_styles,
+            max_queued_jobs=limits.max_queued_jobs,
+        ),
+        queued_jobs=message.queued_jobs,
+        running_jobs=message.running_jobs,
+    )
+
+
+def options_from_proto(message: pb.TransferOptions) -> TransferOptions:
+    """Translate options; what is unset becomes None."""
+    return TransferOptions(**_set_scalars(message), **_set_enums(message), **_set_layers(message))
+
+
+def output_from_proto(message: pb.OutputOptions) -> OutputOptions:
+    """Translate output options; what is unset becomes None."""
+    return OutputOptions(**_set_scalars(message), **_set_enums(message))
+
+
+def enum_from_proto(kind: type[_E], number: int) -> _E | None:
+    """Translate a value of any enum that the contract has; None where it is unset or unknown to this version."""
+    wrapper, prefix = _ENUMS[kind]
+    try:
+        return kind(wrapper.Name(number).removeprefix(prefix).lower())
+    except ValueError:
+        return None
+
+
+def _set_scalars(message: Message) -> dict[str, Any]:
+    """Return the `optional` scalars that are set and that this version knows by the same name."""
+    return {
+        field.name: value for field, value in message.ListFields() if field.has_presence and field.message_type is None
+    }
+
+
+def _set_enums(message: Message) -> dict[str, Any]:
+    return {
+        name: enum_from_proto(kind, getattr(message, name))
+        for name, kind in _ENUM_FIELDS.items()
+        if name in message.DESCRIPTOR.fields_by_name
+    }
+
+
+def _set_layers(message: Message) -> dict[str, Any]:
+    return {
+        name: {entry.layer: entry.weight if entry.HasField("weight") else None for entry in getattr(message, name)}
+        for name in _LAYER_FIELDS
+    }
+
+
+def _weights_from_proto(message: pb.Weights) -> Weights:
+    return Weights(id=message.id, sha256=message.sha256)
+
+
+def _terms_from_proto(terms: Iterable[pb.LossTerm]) -> tuple[LossTerm, ...]:
+    return tuple(
+        LossTerm(kind=enum_from_proto(LossKind, term.kind) or LossKind.UNKNOWN, layer=term.layer, value=term.value)
+        for term in terms
+    )
