@@ -47,7 +47,17 @@ from nst_client.events import (
     Weights,
 )
 from nst_client.info import Health, JobState, Limits, ServerInfo
-from nst_client.options import Init, Layers, Optimizer, OutputOptions, Picture, PictureFormat, Style, TransferOptions
+from nst_client.options import (
+    Init,
+    Layers,
+    Optimizer,
+    OutputOptions,
+    Picture,
+    PictureFormat,
+    Style,
+    Styles,
+    TransferOptions,
+)
 from nst_client.result import Result
 
 __all__ = [
@@ -89,6 +99,7 @@ __all__ = [
     "StopReason",
     "Style",
     "StyleTransferClient",
+    "Styles",
     "Stylization",
     "Timings",
     "TransferOptions",

@@ -19,118 +19,10 @@ from nst.v1 import style_transfer_pb2_grpc as pb_grpc
 from nst_client.errors import JobCancelledError, UnavailableError, from_rpc_error, rpc_errors
 from nst_client.events import Event
 from nst_client.info import Health, JobState, ServerInfo
-from nst_client.options import OutputOptions, Picture, TransferOptions
+from nst_client.options import OutputOptions, Picture, Styles, TransferOptions
 from nst_client.result import Result
 from nst_client.session import CHANNEL_OPTIONS, GIVEN_UP, READY_PAUSE, RETRIES, TARGET, Session
-from nst_client.translate import Styles, enum_from_proto, info_from_proto, request_to_proto
-
-
-class AsyncStyleTransferClient:
-    """A client of one server, for one event loop. Use it as an async context manager, which closes it."""
-
-    def __init__(
-        self,
-        target: str = TARGET,
-        *,
-        credentials: grpc.ChannelCredentials | None = None,
-        channel: grpc.aio.Channel | None = None,
-        retries: int = RETRIES,
-    ):
-        """Open a channel; it connects with the first call (see `StyleTransferClient` for the arguments)."""
-        self._owned = None
-        if channel is None:
-            self._owned = channel = (
-                grpc.aio.secure_channel(target, credentials, CHANNEL_OPTIONS)
-                if credentials
-                else grpc.aio.insecure_channel(target, CHANNEL_OPTIONS)
-            )
-        self._stub = pb_grpc.StyleTransferServiceStub(channel)
-        self._health: Any = health_pb2_grpc.HealthStub(channel)
-        self._retries = retries
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Close the channel; whatever still runs on it is cancelled."""
-        if self._owned:
-            await self._owned.close()
-
-    async def stylize(
-        self,
-        content: Picture,
-        styles: Styles,
-        *,
-        init_picture: Picture | None = None,
-        options: TransferOptions | None = None,
-        output: OutputOptions | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - it travels to the server
-        on_event: Callable[[Event], object] | None = None,
-    ) -> Result:
-        """Stylise a picture and wait for the result (see `StyleTransferClient.stylize`)."""
-        async with self.stream(
-            content, styles, init_picture=init_picture, options=options, output=output, timeout=timeout
-        ) as events:
-            async for event in events:
-                if on_event:
-                    on_event(event)
-            return events.result
-
-    def stream(
-        self,
-        content: Picture,
-        styles: Styles,
-        *,
-        init_picture: Picture | None = None,
-        options: TransferOptions | None = None,
-        output: OutputOptions | None = None,
-        timeout: float | None = None,
-    ) -> "AsyncStylization":
-        """Return the iterator of the events of a stylisation (see `StyleTransferClient.stylize` for the arguments).
-
-        Files are read, and the job starts, when the first event is awaited.
-        """
-        build = partial(request_to_proto, content, styles, init_picture=init_picture, options=options, output=output)
-        return AsyncStylization(self._stub, build, timeout=timeout, retries=self._retries)
-
-    async def cancel(self, job_id: str, *, timeout: float | None = None) -> JobState:  # noqa: ASYNC109
-        """Cancel a job (see `StyleTransferClient.cancel`)."""
-        return await _cancel(self._stub, job_id, timeout)
-
-    async def info(self, *, timeout: float | None = None) -> ServerInfo:  # noqa: ASYNC109
-        """Return the server's description of itself (see `StyleTransferClient.info`)."""
-        with rpc_errors():
-            return info_from_proto(await self._stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=timeout))
-
-    async def health(self, *, timeout: float | None = None) -> Health:  # noqa: ASYNC109
-        """Return whether the server takes jobs (see `StyleTransferClient.health`)."""
-        with rpc_errors():
-            response = await self._health.Check(health_pb2.HealthCheckRequest(), timeout=timeout)
-        return enum_from_proto(Health, response.status) or Health.UNKNOWN
-
-    async def wait_until_ready(self, timeout: float) -> None:  # noqa: ASYNC109
-        """Wait until there is a server and it takes jobs (see `StyleTransferClient.wait_until_ready`)."""
-        deadline = time.monotonic() + timeout
-        while not await self._becomes_ready(max(0.0, deadline - time.monotonic())):  # noqa: ASYNC110
-            await asyncio.sleep(READY_PAUSE)
-
-    async def _becomes_ready(self, timeout: float) -> bool:  # noqa: ASYNC109
-        watch = self._health.Watch(health_pb2.HealthCheckRequest(), timeout=timeout, wait_for_ready=True)
-        try:
-            with rpc_errors():
-                async for response in watch:
-                    if enum_from_proto(Health, response.status) is Health.SERVING:
-                        return True
-        except UnavailableError:
-            pass
-        finally:
-            watch.cancel()
-        return False
+from nst_client.translate import enum_from_proto, info_from_proto, request_to_proto
 
 
 class AsyncStylization(AsyncIterator[Event]):
@@ -250,6 +142,114 @@ class AsyncStylization(AsyncIterator[Event]):
         self._given_up.set()
         if self._call is not None:
             self._call.cancel()
+
+
+class AsyncStyleTransferClient:
+    """A client of one server, for one event loop. Use it as an async context manager, which closes it."""
+
+    def __init__(
+        self,
+        target: str = TARGET,
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        channel: grpc.aio.Channel | None = None,
+        retries: int = RETRIES,
+    ):
+        """Open a channel; it connects with the first call (see `StyleTransferClient` for the arguments)."""
+        self._owned = None
+        if channel is None:
+            self._owned = channel = (
+                grpc.aio.secure_channel(target, credentials, CHANNEL_OPTIONS)
+                if credentials
+                else grpc.aio.insecure_channel(target, CHANNEL_OPTIONS)
+            )
+        self._stub = pb_grpc.StyleTransferServiceStub(channel)
+        self._health: Any = health_pb2_grpc.HealthStub(channel)
+        self._retries = retries
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the channel; whatever still runs on it is cancelled."""
+        if self._owned:
+            await self._owned.close()
+
+    async def stylize(
+        self,
+        content: Picture,
+        styles: Styles,
+        *,
+        init_picture: Picture | None = None,
+        options: TransferOptions | None = None,
+        output: OutputOptions | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - it travels to the server
+        on_event: Callable[[Event], object] | None = None,
+    ) -> Result:
+        """Stylise a picture and wait for the result (see `StyleTransferClient.stylize`)."""
+        async with self.stream(
+            content, styles, init_picture=init_picture, options=options, output=output, timeout=timeout
+        ) as events:
+            async for event in events:
+                if on_event:
+                    on_event(event)
+            return events.result
+
+    def stream(
+        self,
+        content: Picture,
+        styles: Styles,
+        *,
+        init_picture: Picture | None = None,
+        options: TransferOptions | None = None,
+        output: OutputOptions | None = None,
+        timeout: float | None = None,
+    ) -> AsyncStylization:
+        """Return the iterator of the events of a stylisation (see `StyleTransferClient.stylize` for the arguments).
+
+        Files are read, and the job starts, when the first event is awaited.
+        """
+        build = partial(request_to_proto, content, styles, init_picture=init_picture, options=options, output=output)
+        return AsyncStylization(self._stub, build, timeout=timeout, retries=self._retries)
+
+    async def cancel(self, job_id: str, *, timeout: float | None = None) -> JobState:  # noqa: ASYNC109
+        """Cancel a job (see `StyleTransferClient.cancel`)."""
+        return await _cancel(self._stub, job_id, timeout)
+
+    async def info(self, *, timeout: float | None = None) -> ServerInfo:  # noqa: ASYNC109
+        """Return the server's description of itself (see `StyleTransferClient.info`)."""
+        with rpc_errors():
+            return info_from_proto(await self._stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=timeout))
+
+    async def health(self, *, timeout: float | None = None) -> Health:  # noqa: ASYNC109
+        """Return whether the server takes jobs (see `StyleTransferClient.health`)."""
+        with rpc_errors():
+            response = await self._health.Check(health_pb2.HealthCheckRequest(), timeout=timeout)
+        return enum_from_proto(Health, response.status) or Health.UNKNOWN
+
+    async def wait_until_ready(self, timeout: float) -> None:  # noqa: ASYNC109
+        """Wait until there is a server and it takes jobs (see `StyleTransferClient.wait_until_ready`)."""
+        deadline = time.monotonic() + timeout
+        while not await self._becomes_ready(max(0.0, deadline - time.monotonic())):  # noqa: ASYNC110
+            await asyncio.sleep(READY_PAUSE)
+
+    async def _becomes_ready(self, timeout: float) -> bool:  # noqa: ASYNC109
+        watch = self._health.Watch(health_pb2.HealthCheckRequest(), timeout=timeout, wait_for_ready=True)
+        try:
+            with rpc_errors():
+                async for response in watch:
+                    if enum_from_proto(Health, response.status) is Health.SERVING:
+                        return True
+        except UnavailableError:
+            pass
+        finally:
+            watch.cancel()
+        return False
 
 
 async def _cancel(stub: pb_grpc.StyleTransferServiceAsyncStub, job_id: str, timeout: float | None) -> JobState:  # noqa: ASYNC109

@@ -15,175 +15,10 @@ from nst.v1 import style_transfer_pb2_grpc as pb_grpc
 from nst_client.errors import JobCancelledError, UnavailableError, from_rpc_error, rpc_errors
 from nst_client.events import Event
 from nst_client.info import Health, JobState, ServerInfo
-from nst_client.options import OutputOptions, Picture, TransferOptions
+from nst_client.options import OutputOptions, Picture, Styles, TransferOptions
 from nst_client.result import Result
 from nst_client.session import CHANNEL_OPTIONS, GIVEN_UP, READY_PAUSE, RETRIES, TARGET, Session
-from nst_client.translate import Styles, enum_from_proto, info_from_proto, request_to_proto
-
-
-class StyleTransferClient:
-    """A client of one server. It may be used from several threads, and as a context manager that closes it."""
-
-    def __init__(
-        self,
-        target: str = TARGET,
-        *,
-        credentials: grpc.ChannelCredentials | None = None,
-        channel: grpc.Channel | None = None,
-        retries: int = RETRIES,
-    ):
-        """Open a channel; it connects with the first call.
-
-        Args:
-            target: host and port of the server, or any other gRPC target.
-            credentials: for TLS; without them the channel is not encrypted.
-            channel: used instead of opening one to `target`; it stays open when the client is closed.
-            retries: how often to send a request again that was refused before it was accepted because there was no
-                server, it was not ready or its queue was full. Each retry waits as long as the server suggests (up to
-                a minute), and never past the timeout of the call.
-        """
-        self._owned = None
-        if channel is None:
-            self._owned = channel = (
-                grpc.secure_channel(target, credentials, CHANNEL_OPTIONS)
-                if credentials
-                else grpc.insecure_channel(target, CHANNEL_OPTIONS)
-            )
-        self._stub = pb_grpc.StyleTransferServiceStub(channel)
-        self._health: Any = health_pb2_grpc.HealthStub(channel)
-        self._retries = retries
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the channel; whatever still runs on it is cancelled."""
-        if self._owned:
-            self._owned.close()
-
-    def stylize(
-        self,
-        content: Picture,
-        styles: Styles,
-        *,
-        init_picture: Picture | None = None,
-        options: TransferOptions | None = None,
-        output: OutputOptions | None = None,
-        timeout: float | None = None,
-        on_event: Callable[[Event], object] | None = None,
-    ) -> Result:
-        """Stylise a picture and wait for the result.
-
-        Args:
-            content: the picture whose content is kept.
-            styles: the style, or several that are blended.
-            init_picture: the picture to start from.
-            options: how to stylise.
-            output: how the result is encoded.
-            timeout: seconds for everything, retries and queue included. The server fits the job into it: it refuses
-                one that cannot finish, and ends one early that turns out slower than expected.
-            on_event: told each event as it happens.
-
-        Raises:
-            NstError: see `nst_client.errors` for each kind.
-        """
-        with self.stream(
-            content, styles, init_picture=init_picture, options=options, output=output, timeout=timeout
-        ) as events:
-            for event in events:
-                if on_event:
-                    on_event(event)
-            return events.result
-
-    def stream(
-        self,
-        content: Picture,
-        styles: Styles,
-        *,
-        init_picture: Picture | None = None,
-        options: TransferOptions | None = None,
-        output: OutputOptions | None = None,
-        timeout: float | None = None,
-    ) -> "Stylization":
-        """Start to stylise a picture and return the iterator of its events (see `stylize` for the arguments).
-
-        Raises:
-            InvalidRequestError: a file cannot be read, or a value has a wrong type.
-        """
-        request = request_to_proto(content, styles, init_picture=init_picture, options=options, output=output)
-        return Stylization(self._stub, request, timeout=timeout, retries=self._retries)
-
-    def cancel(self, job_id: str, *, timeout: float | None = None) -> JobState:
-        """Cancel a job. Its stream ends with the best picture so far, or with JobCancelledError if there is none.
-
-        Args:
-            job_id: as `Accepted` named it.
-            timeout: seconds.
-
-        Returns:
-            The state of the job before. A job that has already ended stays as it is.
-
-        Raises:
-            JobNotFoundError: there is no such job.
-            NstError: see `nst_client.errors` for each kind.
-        """
-        return _cancel(self._stub, job_id, timeout)
-
-    def info(self, *, timeout: float | None = None) -> ServerInfo:
-        """Return the server's description of itself, every default and limit included.
-
-        Args:
-            timeout: seconds.
-
-        Raises:
-            NstError: see `nst_client.errors` for each kind.
-        """
-        with rpc_errors():
-            return info_from_proto(self._stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=timeout))
-
-    def health(self, *, timeout: float | None = None) -> Health:
-        """Return whether the server takes jobs.
-
-        Args:
-            timeout: seconds.
-
-        Raises:
-            UnavailableError: there is no server.
-            NstError: see `nst_client.errors` for each kind.
-        """
-        with rpc_errors():
-            response = self._health.Check(health_pb2.HealthCheckRequest(), timeout=timeout)
-        return enum_from_proto(Health, response.status) or Health.UNKNOWN
-
-    def wait_until_ready(self, timeout: float) -> None:
-        """Wait until there is a server and it takes jobs.
-
-        Args:
-            timeout: seconds.
-
-        Raises:
-            DeadlineExceededError: it took longer.
-            NstError: see `nst_client.errors` for each kind.
-        """
-        deadline = time.monotonic() + timeout
-        while not self._becomes_ready(max(0.0, deadline - time.monotonic())):
-            time.sleep(READY_PAUSE)
-
-    def _becomes_ready(self, timeout: float) -> bool:
-        """Wait until the server takes jobs, or the connection to it breaks."""
-        watch = self._health.Watch(health_pb2.HealthCheckRequest(), timeout=timeout, wait_for_ready=True)
-        try:
-            with rpc_errors():
-                return any(enum_from_proto(Health, response.status) is Health.SERVING for response in watch)
-        except UnavailableError:
-            return False
-        finally:
-            watch.cancel()
+from nst_client.translate import enum_from_proto, info_from_proto, request_to_proto
 
 
 class Stylization(Iterator[Event]):
@@ -295,6 +130,171 @@ class Stylization(Iterator[Event]):
         with self._lock:
             self._given_up.set()
             self._cancel_call()
+
+
+class StyleTransferClient:
+    """A client of one server. It may be used from several threads, and as a context manager that closes it."""
+
+    def __init__(
+        self,
+        target: str = TARGET,
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        channel: grpc.Channel | None = None,
+        retries: int = RETRIES,
+    ):
+        """Open a channel; it connects with the first call.
+
+        Args:
+            target: host and port of the server, or any other gRPC target.
+            credentials: for TLS; without them the channel is not encrypted.
+            channel: used instead of opening one to `target`; it stays open when the client is closed.
+            retries: how often to send a request again that was refused before it was accepted because there was no
+                server, it was not ready or its queue was full. Each retry waits as long as the server suggests (up to
+                a minute), and never past the timeout of the call.
+        """
+        self._owned = None
+        if channel is None:
+            self._owned = channel = (
+                grpc.secure_channel(target, credentials, CHANNEL_OPTIONS)
+                if credentials
+                else grpc.insecure_channel(target, CHANNEL_OPTIONS)
+            )
+        self._stub = pb_grpc.StyleTransferServiceStub(channel)
+        self._health: Any = health_pb2_grpc.HealthStub(channel)
+        self._retries = retries
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the channel; whatever still runs on it is cancelled."""
+        if self._owned:
+            self._owned.close()
+
+    def stylize(
+        self,
+        content: Picture,
+        styles: Styles,
+        *,
+        init_picture: Picture | None = None,
+        options: TransferOptions | None = None,
+        output: OutputOptions | None = None,
+        timeout: float | None = None,
+        on_event: Callable[[Event], object] | None = None,
+    ) -> Result:
+        """Stylise a picture and wait for the result.
+
+        Args:
+            content: the picture whose content is kept.
+            styles: the style, or several that are blended.
+            init_picture: the picture to start from.
+            options: how to stylise.
+            output: how the result is encoded.
+            timeout: seconds for everything, retries and queue included. The server fits the job into it: it refuses
+                one that cannot finish, and ends one early that turns out slower than expected.
+            on_event: told each event as it happens.
+
+        Raises:
+            NstError: see `nst_client.errors` for each kind.
+        """
+        with self.stream(
+            content, styles, init_picture=init_picture, options=options, output=output, timeout=timeout
+        ) as events:
+            for event in events:
+                if on_event:
+                    on_event(event)
+            return events.result
+
+    def stream(
+        self,
+        content: Picture,
+        styles: Styles,
+        *,
+        init_picture: Picture | None = None,
+        options: TransferOptions | None = None,
+        output: OutputOptions | None = None,
+        timeout: float | None = None,
+    ) -> Stylization:
+        """Start to stylise a picture and return the iterator of its events (see `stylize` for the arguments).
+
+        Raises:
+            InvalidRequestError: a file cannot be read, or a value has a wrong type.
+        """
+        request = request_to_proto(content, styles, init_picture=init_picture, options=options, output=output)
+        return Stylization(self._stub, request, timeout=timeout, retries=self._retries)
+
+    def cancel(self, job_id: str, *, timeout: float | None = None) -> JobState:
+        """Cancel a job. Its stream ends with the best picture so far, or with JobCancelledError if there is none.
+
+        Args:
+            job_id: as `Accepted` named it.
+            timeout: seconds.
+
+        Returns:
+            The state of the job before. A job that has already ended stays as it is.
+
+        Raises:
+            JobNotFoundError: there is no such job.
+            NstError: see `nst_client.errors` for each kind.
+        """
+        return _cancel(self._stub, job_id, timeout)
+
+    def info(self, *, timeout: float | None = None) -> ServerInfo:
+        """Return the server's description of itself, every default and limit included.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            NstError: see `nst_client.errors` for each kind.
+        """
+        with rpc_errors():
+            return info_from_proto(self._stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=timeout))
+
+    def health(self, *, timeout: float | None = None) -> Health:
+        """Return whether the server takes jobs.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            UnavailableError: there is no server.
+            NstError: see `nst_client.errors` for each kind.
+        """
+        with rpc_errors():
+            response = self._health.Check(health_pb2.HealthCheckRequest(), timeout=timeout)
+        return enum_from_proto(Health, response.status) or Health.UNKNOWN
+
+    def wait_until_ready(self, timeout: float) -> None:
+        """Wait until there is a server and it takes jobs.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            DeadlineExceededError: it took longer.
+            NstError: see `nst_client.errors` for each kind.
+        """
+        deadline = time.monotonic() + timeout
+        while not self._becomes_ready(max(0.0, deadline - time.monotonic())):
+            time.sleep(READY_PAUSE)
+
+    def _becomes_ready(self, timeout: float) -> bool:
+        """Wait until the server takes jobs, or the connection to it breaks."""
+        watch = self._health.Watch(health_pb2.HealthCheckRequest(), timeout=timeout, wait_for_ready=True)
+        try:
+            with rpc_errors():
+                return any(enum_from_proto(Health, response.status) is Health.SERVING for response in watch)
+        except UnavailableError:
+            return False
+        finally:
+            watch.cancel()
 
 
 def _cancel(stub: pb_grpc.StyleTransferServiceStub, job_id: str, timeout: float | None) -> JobState:

@@ -61,6 +61,10 @@ class Style:
     """Longest edge as a multiple of the content's longest edge; larger gives larger strokes. Range: 0.1 to 4."""
 
 
+Styles = Picture | Style | Sequence[Picture | Style]
+"""One style, or several that are blended."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TransferOptions:
     """How to stylise."""

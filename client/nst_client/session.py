@@ -63,7 +63,7 @@ def retry_delay(error: NstError, *, attempt: int, retries: int, remaining: float
     """
     if attempt >= retries or not isinstance(error, UnavailableError | QueueFullError):
         return None
-    backoff = min(_FIRST_BACKOFF * 2**attempt, _LONGEST_WAIT)
+    backoff = min(_FIRST_BACKOFF * 2.0**attempt, _LONGEST_WAIT)
     suggested = error.retry_after
     # Never earlier than the server suggests.
     delay = backoff * (0.5 + jitter / 2) if suggested is None else suggested + backoff * jitter
@@ -104,16 +104,16 @@ class StreamAssembler:
         if kind is None:
             return None
         self._check_order(kind, message.sequence)
+        if kind == "result_header":
+            self._begin(message.result_header)
+        elif kind == "result_chunk":
+            self._append(message.result_chunk)
         event = event_from_proto(message)
         match event:
             case Accepted():
                 self._accepted = event
             case Completed():
                 self._complete(event)
-        if kind == "result_header":
-            self._begin(message.result_header)
-        elif kind == "result_chunk":
-            self._append(message.result_chunk)
         return event
 
     def finish(self) -> Result:

@@ -30,10 +30,17 @@ from nst_client.events import (
 )
 from nst_client.files import read_picture
 from nst_client.info import Health, JobState, Limits, ServerInfo
-from nst_client.options import Init, Layers, Optimizer, OutputOptions, Picture, PictureFormat, Style, TransferOptions
-
-Styles = Picture | Style | Sequence[Picture | Style]
-"""One style, or several that are blended."""
+from nst_client.options import (
+    Init,
+    Layers,
+    Optimizer,
+    OutputOptions,
+    Picture,
+    PictureFormat,
+    Style,
+    Styles,
+    TransferOptions,
+)
 
 _E = TypeVar("_E", bound=StrEnum)
 

@@ -4,6 +4,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 from types import MappingProxyType
+from typing import NoReturn
 
 import click
 
@@ -51,14 +52,6 @@ _STYLE_FIELD = re.compile(r"styles\[(?P<index>\d+)\]\.(?P<name>\w+)")
 _STYLE_FLAGS = MappingProxyType({"picture": "STYLE", "weight": "--style-blend", "scale": "--style-scale"})
 
 
-class CommandError(click.ClickException):
-    """One message on stderr, and an exit code."""
-
-    def __init__(self, message: str, exit_code: int):
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
 @contextlib.contextmanager
 def reported(target: str) -> Iterator[None]:
     """End the command with a message and an exit code for any error that is not a bug."""
@@ -66,9 +59,14 @@ def reported(target: str) -> Iterator[None]:
         yield
     except NstError as error:
         code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), 1)
-        raise CommandError(_message(error, target), code) from error
-    except KeyboardInterrupt as error:
-        raise CommandError("interrupted", CANCELLED) from error
+        _fail(_message(error, target), code)
+    except KeyboardInterrupt:
+        _fail("interrupted", CANCELLED)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"Error: {message}", err=True)
+    raise SystemExit(code)
 
 
 def _message(error: NstError, target: str) -> str:

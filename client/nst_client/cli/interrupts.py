@@ -18,28 +18,34 @@ def cancelling(stylization: Stylization, note: Callable[[str], None]) -> Iterato
 
     The second one raises KeyboardInterrupt, as ever.
     """
-    asking: list[threading.Thread] = []
+    asking: threading.Thread | None = None
+    leaving = False
 
     def ask() -> None:
         note("cancelling: waiting for the best picture so far; press Ctrl-C again to leave at once")
         try:
             stylization.cancel(timeout=_ANSWER_SECONDS)
-        except NstError as error:
-            note(f"the server could not be asked to cancel: {error}")
-            stylization.close()
+        except (NstError, ValueError) as error:
+            # ValueError: the second Ctrl-C has closed the channel already.
+            if not leaving:
+                note(f"the server could not be asked to cancel: {error}")
+                stylization.close()
 
     def on_interrupt(number: int, frame: object) -> None:
         del number, frame
+        nonlocal asking, leaving
         if asking:
+            leaving = True
             raise KeyboardInterrupt
         # In a thread: the handler interrupts this one anywhere, even while it holds a lock of gRPC.
-        asking.append(threading.Thread(target=ask, daemon=True))
-        asking[0].start()
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
 
     before = signal.signal(signal.SIGINT, on_interrupt)
     try:
         yield
-        for thread in asking:
-            thread.join()
     finally:
         signal.signal(signal.SIGINT, before)
+        if asking and not leaving:
+            # The channel must not be closed under it.
+            asking.join()

@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 from nst_client.events import Event, Preview
+from nst_client.result import Result
 
 
 def to_json(value: Any) -> str:
@@ -19,6 +21,21 @@ def event_to_json(event: Event) -> str:
     if isinstance(event, Preview):
         values["size_bytes"] = len(values.pop("data"))
     return json.dumps(_plain(values))
+
+
+def result_to_json(path: Path, result: Result) -> str:
+    """Return what was saved as a JSON object on one line."""
+    return json.dumps(
+        {
+            "event": "saved",
+            "path": str(path),
+            "media_type": result.media_type,
+            "width": result.width,
+            "height": result.height,
+            "size_bytes": len(result.data),
+            "sha256": result.sha256,
+        }
+    )
 
 
 def _plain(value: Any) -> Any:

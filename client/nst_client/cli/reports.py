@@ -1,9 +1,10 @@
-"""What a person sees while a job runs. Everything goes to stderr."""
+"""What a command shows while a job runs: to people on stderr, to programs on stdout."""
 
 import contextlib
 import datetime
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Protocol
 
 import click
@@ -11,7 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as ProgressBar
 
+from nst_client.cli.json_lines import event_to_json, result_to_json
 from nst_client.events import Accepted, Completed, Event, Preview, Progress, Queued, Started
+from nst_client.result import Result
 
 _LINE_SECONDS = 1.0
 """Between two lines about the progress."""
@@ -26,6 +29,9 @@ class Report(Protocol):
     def note(self, text: str) -> None:
         """Show a line that stays."""
 
+    def saved(self, path: Path, result: Result) -> None:
+        """Show that the result is in its file."""
+
 
 class Silence:
     """Shows nothing."""
@@ -35,6 +41,25 @@ class Silence:
 
     def note(self, text: str) -> None:
         """Show nothing."""
+
+    def saved(self, path: Path, result: Result) -> None:
+        """Show nothing."""
+
+
+class JsonLines:
+    """Writes every event as one JSON object a line on stdout, and notes to stderr."""
+
+    def event(self, event: Event) -> None:
+        """Write an event."""
+        click.echo(event_to_json(event))
+
+    def note(self, text: str) -> None:
+        """Write a line to stderr."""
+        click.echo(text, err=True)
+
+    def saved(self, path: Path, result: Result) -> None:
+        """Write what was saved."""
+        click.echo(result_to_json(path, result))
 
 
 class Lines:
@@ -61,6 +86,10 @@ class Lines:
         """Show a line."""
         self._write(text)
 
+    def saved(self, path: Path, result: Result) -> None:
+        """Show what was saved."""
+        self.note(_saved(path, result))
+
 
 class Bar:
     """Shows a live progress bar."""
@@ -80,12 +109,18 @@ class Bar:
         """Show a line above the bar."""
         self._bar.console.print(text, markup=False, highlight=False)
 
+    def saved(self, path: Path, result: Result) -> None:
+        """Show what was saved above the bar."""
+        self.note(_saved(path, result))
+
 
 @contextlib.contextmanager
-def open_report(*, quiet: bool) -> Iterator[Report]:
-    """Return the report that fits where stderr goes."""
+def open_report(*, as_json: bool, quiet: bool) -> Iterator[Report]:
+    """Open the report that was asked for and fits where stderr goes."""
     console = Console(stderr=True)
-    if quiet:
+    if as_json:
+        yield JsonLines()
+    elif quiet:
         yield Silence()
     elif console.is_terminal:
         with ProgressBar(BarColumn(), TextColumn("{task.description}", markup=False), console=console) as bar:
@@ -121,6 +156,10 @@ def describe(event: Event) -> str | None:
             )
         case Preview():
             return None
+
+
+def _saved(path: Path, result: Result) -> str:
+    return f"wrote {path}: {result.width}x{result.height}, {result.media_type}, {len(result.data)} bytes"
 
 
 def _duration(seconds: float) -> str:

@@ -52,8 +52,7 @@ def health(context: click.Context, timeout: float) -> None:
 
 
 def _table(description: ServerInfo) -> Table:
-    table = Table("", "", show_header=False, box=None, pad_edge=False)
-    table.add_column(overflow="fold")
+    table = Table.grid("name", "value", padding=(0, 2))
     defaults = description.default_options
     output = description.default_output
     rows: dict[str, object] = {

@@ -1,65 +1,62 @@
 """`nst-client stylize`: one picture, from file to file."""
 
+import contextlib
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import click
 
-from nst_client.cli.exits import CANCELLED, CommandError, reported
+from nst_client.cli.exits import CANCELLED, reported
 from nst_client.cli.interrupts import cancelling
-from nst_client.cli.json_lines import event_to_json, result_to_json
-from nst_client.cli.reports import Report, open_report
-from nst_client.client import StyleTransferClient, Stylization
-from nst_client.events import Event, Preview, StopReason
+from nst_client.cli.reports import open_report
+from nst_client.client import StyleTransferClient
+from nst_client.events import Preview, StopReason
 from nst_client.files import write_atomically
 from nst_client.options import Init, Optimizer, OutputOptions, PictureFormat, Style, TransferOptions
-from nst_client.result import Result
 from nst_client.session import RETRIES
 
-_FORMATS = {
-    ".png": PictureFormat.PNG,
-    ".jpg": PictureFormat.JPEG,
-    ".jpeg": PictureFormat.JPEG,
-    ".webp": PictureFormat.WEBP,
-}
+_FORMATS = MappingProxyType(
+    {
+        ".png": PictureFormat.PNG,
+        ".jpg": PictureFormat.JPEG,
+        ".jpeg": PictureFormat.JPEG,
+        ".webp": PictureFormat.WEBP,
+    }
+)
 """By the suffix of a file."""
 
 _PREVIEWS = 20
-"""How many previews to ask for where only --preview is given."""
+"""How many previews to ask for where --preview-every is not given."""
 _PREVIEW_EVERY = 10
-"""Iterations between them where their number is not given either."""
+"""Iterations from preview to preview where --iterations is not given either."""
 
 
-class _Size(click.ParamType[int]):
-    name = "N|keep"
+def _size(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    if value is None:
+        return None
+    if value == "keep":
+        return 0
+    try:
+        return int(value)
+    except ValueError:
+        message = f"{value!r} is no size, accepted are a number of pixels and 'keep'"
+        raise click.BadParameter(message, context, parameter) from None
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if value == "keep":
-            return 0
+
+def _layers(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, float | None]:
+    weights: dict[str, float | None] = {}
+    for value in values:
+        layer, equals, weight = value.partition("=")
+        if layer in weights:
+            raise click.BadParameter(f"{layer} is named more than once", context, parameter)
         try:
-            return int(value)
+            weights[layer] = float(weight) if equals else None
         except ValueError:
-            self.fail(f"{value!r} is no size, accepted are a number of pixels and 'keep'", param, ctx)
-
-
-class _Layer(click.ParamType[tuple[str, float | None]]):
-    name = "LAYER[=WEIGHT]"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float | None]:
-        layer, equals, weight = str(value).partition("=")
-        try:
-            return layer, float(weight) if equals else None
-        except ValueError:
-            self.fail(f"{value!r} is no layer with a weight, accepted are such as relu4_2 and relu4_2=0.5", param, ctx)
-
-
-def _layers(
-    context: click.Context, parameter: click.Parameter, layers: tuple[tuple[str, float | None], ...]
-) -> dict[str, float | None]:
-    weights = dict(layers)
-    if len(weights) < len(layers):
-        raise click.BadParameter("a layer is named more than once", context, parameter)
+            message = f"{value!r} has no number after '=', accepted are such as relu4_2 and relu4_2=0.5"
+            raise click.BadParameter(message, context, parameter) from None
     return weights
 
 
@@ -85,14 +82,20 @@ _file = click.Path(path_type=Path)
 @click.argument("styles", metavar="STYLE...", type=_file, nargs=-1, required=True)
 @click.option("-o", "--out", metavar="FILE", type=_file, required=True, callback=_writable, help="The result.")
 @click.option("--iterations", type=int, help="Optimiser steps.")
-@click.option("--size", "image_size", type=_Size(), help="Longest edge of the result in pixels, or that of CONTENT.")
+@click.option(
+    "--size",
+    "image_size",
+    metavar="N|keep",
+    callback=_size,
+    help="Longest edge of the result in pixels, or that of CONTENT.",
+)
 @click.option("--content-weight", type=float, help="Weight of the content loss.")
 @click.option("--style-weight", type=float, help="Weight of the style loss.")
 @click.option("--tv-weight", type=float, help="Weight of the total variation; larger is smoother.")
 @click.option(
     "--content-layer",
     "content_layers",
-    type=_Layer(),
+    metavar="LAYER[=WEIGHT]",
     multiple=True,
     callback=_layers,
     help="Layer of VGG-19 whose features are kept, such as relu4_2 or relu4_2=0.5. Repeatable.",
@@ -100,7 +103,7 @@ _file = click.Path(path_type=Path)
 @click.option(
     "--style-layer",
     "style_layers",
-    type=_Layer(),
+    metavar="LAYER[=WEIGHT]",
     multiple=True,
     callback=_layers,
     help="Layer of VGG-19 whose Gram matrix is matched. Repeatable.",
@@ -112,12 +115,12 @@ _file = click.Path(path_type=Path)
     multiple=True,
     help="Size of a style relative to CONTENT, larger gives larger strokes; once for each STYLE, in order.",
 )
-@click.option("--optimizer", type=click.Choice(list(Optimizer)), help="The optimiser.")
+@click.option("--optimizer", type=click.Choice([optimizer.value for optimizer in Optimizer]), help="The optimiser.")
 @click.option("--learning-rate", type=float, help="Step size of the optimiser.")
 @click.option("--lbfgs-history", type=int, help="Past steps that L-BFGS keeps.")
 @click.option(
     "--init",
-    type=click.Choice([init for init in Init if init is not Init.PICTURE]),
+    type=click.Choice([init.value for init in Init if init is not Init.PICTURE]),
     help="What the optimisation starts from.",
 )
 @click.option("--init-picture", metavar="FILE", type=_file, help="Start from this picture instead.")
@@ -125,7 +128,12 @@ _file = click.Path(path_type=Path)
 @click.option("--preview", metavar="FILE", type=_file, callback=_writable, help="Keep the latest preview here (JPEG).")
 @click.option("--preview-every", type=int, help="Iterations from preview to preview.")
 @click.option("--preview-size", type=int, help="Longest edge of previews in pixels.")
-@click.option("--format", "picture_format", type=click.Choice(list(PictureFormat)), help="Default: by --out's suffix.")
+@click.option(
+    "--format",
+    "picture_format",
+    type=click.Choice([known.value for known in PictureFormat]),
+    help="Default: by --out's suffix.",
+)
 @click.option("--quality", type=int, help="Quality of JPEG and WebP.")
 @click.option(
     "--timeout",
@@ -142,9 +150,10 @@ _file = click.Path(path_type=Path)
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each event, on stdout.")
 @click.option("--quiet", is_flag=True, help="Nothing on stderr but errors.")
-@click.pass_obj
+@click.pass_context
 def stylize(
-    target: str,
+    context: click.Context,
+    /,
     *,
     content: Path,
     styles: tuple[Path, ...],
@@ -178,6 +187,7 @@ def stylize(
     output = OutputOptions(format=_format(out, picture_format), quality=quality)
     blend = _for_each_style("--style-blend", style_blend, len(styles))
     scales = _for_each_style("--style-scale", style_scale, len(styles))
+    target: str = context.obj
     with (
         reported(target),
         StyleTransferClient(target, retries=retries) as client,
@@ -189,7 +199,44 @@ def stylize(
             output=output,
             timeout=timeout,
         ) as stylization,
-        open_report(quiet=quiet and not as_json or as_json) as report,
+        open_report(as_json=as_json, quiet=quiet) as report,
         cancelling(stylization, report.note),
     ):
-        pass
+        for event in stylization:
+            if isinstance(event, Preview) and preview is not None:
+                with _writing(preview):
+                    write_atomically(preview, event.data)
+            report.event(event)
+        result = stylization.result
+        with _writing(out):
+            result.save(out)
+        report.saved(out, result)
+    context.exit(CANCELLED if result.completed.stop_reason is StopReason.CANCELLED else 0)
+
+
+def _format(out: Path, name: str | None) -> PictureFormat:
+    if name is not None:
+        return PictureFormat(name)
+    try:
+        return _FORMATS[out.suffix.lower()]
+    except KeyError:
+        message = f"--out {out} has no suffix of a picture, accepted are {', '.join(_FORMATS)}; or say --format"
+        raise click.UsageError(message) from None
+
+
+def _preview_every(iterations: int | None) -> int:
+    return _PREVIEW_EVERY if iterations is None else max(1, iterations // _PREVIEWS)
+
+
+def _for_each_style(flag: str, values: tuple[float, ...], count: int) -> Sequence[float | None]:
+    if values and len(values) != count:
+        raise click.UsageError(f"{flag} was given {len(values)} times, expected is once for each of {count} STYLE")
+    return values or [None] * count
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise click.FileError(str(path), hint=error.strerror) from error

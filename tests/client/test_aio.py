@@ -1,0 +1,200 @@
+import asyncio
+import contextlib
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2
+from nst.v1 import style_transfer_pb2 as pb
+from nst_client import (
+    Accepted,
+    AsyncStyleTransferClient,
+    Completed,
+    CorruptResultError,
+    DeadlineExceededError,
+    Health,
+    InvalidRequestError,
+    JobCancelledError,
+    JobNotFoundError,
+    JobState,
+    QueueFullError,
+    ResultNotReadyError,
+    StopReason,
+    UnavailableError,
+)
+
+SOON = 10.0
+"""Seconds after which a test that waits has failed."""
+
+
+async def ended(servicer):
+    return await asyncio.to_thread(servicer.call_ended.wait, SOON)
+
+
+async def test_one_call_gives_the_picture(async_client, servicer, script, pictures):
+    data = bytes(range(256)) * 4096
+    servicer.attempts = [script.job(data)]
+    seen = []
+    result = await async_client.stylize(pictures[0], pictures[1], on_event=seen.append)
+    assert result.data == data
+    assert isinstance(seen[0], Accepted)
+    assert seen[-1] is result.completed
+    assert servicer.requests[0].content.data == b"content.jpg"
+
+
+async def test_a_stream_gives_events_and_then_the_result(async_client, servicer, script):
+    servicer.attempts = [script.job()]
+    async with async_client.stream(b"content", b"style") as events:
+        first = await anext(events)
+        assert first.job_id == events.job_id == "job-1"
+        with pytest.raises(ResultNotReadyError):
+            _ = events.result
+        rest = [event async for event in events]
+        assert isinstance(rest[-1], Completed)
+    assert events.result.data == b"the picture"
+
+
+async def test_leaving_a_stream_early_ends_the_call(async_client, servicer, script):
+    servicer.attempts = [[script.accepted(), servicer.wait_for_end]]
+    async with async_client.stream(b"content", b"style") as events:
+        await anext(events)
+    assert await ended(servicer)
+    assert [event async for event in events] == []
+
+
+async def test_cancelling_the_task_ends_the_call(async_client, servicer, script):
+    servicer.attempts = [[script.accepted(), servicer.wait_for_end]]
+    accepted = asyncio.Event()
+    task = asyncio.create_task(async_client.stylize(b"content", b"style", on_event=lambda _: accepted.set()))
+    await accepted.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await ended(servicer)
+
+
+async def test_cancelling_keeps_the_best_picture_so_far(async_client, servicer, script):
+    accepted = script.accepted()
+    picture = script.picture(stop_reason=pb.STOP_REASON_CANCELLED)
+    servicer.attempts = [[accepted, servicer.wait_for_cancel, *picture]]
+    async with async_client.stream(b"content", b"style") as events:
+        await anext(events)
+        assert await events.cancel() is JobState.RUNNING
+        async for _ in events:
+            pass
+    assert events.result.completed.stop_reason is StopReason.CANCELLED
+    assert servicer.cancelled == ["job-1"]
+
+
+async def test_cancelling_before_there_is_a_job_is_an_error_and_no_cancelled_task(async_client, servicer):
+    servicer.attempts = [[servicer.wait_for_end]]
+    events = async_client.stream(b"content", b"style")
+    waiting = asyncio.create_task(anext(events))
+    while not servicer.requests:
+        await asyncio.sleep(0.01)
+    assert await events.cancel() is None
+    with pytest.raises(JobCancelledError, match="before it was accepted"):
+        await waiting
+    assert await ended(servicer)
+
+
+async def test_a_job_that_was_given_up_is_not_sent(async_client, servicer):
+    events = async_client.stream(b"content", b"style")
+    await events.cancel()
+    with pytest.raises(JobCancelledError):
+        await anext(events)
+    assert servicer.requests == []
+
+
+async def test_cancelling_while_waiting_for_a_retry_gives_up_at_once(async_client, servicer, failure):
+    servicer.attempts = [[failure(grpc.StatusCode.UNAVAILABLE, reason="WARMING_UP", retry_after=50.0)]]
+    events = async_client.stream(b"content", b"style")
+    waiting = asyncio.create_task(anext(events))
+    asyncio.get_running_loop().call_later(0.05, lambda: asyncio.ensure_future(events.cancel()))
+    with pytest.raises(JobCancelledError):
+        await waiting
+    assert len(servicer.requests) == 1
+
+
+@pytest.mark.usefixtures("no_jitter")
+async def test_a_job_that_is_not_taken_yet_is_sent_again(async_client, servicer, script, failure):
+    refusal = failure(grpc.StatusCode.RESOURCE_EXHAUSTED, reason="QUEUE_FULL", retry_after=0.02)
+    servicer.attempts = [[refusal], [refusal], script.job()]
+    result = await async_client.stylize(b"content", b"style")
+    assert result.data == b"the picture"
+    assert len(servicer.requests) == 3
+
+
+@pytest.mark.usefixtures("no_jitter")
+async def test_retries_end(async_client, servicer, failure):
+    refusal = failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", reason="QUEUE_FULL", retry_after=0.02)
+    servicer.attempts = [[refusal]] * 3
+    with pytest.raises(QueueFullError, match="full"):
+        await async_client.stylize(b"content", b"style")
+    assert len(servicer.requests) == 3
+
+
+async def test_an_accepted_job_is_never_sent_again(async_client, servicer, script, failure):
+    servicer.attempts = [[script.accepted(), failure(grpc.StatusCode.UNAVAILABLE, retry_after=0.0)], script.job()]
+    with pytest.raises(UnavailableError):
+        await async_client.stylize(b"content", b"style")
+    assert len(servicer.requests) == 1
+
+
+async def test_a_timeout_that_passes_is_an_error(async_client, servicer, script):
+    servicer.attempts = [[script.accepted(), servicer.wait_for_end]]
+    with pytest.raises(DeadlineExceededError):
+        await async_client.stylize(b"content", b"style", timeout=0.1)
+
+
+async def test_a_missing_file_is_an_error_of_the_request(async_client, servicer, tmp_path):
+    with pytest.raises(InvalidRequestError, match="content: cannot read"):
+        await async_client.stylize(tmp_path / "none.jpg", b"style")
+    assert servicer.requests == []
+
+
+async def test_a_broken_stream_ends_the_call(async_client, servicer, script):
+    servicer.attempts = [[script.accepted(), script.header(b"0123"), script.chunk(2, b"23"), servicer.wait_for_end]]
+    with pytest.raises(CorruptResultError):
+        await async_client.stylize(b"content", b"style")
+    assert await ended(servicer)
+
+
+async def test_a_job_is_cancelled_by_its_id(async_client):
+    assert await async_client.cancel("job-1") is JobState.RUNNING
+    with pytest.raises(JobNotFoundError, match="no such job"):
+        await async_client.cancel("job-2")
+
+
+async def test_the_server_describes_itself(async_client, servicer):
+    servicer.info = pb.GetServerInfoResponse(version="9.9")
+    assert (await async_client.info()).version == "9.9"
+
+
+async def test_health_tells_whether_the_server_takes_jobs(async_client, servicer):
+    assert await async_client.health() is Health.SERVING
+    servicer.health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+    assert await async_client.health() is Health.NOT_SERVING
+
+
+async def test_waiting_ends_when_the_server_takes_jobs(async_client, servicer):
+    servicer.health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+    waiting = asyncio.create_task(async_client.wait_until_ready(SOON))
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(waiting), 0.1)
+    assert not waiting.done()
+    servicer.health.set("", health_pb2.HealthCheckResponse.SERVING)
+    await waiting
+
+
+async def test_waiting_for_a_server_that_never_takes_jobs_ends_with_the_timeout(async_client, servicer):
+    servicer.health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+    with pytest.raises(DeadlineExceededError):
+        await async_client.wait_until_ready(0.1)
+
+
+async def test_a_channel_of_the_caller_is_used_and_stays_open(target, servicer):
+    servicer.info = pb.GetServerInfoResponse(version="9.9")
+    async with grpc.aio.insecure_channel(target) as channel:
+        async with AsyncStyleTransferClient(channel=channel) as client:
+            assert (await client.info()).version == "9.9"
+        assert (await AsyncStyleTransferClient(channel=channel).info()).version == "9.9"
