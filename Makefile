@@ -20,6 +20,10 @@ $(READY): pyproject.toml
 .PHONY: setup
 setup: $(READY) ## Install everything into .venv
 
+.PHONY: demo
+demo: $(READY) ## Stylise a photograph with a painted style, through a real server
+	$(BIN)/python examples/demo.py
+
 .PHONY: test
 test: $(READY) ## Run the tests
 	$(BIN)/python -m pytest
