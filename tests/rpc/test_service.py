@@ -128,9 +128,10 @@ async def test_a_client_that_leaves_frees_the_device(request_: pb.StylizeRequest
 async def test_a_full_queue_says_when_to_come_back(request_: pb.StylizeRequest):
     request_.options.iterations = 5000
     async with serving(max_queued=1) as (_, stub):
-        running, waiting = stub.Stylize(request_), stub.Stylize(request_)
+        running = stub.Stylize(request_)
         await running.read()
         assert (await running.read()).event.HasField("started")
+        waiting = stub.Stylize(request_)  # Only now: two calls made at once arrive in any order.
         await waiting.read()
         assert (await waiting.read()).event.HasField("queued")
         code, details = await status(stub.Stylize(request_))
