@@ -2,6 +2,7 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 from nst_service.engine.criterion import ContentLoss, Criterion, StyleLoss, TotalVariationLoss, gram_matrix
 from nst_service.engine.vgg import Vgg19
 
@@ -12,6 +13,8 @@ STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 def neural_style(monkeypatch: pytest.MonkeyPatch):
     # The module parses the command line when it is imported.
     monkeypatch.setattr(sys, "argv", ["neural-style"])
+    # It also lifts Pillow's limit on pixels for the whole process: put back afterwards.
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
     return pytest.importorskip("neural_style.neural_style")
 
 

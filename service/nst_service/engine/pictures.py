@@ -15,6 +15,7 @@ from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import (
     BITSPERSAMPLE,
     PHOTOMETRIC_INTERPRETATION,
+    PREFIXES,
     STRIPOFFSETS,
     TILELENGTH,
     TILEOFFSETS,
@@ -234,7 +235,7 @@ def _check_parts(data: bytes) -> None:
     for signature, part in _COSTLY_PARTS:
         if data.startswith(signature) and data.count(part) > _MAX_COSTLY_PARTS:
             raise PictureError("has far too many parts for a picture")
-    if data.startswith((b"II", b"MM")) and _count_tiff_pieces(data) > _MAX_TIFF_PIECES:
+    if data.startswith(tuple(PREFIXES)) and _count_tiff_pieces(data) > _MAX_TIFF_PIECES:
         raise PictureError(f"has too many strips or tiles, accepted are at most {_MAX_TIFF_PIECES}")
 
 
