@@ -111,7 +111,7 @@ async def test_cancelling_while_waiting_for_a_retry_gives_up_at_once(async_clien
     waiting = asyncio.create_task(anext(events))
     asyncio.get_running_loop().call_later(0.05, lambda: asyncio.ensure_future(events.cancel()))
     with pytest.raises(JobCancelledError):
-        await waiting
+        await asyncio.wait_for(waiting, SOON)
     assert len(servicer.requests) == 1
 
 

@@ -209,9 +209,7 @@ def test_a_wrong_flag_is_a_usage_error_and_no_call(stylize, servicer, arguments,
         (".", "is a directory"),
     ],
 )
-def test_an_output_that_cannot_be_written_is_refused_at_once(
-    *, run, servicer, pictures, tmp_path, out, message
-):
+def test_an_output_that_cannot_be_written_is_refused_at_once(*, run, servicer, pictures, tmp_path, out, message):
     done = run("stylize", pictures[0], pictures[1], "-o", tmp_path / out)
     assert done.exit_code == 2
     assert message in " ".join(done.stderr.split())
@@ -380,3 +378,12 @@ def test_an_interrupt_before_there_is_a_job_ends_the_call(process, servicer):
     assert process.returncode == 130
     assert "Traceback" not in stderr
     assert servicer.call_ended.wait(SOON)
+
+
+def test_a_terminal_shows_a_live_bar(run, servicer, script, pictures, tmp_path):
+    servicer.attempts = [script.job()]
+    done = run("stylize", *pictures[:2], "-o", tmp_path / "out.png", FORCE_COLOR="1", COLUMNS="150", TERM="xterm")
+    assert done.exit_code == 0
+    assert "\x1b[?25l" in done.stderr
+    assert "done after 20 iterations in 3.0 s, loss 1.5, stopped by: iterations" in done.stderr
+    assert f"wrote {tmp_path / 'out.png'}" in done.stderr.replace("\n", "")

@@ -136,10 +136,11 @@ def test_cancelling_before_there_is_a_job_ends_the_call(client, servicer):
 
 def test_cancelling_while_waiting_for_a_retry_gives_up_at_once(client, servicer, failure):
     servicer.attempts = [[failure(grpc.StatusCode.UNAVAILABLE, reason="WARMING_UP", retry_after=50.0)]]
-    with client.stream(b"content", b"style") as events:
+    with client.stream(b"content", b"style") as events, futures.ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, events)
         threading.Timer(0.05, events.cancel).start()
         with pytest.raises(JobCancelledError, match="before it was accepted"):
-            next(events)
+            waiting.result(SOON)
     assert len(servicer.requests) == 1
 
 

@@ -2,9 +2,9 @@ import sys
 
 import pytest
 import torch
-from PIL import Image
 from nst_service.engine.criterion import ContentLoss, Criterion, StyleLoss, TotalVariationLoss, gram_matrix
 from nst_service.engine.vgg import Vgg19
+from PIL import Image
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 

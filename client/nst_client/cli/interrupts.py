@@ -1,51 +1,68 @@
 """Ctrl-C while a job runs: the first one ends the job, the second one the program."""
 
 import contextlib
+import os
+import queue
 import signal
 import threading
 from collections.abc import Callable, Iterator
 
+from rich.console import Console
+
+from nst_client.cli.exits import CANCELLED
 from nst_client.client import Stylization
 from nst_client.errors import NstError
 
 _ANSWER_SECONDS = 5.0
 """For the server to answer that it ends the job."""
 
+Interrupts = queue.SimpleQueue[bool]
+"""True for the first Ctrl-C, False when there is nothing left to interrupt."""
+
 
 @contextlib.contextmanager
-def cancelling(stylization: Stylization, note: Callable[[str], None]) -> Iterator[None]:
-    """Turn the first Ctrl-C into cancelling the job, which still gives its best picture.
+def held_back() -> Iterator[Interrupts]:
+    """Hand out the first Ctrl-C instead of raising it; leave the program at the second one.
 
-    The second one raises KeyboardInterrupt, as ever.
+    KeyboardInterrupt could be raised in the middle of gRPC, which would then wait for itself when its channel closes.
     """
-    asking: threading.Thread | None = None
-    leaving = False
-
-    def ask() -> None:
-        note("cancelling: waiting for the best picture so far; press Ctrl-C again to leave at once")
-        try:
-            stylization.cancel(timeout=_ANSWER_SECONDS)
-        except (NstError, ValueError) as error:
-            # ValueError: the second Ctrl-C has closed the channel already.
-            if not leaving:
-                note(f"the server could not be asked to cancel: {error}")
-                stylization.close()
+    interrupts: Interrupts = queue.SimpleQueue()
+    interrupted = False
 
     def on_interrupt(number: int, frame: object) -> None:
         del number, frame
-        nonlocal asking, leaving
-        if asking:
-            leaving = True
-            raise KeyboardInterrupt
-        # In a thread: the handler interrupts this one anywhere, even while it holds a lock of gRPC.
-        asking = threading.Thread(target=ask, daemon=True)
-        asking.start()
+        nonlocal interrupted
+        if interrupted:
+            Console(stderr=True).show_cursor()
+            os._exit(CANCELLED)
+        interrupted = True
+        interrupts.put(True)
 
     before = signal.signal(signal.SIGINT, on_interrupt)
     try:
-        yield
+        yield interrupts
     finally:
         signal.signal(signal.SIGINT, before)
-        if asking and not leaving:
-            # The channel must not be closed under it.
-            asking.join()
+
+
+@contextlib.contextmanager
+def cancelling(stylization: Stylization, interrupts: Interrupts, note: Callable[[str], None]) -> Iterator[None]:
+    """Cancel the job at the first Ctrl-C, whether it came before or comes now; the job still gives its best picture."""
+
+    def watch() -> None:
+        if not interrupts.get():
+            return
+        note("cancelling: waiting for the best picture so far; press Ctrl-C again to leave at once")
+        try:
+            stylization.cancel(timeout=_ANSWER_SECONDS)
+        except NstError as error:
+            note(f"the server could not be asked to cancel: {error}")
+            stylization.close()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        interrupts.put(False)
+        watcher.join()

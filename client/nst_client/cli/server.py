@@ -52,7 +52,9 @@ def health(context: click.Context, timeout: float) -> None:
 
 
 def _table(description: ServerInfo) -> Table:
-    table = Table.grid("name", "value", padding=(0, 2))
+    table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(overflow="fold")
     defaults = description.default_options
     output = description.default_output
     rows: dict[str, object] = {

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from nst_client.cli.exits import CANCELLED, reported
-from nst_client.cli.interrupts import cancelling
+from nst_client.cli.interrupts import cancelling, held_back
 from nst_client.cli.reports import open_report
 from nst_client.client import StyleTransferClient
 from nst_client.events import Preview, StopReason
@@ -190,6 +190,7 @@ def stylize(
     target: str = context.obj
     with (
         reported(target),
+        held_back() as interrupts,
         StyleTransferClient(target, retries=retries) as client,
         client.stream(
             content,
@@ -200,7 +201,7 @@ def stylize(
             timeout=timeout,
         ) as stylization,
         open_report(as_json=as_json, quiet=quiet) as report,
-        cancelling(stylization, report.note),
+        cancelling(stylization, interrupts, report.note),
     ):
         for event in stylization:
             if isinstance(event, Preview) and preview is not None:
