@@ -1,21 +1,19 @@
 """What a transfer will cost, before it runs."""
 
+import math
 from dataclasses import dataclass
 
-from nst_service.engine.layers import KERNEL_SHAPES, block_of, convs_through, minimum_edge
+from nst_service.engine.layers import KERNEL_SHAPES, block_of, convs_through, minimum_edge, opens_block
 from nst_service.engine.options import LayerWeights, OptimizerName, TransferOptions
+from nst_service.engine.pictures import Size
 from nst_service.engine.spec import TransferSpec
 
 _FLOAT_BYTES = 4
 _POOL_INDEX_BYTES = 8
 _SAFETY = 1.15
 """Factor for what the formula leaves out: workspaces of convolutions, fragmentation."""
-_PICTURES_ADAM = 8
-_PICTURES_LBFGS = 8
+_PICTURES = 8
 """Pictures that an optimiser holds at once, beside the history of L-BFGS: pixels, gradients, the best so far ..."""
-
-Size = tuple[int, int]
-"""Width and height in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +51,7 @@ def forward_flops(size: Size, layers: LayerWeights | frozenset[str]) -> float:
     """Return the operations of all convolutions up to the last of the layers; the gradient costs as much again."""
     if not layers:
         return 0
-    return sum(
-        2.0 * 9 * outputs * inputs * _area(size, conv)
-        for conv in convs_through(tuple(layers))
-        for outputs, inputs, *_ in [KERNEL_SHAPES[conv]]
-    )
+    return sum(2.0 * math.prod(KERNEL_SHAPES[conv]) * _area(size, conv) for conv in convs_through(tuple(layers)))
 
 
 def peak_bytes(options: TransferOptions, size: Size, styles: list[Size]) -> int:
@@ -67,15 +61,14 @@ def peak_bytes(options: TransferOptions, size: Size, styles: list[Size]) -> int:
     # Every activation is kept for the gradient; where a convolution is tapped, its ReLU is a second copy.
     activations = sum(
         _activation_bytes(size, conv) * (2 if conv in layers else 1)
-        + (_FLOAT_BYTES + _POOL_INDEX_BYTES) * KERNEL_SHAPES[conv][1] * _area(size, conv) * _opens_block(conv)
+        + (_FLOAT_BYTES + _POOL_INDEX_BYTES) * KERNEL_SHAPES[conv][1] * _area(size, conv) * opens_block(conv)
         for conv in convs
     )
     # On the way back, the gradient of a layer's output and of its input are held together.
     gradients = 2 * max(_activation_bytes(size, conv) for conv in convs)
     picture = 3 * size[0] * size[1] * _FLOAT_BYTES
-    lbfgs = options.optimizer is OptimizerName.LBFGS
-    pictures = _PICTURES_LBFGS + 2 * options.lbfgs_history if lbfgs else _PICTURES_ADAM
-    optimizing = activations + gradients + pictures * picture
+    history = 2 * options.lbfgs_history if options.optimizer is OptimizerName.LBFGS else 0
+    optimizing = activations + gradients + (_PICTURES + history) * picture
     # Targets keep no graph: two activations at a time.
     targets = max((2 * _activation_bytes(style, convs[0]) for style in styles), default=0)
     return round(_SAFETY * max(optimizing, targets))
@@ -105,7 +98,3 @@ def _area(size: Size, conv: str) -> int:
 
 def _activation_bytes(size: Size, conv: str) -> int:
     return _FLOAT_BYTES * KERNEL_SHAPES[conv][0] * _area(size, conv)
-
-
-def _opens_block(conv: str) -> bool:
-    return block_of(conv) > 1 and conv.endswith("_1")

@@ -20,7 +20,13 @@ KERNEL_SHAPES = {
 }
 """Shape of each convolution's kernel: (outputs, inputs, 3, 3)."""
 
-LAYERS = tuple(layer for conv in CONVS for layer in (conv, conv.replace("conv", "relu")))
+
+def relu_of(conv: str) -> str:
+    """Return the ReLU that follows a convolution: relu4_2 for conv4_2."""
+    return conv.replace("conv", "relu")
+
+
+LAYERS = tuple(layer for conv in CONVS for layer in (conv, relu_of(conv)))
 """Every layer that can be tapped, in order: conv1_1, relu1_1, conv1_2 ... relu5_4."""
 
 
@@ -32,6 +38,11 @@ def conv_of(layer: str) -> str:
 def block_of(layer: str) -> int:
     """Return the block of a layer, 1 to 5; its features are 2 ** (block - 1) times smaller than the picture."""
     return int(layer[len("conv")])
+
+
+def opens_block(conv: str) -> bool:
+    """Return whether a 2x2 max pooling stands before a convolution."""
+    return block_of(conv) > 1 and conv.endswith("_1")
 
 
 def convs_through(layers: Collection[str]) -> tuple[str, ...]:

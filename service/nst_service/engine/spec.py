@@ -14,7 +14,7 @@ from nst_service.engine.options import (
     range_violations,
     transfer_violations,
 )
-from nst_service.engine.pictures import Picture, decode, fit
+from nst_service.engine.pictures import Picture, Size, decode, fit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +142,7 @@ class _Preparation:
             return None
         return picture.flattened().resized(size)
 
-    def _check_result_size(self, size: tuple[int, int]) -> None:
+    def _check_result_size(self, size: Size) -> None:
         self._check_edges("options.image_size", "makes the result", size, self._options.active_layers)
         largest = self._limits.max_image_size
         if max(size) > largest:  # Only where the content keeps its size.
@@ -159,7 +159,7 @@ class _Preparation:
                 )
             )
 
-    def _check_edges(self, field: str, verb: str, size: tuple[int, int], layers: Collection[str]) -> bool:
+    def _check_edges(self, field: str, verb: str, size: Size, layers: Collection[str]) -> bool:
         smallest = minimum_edge(layers) if layers else 1
         if min(size) >= smallest:
             return True
@@ -170,5 +170,5 @@ class _Preparation:
         return False
 
 
-def _pixels(size: tuple[int, int]) -> str:
+def _pixels(size: Size) -> str:
     return f"{size[0]}x{size[1]} px"

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nst_service.engine.layers import CONVS, LAYERS, block_of, convs_through
+from nst_service.engine.layers import LAYERS, convs_through, opens_block, relu_of
 from nst_service.engine.weights import Weights
 
 
@@ -41,16 +41,14 @@ class Vgg19:
         """
         taps: dict[str, Tensor] = {}
         x = ((pixels - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
-        block = 1
         for conv in convs_through(layers):
-            if block_of(conv) > block:
-                block = block_of(conv)
+            if opens_block(conv):
                 x = functional.max_pool2d(x, 2)
             kernel, bias = self._convs[conv]
             x = functional.conv2d(x, kernel, bias, padding=1)
             if conv in layers:
                 taps[conv] = x
-            relu = LAYERS[2 * CONVS.index(conv) + 1]
+            relu = relu_of(conv)
             # In place where nobody wants the convolution's own output: half the memory of a layer.
             x = functional.relu(x) if conv in layers else functional.relu_(x)
             if relu in layers:
