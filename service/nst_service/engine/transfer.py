@@ -42,6 +42,21 @@ class Iterate:
     best: Evaluation
     """The evaluation with the least loss so far."""
 
+    @property
+    def is_last(self) -> bool:
+        """Whether all iterations are done."""
+        return self.iteration == self.total_iterations
+
+    @property
+    def step_seconds(self) -> float:
+        """Seconds of a step, averaged over those done."""
+        return self.seconds / self.iteration
+
+    @property
+    def eta_seconds(self) -> float:
+        """Expected seconds until the last iteration."""
+        return self.step_seconds * (self.total_iterations - self.iteration)
+
 
 def transfer(spec: TransferSpec, model: Vgg19) -> Generator[Iterate, None, None]:
     """Stylise: yield after every optimiser step, until the iterations are done or the generator is closed.

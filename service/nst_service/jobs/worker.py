@@ -59,11 +59,9 @@ class DeviceWorker:
             output=OutputOptions(),
         )
         cost = estimate(spec)
-        previous = 0.0
-        for iterate in transfer(spec, self._model):
+        for iterate, seconds in _timed(transfer(spec, self._model)):
             if iterate.iteration > 1:
-                self.pace.observe(cost.step_flops, iterate.seconds - previous)
-            previous = iterate.seconds
+                self.pace.observe(cost.step_flops, seconds)
         release_memory(self.device)
         self.capacity = available_bytes(self.device)
 
@@ -107,7 +105,9 @@ class _Run:
         self._publish(Started(device=str(self._model.device), queued_seconds=queued))
         stop_reason = StopReason.ITERATIONS
         with contextlib.closing(transfer(self._job.spec, self._model)) as iterates:
-            for iterate in self._observed(iterates):
+            for iterate, seconds in _timed(iterates):
+                self._pace.observe(self._job.cost.step_flops, seconds)
+                self._job.expected_end = time.monotonic() + iterate.eta_seconds
                 self._report(iterate)
                 if reason := self._reason_to_stop(iterate):
                     stop_reason = reason
@@ -117,20 +117,9 @@ class _Run:
         self._finish(iterate, stop_reason, queued)
         return stop_reason
 
-    def _observed(self, iterates: Iterator[Iterate]) -> Iterator[Iterate]:
-        """Learn from each step how long the next ones will take."""
-        previous = 0.0
-        for iterate in iterates:
-            self._pace.observe(self._job.cost.step_flops, iterate.seconds - previous)
-            steps_left = iterate.total_iterations - iterate.iteration
-            self._job.expected_end = time.monotonic() + steps_left * iterate.seconds / iterate.iteration
-            yield iterate
-            previous = iterate.seconds
-
     def _report(self, iterate: Iterate) -> None:
         options = self._job.spec.options
-        is_last = iterate.iteration == iterate.total_iterations
-        if iterate.seconds >= self._next_progress or is_last:
+        if iterate.seconds >= self._next_progress or iterate.is_last:
             self._next_progress = iterate.seconds + PROGRESS_INTERVAL
             self._publish(
                 Progress(
@@ -141,7 +130,7 @@ class _Run:
                     total_loss=iterate.evaluation.loss,
                     terms=iterate.evaluation.term_values(),
                     elapsed_seconds=iterate.seconds,
-                    eta_seconds=iterate.seconds / iterate.iteration * (iterate.total_iterations - iterate.iteration),
+                    eta_seconds=iterate.eta_seconds,
                 )
             )
         if options.preview_every and iterate.iteration % options.preview_every == 0:
@@ -157,14 +146,12 @@ class _Run:
             )
 
     def _reason_to_stop(self, iterate: Iterate) -> StopReason | None:
-        if self._job.stop_requested or self._job.deadline is None:
+        if self._job.stop_requested or self._job.deadline is None or iterate.is_last:
             return self._job.stop_requested
         # What is left must hold another step, and the encoding and sending of the picture.
-        step = iterate.seconds / iterate.iteration
         megapixels = self._job.spec.content.width * self._job.spec.content.height / 1e6
-        needed = 1.5 * step + 0.25 + 0.5 * megapixels
-        is_last = iterate.iteration == iterate.total_iterations
-        return StopReason.DEADLINE if not is_last and self._job.deadline - time.monotonic() < needed else None
+        needed = 1.5 * iterate.step_seconds + 0.25 + 0.5 * megapixels
+        return StopReason.DEADLINE if self._job.deadline - time.monotonic() < needed else None
 
     def _finish(self, iterate: Iterate, stop_reason: StopReason, queued: float) -> None:
         content, output, best = self._job.spec.content, self._job.spec.output, iterate.best
@@ -196,6 +183,14 @@ class _Run:
                 ),
             )
         )
+
+
+def _timed(iterates: Iterator[Iterate]) -> Iterator[tuple[Iterate, float]]:
+    """Yield each iterate with the seconds since the one before it."""
+    previous = 0.0
+    for iterate in iterates:
+        yield iterate, iterate.seconds - previous
+        previous = iterate.seconds
 
 
 def _is_out_of_memory(error: Exception) -> bool:
