@@ -6,6 +6,7 @@ import io
 import grpc
 import pytest
 from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from nst.v1 import style_transfer_pb2 as pb
 from nst.v1 import style_transfer_pb2_grpc as pb_grpc
@@ -20,8 +21,10 @@ async def serving(**settings):
     task = asyncio.create_task(server.run(stop, listening.set_result))
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{await listening}") as channel:
-            while server.scheduler.refusing:
-                await asyncio.sleep(0.02)
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            while (await watch.read()).status != health_pb2.HealthCheckResponse.SERVING:
+                pass
+            watch.cancel()
             yield server, pb_grpc.StyleTransferServiceStub(channel)
     finally:
         stop.set()

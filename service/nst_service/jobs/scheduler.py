@@ -5,8 +5,9 @@ import functools
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 
 from nst_service.engine.estimate import Cost, estimate, largest_size_within
 from nst_service.engine.options import Limits
@@ -28,6 +29,14 @@ from nst_service.jobs.states import JobState, StopReason
 from nst_service.jobs.worker import DeviceWorker
 
 _log = logging.getLogger(__name__)
+
+_WARMING_UP, _DRAINING = "WARMING_UP", "DRAINING"
+_REFUSALS: Mapping[str, str] = MappingProxyType(
+    {_WARMING_UP: "the server is warming up", _DRAINING: "the server is shutting down"}
+)
+"""Why no job is taken, with the message for the client."""
+_REFUSED_RETRY_SECONDS = 5.0
+"""After which a refused client may try again."""
 
 _PREPARING_THREADS = 2
 _REMEMBERED_JOBS = 1024
@@ -60,17 +69,12 @@ class Scheduler:
         self._arrived = asyncio.Event()
         self._left = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
-        self._refusal: tuple[str, str] | None = ("WARMING_UP", "the server is warming up")
+        self._refusal: str | None = _WARMING_UP
 
     @property
     def devices(self) -> list[str]:
         """Names of the devices."""
         return [str(worker.device) for worker in self._workers]
-
-    @property
-    def refusing(self) -> bool:
-        """Whether no job is taken now: warming up or draining."""
-        return self._refusal is not None
 
     @property
     def queued_jobs(self) -> int:
@@ -95,7 +99,7 @@ class Scheduler:
             asyncio.create_task(self._work(worker, thread), name=f"nst-{worker.device}")
             for worker, thread in zip(self._workers, self._threads, strict=True)
         ]
-        if self._refusal and self._refusal[0] == "WARMING_UP":
+        if self._refusal == _WARMING_UP:
             self._refusal = None
 
     async def submit(self, request: TransferRequest, deadline: float | None = None) -> Job:
@@ -184,10 +188,10 @@ class Scheduler:
 
         Those that do not finish by then end with their best picture so far.
         """
-        self._refusal = ("DRAINING", "the server is shutting down")
+        self._refusal = _DRAINING
         for job in list(self._waiting):
             self._waiting.remove(job)
-            self._end(job, JobState.FAILED, self._not_serving())
+            self._end(job, JobState.FAILED, _not_serving(_DRAINING))
         try:
             async with asyncio.timeout(grace):
                 await self._until_idle()
@@ -254,11 +258,7 @@ class Scheduler:
 
     def _check_accepting(self) -> None:
         if self._refusal is not None:
-            raise self._not_serving()
-
-    def _not_serving(self) -> NotServingError:
-        reason, message = self._refusal or ("DRAINING", "the server is shutting down")
-        return NotServingError(reason, message, self._retry_after(5.0))
+            raise _not_serving(self._refusal)
 
     def _publish_positions(self) -> None:
         for position, job in enumerate(self._waiting):
@@ -283,3 +283,7 @@ class Scheduler:
     def _retry_after(self, seconds: float) -> float:
         least, most = _RETRY_SECONDS
         return min(max(seconds, least), most)
+
+
+def _not_serving(reason: str) -> NotServingError:
+    return NotServingError(reason, _REFUSALS[reason], _REFUSED_RETRY_SECONDS)
