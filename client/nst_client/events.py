@@ -83,11 +83,17 @@ class Timings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Accepted:
-    """The job exists, and this is exactly what it will do."""
+class _Sequenced:
+    """What every event has."""
 
     sequence: int
     """Grows from event to event of a job, not always by one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accepted(_Sequenced):
+    """The job exists, and this is exactly what it will do."""
+
     job_id: str
     """Names the job, as in `cancel`."""
     options: TransferOptions
@@ -105,11 +111,9 @@ class Accepted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Queued:
+class Queued(_Sequenced):
     """The job waits for a device."""
 
-    sequence: int
-    """Grows from event to event of a job, not always by one."""
     position: int
     """Jobs ahead in the queue, not counting those that run."""
     eta_seconds: float
@@ -117,11 +121,9 @@ class Queued:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Started:
+class Started(_Sequenced):
     """The job has a device."""
 
-    sequence: int
-    """Grows from event to event of a job, not always by one."""
     device: str
     """The device: "cpu", "cuda:0" ..."""
     queued_seconds: float
@@ -129,11 +131,9 @@ class Started:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class Progress(_Sequenced):
     """Where the optimisation stands."""
 
-    sequence: int
-    """Grows from event to event of a job, not always by one."""
     scale: int
     """The scale being worked on, 1 to `scales`, coarse to fine."""
     scales: int
@@ -153,11 +153,9 @@ class Progress:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preview:
+class Preview(_Sequenced):
     """A small picture of the work in progress; asked for by `TransferOptions.preview_every`."""
 
-    sequence: int
-    """Grows from event to event of a job, not always by one."""
     iteration: int
     """The iteration that it shows."""
     media_type: str
@@ -171,11 +169,9 @@ class Preview:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Completed:
+class Completed(_Sequenced):
     """The job is done and its picture has arrived whole."""
 
-    sequence: int
-    """Grows from event to event of a job, not always by one."""
     stop_reason: StopReason
     """Why the optimisation ended."""
     iterations: int

@@ -1,10 +1,4 @@
-"""`nst-client`: the command line of the client.
-
-Exit codes: 0 done, 1 any other failure, 2 wrong usage or a request that the server refuses as it is, 3 no server,
-or it takes no jobs now, 4 the job does not fit the device, 5 the timeout is too short or has passed, 6 the server
-broke the contract or the picture arrived corrupt, 130 cancelled (the best picture so far is written where there is
-one).
-"""
+"""`nst-client`: the command line of the client. Its exit codes stand in `_EPILOG`, which `--help` shows."""
 
 import click
 
