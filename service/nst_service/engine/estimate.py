@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from nst_service.engine.layers import KERNEL_SHAPES, block_of, convs_through, minimum_edge, opens_block
 from nst_service.engine.options import LayerWeights, OptimizerName, TransferOptions
-from nst_service.engine.pictures import Size
+from nst_service.engine.pictures import Size, fit
 from nst_service.engine.spec import TransferSpec
 
 _FLOAT_BYTES = 4
@@ -79,11 +79,10 @@ def largest_size_within(available: int, options: TransferOptions, size: Size) ->
 
     0 where not even the smallest picture fits.
     """
-    longest = max(size)
-    low, high = 0, longest
+    low, high = 0, max(size)
     while low < high:
         edge = (low + high + 1) // 2
-        scaled = (max(1, size[0] * edge // longest), max(1, size[1] * edge // longest))
+        scaled = fit(size, edge)
         if peak_bytes(options, scaled, [scaled]) <= available:
             low = edge
         else:
@@ -92,8 +91,8 @@ def largest_size_within(available: int, options: TransferOptions, size: Size) ->
 
 
 def _area(size: Size, conv: str) -> int:
-    shrink = block_of(conv) - 1
-    return (size[0] >> shrink) * (size[1] >> shrink)
+    shrink = 1 << (block_of(conv) - 1)
+    return math.ceil(size[0] / shrink) * math.ceil(size[1] / shrink)
 
 
 def _activation_bytes(size: Size, conv: str) -> int:

@@ -52,5 +52,5 @@ def convs_through(layers: Collection[str]) -> tuple[str, ...]:
 
 
 def minimum_edge(layers: Collection[str]) -> int:
-    """Return the shortest picture edge in pixels that leaves at least one feature at each of the layers."""
+    """Return the shortest picture edge in pixels that fills at least one feature at each of the layers."""
     return 1 << (max(block_of(layer) for layer in layers) - 1)

@@ -37,6 +37,8 @@ class Iterate:
     scales: int
     seconds: float
     """Since the first step began."""
+    step_seconds: float
+    """Of this step alone; what was done between the steps does not count."""
     evaluation: Evaluation
     """What the optimiser stands on."""
     best: Evaluation
@@ -48,14 +50,14 @@ class Iterate:
         return self.iteration == self.total_iterations
 
     @property
-    def step_seconds(self) -> float:
-        """Seconds of a step, averaged over those done."""
+    def mean_seconds(self) -> float:
+        """Seconds from step to step, averaged over those done."""
         return self.seconds / self.iteration
 
     @property
     def eta_seconds(self) -> float:
         """Expected seconds until the last iteration."""
-        return self.step_seconds * (self.total_iterations - self.iteration)
+        return self.mean_seconds * (self.total_iterations - self.iteration)
 
 
 def transfer(spec: TransferSpec, model: Vgg19) -> Generator[Iterate, None, None]:
@@ -72,7 +74,9 @@ def transfer(spec: TransferSpec, model: Vgg19) -> Generator[Iterate, None, None]
     best: Evaluation | None = None
     started = time.perf_counter()
     for iteration in range(1, spec.options.iterations + 1):
+        step_started = time.perf_counter()
         evaluation = optimizer.step(criterion)
+        now = time.perf_counter()
         if best is None or evaluation.loss < best.loss:
             best = evaluation
         yield Iterate(
@@ -80,7 +84,8 @@ def transfer(spec: TransferSpec, model: Vgg19) -> Generator[Iterate, None, None]
             total_iterations=spec.options.iterations,
             scale=1,
             scales=1,
-            seconds=time.perf_counter() - started,
+            seconds=now - started,
+            step_seconds=now - step_started,
             evaluation=evaluation,
             best=best,
         )

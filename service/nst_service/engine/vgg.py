@@ -37,13 +37,15 @@ class Vgg19:
             layers: names out of `self.layers`.
 
         Returns:
-            (1, C, h, w) float32 for each layer, in channels-last memory order.
+            (1, C, h, w) float32 for each layer, in channels-last memory order. h and w are halved at every pooling and
+            rounded up, so that every pixel reaches every layer.
         """
         taps: dict[str, Tensor] = {}
         x = ((pixels - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
         for conv in convs_through(layers):
             if opens_block(conv):
-                x = functional.max_pool2d(x, 2)
+                # Ceil: dropping the rows and columns that fill no 2x2 window would leave the picture's edge unstyled.
+                x = functional.max_pool2d(x, 2, ceil_mode=True)
             kernel, bias = self._convs[conv]
             x = functional.conv2d(x, kernel, bias, padding=1)
             if conv in layers:
