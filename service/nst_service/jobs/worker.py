@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 
@@ -59,9 +59,9 @@ class DeviceWorker:
             output=OutputOptions(),
         )
         cost = estimate(spec)
-        for iterate, seconds in _timed(transfer(spec, self._model)):
+        for iterate in transfer(spec, self._model):
             if iterate.iteration > 1:
-                self.pace.observe(cost.step_flops, seconds)
+                self.pace.observe(cost.step_flops, iterate.step_seconds)
         release_memory(self.device)
         self.capacity = available_bytes(self.device)
 
@@ -105,8 +105,8 @@ class _Run:
         self._publish(Started(device=str(self._model.device), queued_seconds=queued))
         stop_reason = StopReason.ITERATIONS
         with contextlib.closing(transfer(self._job.spec, self._model)) as iterates:
-            for iterate, seconds in _timed(iterates):
-                self._pace.observe(self._job.cost.step_flops, seconds)
+            for iterate in iterates:
+                self._pace.observe(self._job.cost.step_flops, iterate.step_seconds)
                 self._job.expected_end = time.monotonic() + iterate.eta_seconds
                 self._report(iterate)
                 if reason := self._reason_to_stop(iterate):
@@ -150,7 +150,7 @@ class _Run:
             return self._job.stop_requested
         # What is left must hold another step, and the encoding and sending of the picture.
         megapixels = self._job.spec.content.width * self._job.spec.content.height / 1e6
-        needed = 1.5 * iterate.step_seconds + 0.25 + 0.5 * megapixels
+        needed = 1.5 * iterate.mean_seconds + 0.25 + 0.5 * megapixels
         return StopReason.DEADLINE if self._job.deadline - time.monotonic() < needed else None
 
     def _finish(self, iterate: Iterate, stop_reason: StopReason, queued: float) -> None:
@@ -183,14 +183,6 @@ class _Run:
                 ),
             )
         )
-
-
-def _timed(iterates: Iterator[Iterate]) -> Iterator[tuple[Iterate, float]]:
-    """Yield each iterate with the seconds since the one before it."""
-    previous = 0.0
-    for iterate in iterates:
-        yield iterate, iterate.seconds - previous
-        previous = iterate.seconds
 
 
 def _is_out_of_memory(error: Exception) -> bool:
