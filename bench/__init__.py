@@ -1,0 +1,1 @@
+"""Benchmarks: everything that is timed, and nothing else."""
