@@ -12,6 +12,7 @@ import statistics
 import tempfile
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import nst_client
@@ -108,18 +109,15 @@ def _peak_bytes(process: psutil.Process) -> int:
 
 def _run(client: nst_client.StyleTransferClient, content: Path, style: Path, **options: int) -> Run:
     started = time.perf_counter()
-    progress: list[float] = []
     with client.stream(content, style, options=nst_client.TransferOptions(**options)) as stylization:
-        for event in stylization:
-            if isinstance(event, nst_client.Progress):
-                progress.append(time.perf_counter())
+        progress = [time.perf_counter() for event in stylization if isinstance(event, nst_client.Progress)]
         timings = stylization.result.completed.timings
     seconds = time.perf_counter() - started
     inside = timings.targets_seconds + timings.optimize_seconds + timings.encode_seconds
     return Run(
         seconds=seconds,
         first_progress=progress[0] - started,
-        longest_silence=max(after - before for before, after in zip(progress, progress[1:], strict=False)),
+        longest_silence=max(after - before for before, after in pairwise(progress)),
         outside=seconds - inside,
     )
 

@@ -1,4 +1,5 @@
 import io
+from pathlib import Path
 
 import pytest
 import torch
@@ -39,3 +40,19 @@ def one_pixel_png() -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (1, 1)).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def real_pictures() -> tuple[bytes, bytes]:
+    """A photograph and a painting, 160 px at their longest edge."""
+    folder = Path(__file__).parents[2] / "shared" / "images"
+    if not folder.is_dir():
+        pytest.skip(f"needs the pictures in {folder}")
+    small = []
+    for name in ("tubingen.jpg", "starry_night.jpg"):
+        picture = Image.open(folder / name).convert("RGB")
+        # Multiples of 16: other programs drop the rest of a pooling.
+        picture = picture.resize((160, 112), Image.Resampling.LANCZOS)
+        picture.save(buffer := io.BytesIO(), "PNG")
+        small.append(buffer.getvalue())
+    return small[0], small[1]

@@ -3,6 +3,7 @@ import sys
 import pytest
 import torch
 from nst_service.engine.criterion import ContentLoss, Criterion, StyleLoss, TotalVariationLoss, gram_matrix
+from nst_service.engine.pictures import decode
 from nst_service.engine.vgg import Vgg19
 from PIL import Image
 
@@ -18,9 +19,21 @@ def neural_style(monkeypatch: pytest.MonkeyPatch):
     return pytest.importorskip("neural_style.neural_style")
 
 
-def test_terms_and_gradient_equal_those_of_neural_style(model: Vgg19, neural_style):
-    generator = torch.Generator().manual_seed(0)
-    content, style, pixels = (torch.rand(1, 3, 40, 52, generator=generator) for _ in range(3))
+@pytest.fixture(params=["generated", "real"])
+def pictures(request: pytest.FixtureRequest) -> tuple[torch.Tensor, torch.Tensor]:
+    """A content and a style picture of the same size."""
+    if request.param == "generated":
+        content, style = torch.rand(2, 1, 3, 40, 52, generator=torch.Generator().manual_seed(0))
+        return content, style
+    real = request.getfixturevalue("real_pictures")
+    content, style = (decode(data, max_pixels=10**6).to_tensor() for data in real)
+    return content, style
+
+
+def test_terms_and_gradient_equal_those_of_neural_style(model: Vgg19, neural_style, pictures):
+    content, style = pictures
+    noise = torch.randn(content.shape, generator=torch.Generator().manual_seed(1))
+    pixels = (content + 0.1 * noise).clamp(0, 1)
     layers = (*STYLE_LAYERS, "relu4_2")
     with torch.no_grad():
         content_target = model.features(content, ["relu4_2"])["relu4_2"]
