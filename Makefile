@@ -53,6 +53,10 @@ proto: $(READY) ## Generate the stubs of the contract
 		--plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
 		--mypy_out=proto --mypy_grpc_out=proto $(PROTO)
 
+.PHONY: proto-breaking
+proto-breaking: $(READY) ## Check that the contract still serves the clients of the last tag
+	tag=$$(git describe --tags --abbrev=0) && $(BIN)/buf breaking --against ".git#tag=$$tag"
+
 .PHONY: clean
 clean: ## Remove the environment and everything that is made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist
