@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import logging
+import os
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -72,7 +73,8 @@ def main(**values: Any) -> None:
     """Serve neural style transfer over gRPC.
 
     A flag goes before the environment, the environment before the file of --config, and that before the default.
-    SIGTERM drains: no new jobs, running jobs get the grace period, then the server leaves.
+    SIGTERM and SIGINT drain: no new jobs, running jobs get the grace period, then end with their best picture, and the
+    server leaves, 15 s after the grace period at the latest. A second signal ends the grace period.
     """
     config = ServerConfig(**values)
     logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -81,6 +83,9 @@ def main(**values: Any) -> None:
     from nst_service.server import AddressError, serve  # noqa: PLC0415
 
     try:
-        asyncio.run(serve(config))
+        at_rest = asyncio.run(serve(config))
     except (EngineError, AddressError) as error:
         raise click.ClickException(str(error)) from error
+    if not at_rest:
+        # Python would wait for the thread of the device to end its step.
+        os._exit(0)

@@ -62,12 +62,15 @@ class Server:
         )
         self.scheduler = Scheduler(models, limits=limits, max_queued=config.max_queued)
 
-    async def run(self, stop: asyncio.Event, on_listening: Callable[[int], None] | None = None) -> None:
+    async def run(self, stop: asyncio.Event, on_listening: Callable[[int], None] | None = None) -> bool:
         """Serve until `stop` is set, then drain.
 
         Args:
             stop: ends the server.
             on_listening: told the port once it is open; the server is warming up then.
+
+        Returns:
+            Whether every device is at rest (see `Scheduler.drain`).
 
         Raises:
             AddressError: the address cannot be listened on.
@@ -106,22 +109,31 @@ class Server:
                 on_listening(port)
             _log.info("listening on port %d, warming up %s", port, ", ".join(self.scheduler.devices))
             await self.scheduler.start()
-            await set_health(_SERVING)
-            _log.info("serving with weights %s", self._model.weights_id)
+            if not stop.is_set():
+                await set_health(_SERVING)
+                _log.info("serving with weights %s", self._model.weights_id)
             await stop.wait()
             _log.info("draining: up to %g s for running jobs", config.grace)
             await set_health(_NOT_SERVING)
-            await self.scheduler.drain(config.grace)
+            at_rest = await self.scheduler.drain(config.grace)
         finally:
             await server.stop(_FLUSH_SECONDS)
         _log.info("stopped")
+        return at_rest
 
 
-async def serve(config: ServerConfig) -> None:
-    """Run a server until SIGTERM or SIGINT (see `Server` for the errors)."""
+async def serve(config: ServerConfig) -> bool:
+    """Run a server until SIGTERM or SIGINT; a second one ends the grace period. Returns and raises as `Server` does."""
     server = Server(config)
     stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            _log.info("draining: running jobs end now")
+            server.scheduler.finish_early()
+        stop.set()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await server.run(stop)
+        loop.add_signal_handler(number, on_signal)
+    return await server.run(stop)

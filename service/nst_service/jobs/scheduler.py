@@ -1,7 +1,7 @@
 """Admission of jobs, the queue, and the workers that empty it. Everything here belongs to one event loop."""
 
 import asyncio
-import functools
+import contextlib
 import logging
 import time
 from collections import OrderedDict
@@ -37,6 +37,9 @@ _REFUSALS: Mapping[str, str] = MappingProxyType(
 """Why no job is taken, with the message for the client."""
 _REFUSED_RETRY_SECONDS = 5.0
 """After which a refused client may try again."""
+
+_LAST_STEP_SECONDS = 10.0
+"""For running jobs to end their step and encode their picture when a drain has no patience left."""
 
 _PREPARING_THREADS = 2
 _REMEMBERED_JOBS = 1024
@@ -123,14 +126,17 @@ class Scheduler:
             raise QueueFullError(waiting, self._retry_after(self._seconds_until_free()))
         self._admitting += 1
         try:
-            loop = asyncio.get_running_loop()
-            spec = await loop.run_in_executor(
-                self._preparing, functools.partial(prepare, request, self.limits, self.layers)
-            )
+            spec = await asyncio.get_running_loop().run_in_executor(self._preparing, self._prepare, request)
         finally:
             self._admitting -= 1
         self._check_accepting()
         return self._admit(spec, deadline)
+
+    def _prepare(self, request: TransferRequest) -> TransferSpec:
+        """Decode a request, in a thread."""
+        # A drain may have begun while the request waited for the thread.
+        self._check_accepting()
+        return prepare(request, self.limits, self.layers)
 
     def _admit(self, spec: TransferSpec, deadline: float | None) -> Job:
         cost = estimate(spec)
@@ -183,27 +189,35 @@ class Scheduler:
         if not job.state.is_terminal:
             self._stop(job, StopReason.CANCELLED)
 
-    async def drain(self, grace: float) -> None:
+    def finish_early(self) -> None:
+        """Have the running jobs end after their step, with their best picture so far."""
+        for job in self._running:
+            self._stop(job, StopReason.SHUTDOWN)
+
+    async def drain(self, grace: float) -> bool:
         """Take no more jobs, send the waiting ones away, and give the running ones some seconds to finish.
 
-        Those that do not finish by then end with their best picture so far.
+        Those that do not finish by then end with their best picture so far, or with nothing where even their step does
+        not end: nothing can interrupt a step, and one of a large picture on a slow device takes minutes.
+
+        Returns:
+            Whether every device is at rest; one that is not is still in its step.
         """
         self._refusal = _DRAINING
         for job in list(self._waiting):
             self._waiting.remove(job)
             self._end(job, JobState.FAILED, _not_serving(_DRAINING))
-        try:
-            async with asyncio.timeout(grace):
-                await self._until_idle()
-        except TimeoutError:
-            for job in self._running:
-                self._stop(job, StopReason.SHUTDOWN)
-            await self._until_idle()
+        at_rest = await self._idle_within(grace)
+        if not at_rest:
+            self.finish_early()
+            at_rest = await self._idle_within(_LAST_STEP_SECONDS)
         for task in self._loops:
             task.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
         for thread in (*self._threads, self._preparing):
-            thread.shutdown(wait=False, cancel_futures=True)
+            # What waits for a thread still gets its turn: to be told that the server is draining.
+            thread.shutdown(wait=False)
+        return at_rest
 
     async def _work(self, worker: DeviceWorker, thread: ThreadPoolExecutor) -> None:
         """Run the waiting jobs on one device, forever."""
@@ -219,10 +233,15 @@ class Scheduler:
             self._publish_positions()
 
             def publish(event: Event, job: Job = job) -> None:
-                loop.call_soon_threadsafe(job.log.append, event)
+                loop.call_soon_threadsafe(self._publish, job, event)
 
             try:
                 stop_reason = await loop.run_in_executor(thread, worker.run, job, publish)
+            except asyncio.CancelledError:
+                # A drain has given the job up; its step may still be running.
+                job.abandoned = True
+                self._end(job, JobState.FAILED, _not_serving(_DRAINING))
+                raise
             except JobCancelledError as error:
                 self._end(job, JobState.CANCELLED, error)
             except JobError as error:
@@ -237,10 +256,19 @@ class Scheduler:
                 self._running.discard(job)
                 self._left.set()
 
-    async def _until_idle(self) -> None:
-        while self._running:
-            self._left.clear()
-            await self._left.wait()
+    def _publish(self, job: Job, event: Event) -> None:
+        # A step that a drain did not wait for still reports when it ends.
+        if not job.state.is_terminal:
+            job.log.append(event)
+
+    async def _idle_within(self, seconds: float) -> bool:
+        """Wait until no job runs, for so many seconds at most, and return whether that is so."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._running:
+                    self._left.clear()
+                    await self._left.wait()
+        return not self._running
 
     def _stop(self, job: Job, reason: StopReason) -> None:
         job.stop_requested = job.stop_requested or reason
