@@ -2,7 +2,8 @@ import sys
 
 import pytest
 import torch
-from nst_service.engine.criterion import ContentLoss, Criterion, StyleLoss, TotalVariationLoss, gram_matrix
+from nst_service.engine.criterion import Criterion, Extractor
+from nst_service.engine.losses import ContentLoss, Gram, StyleLoss, TotalVariationLoss, gram_matrix, whole_region
 from nst_service.engine.pictures import decode
 from nst_service.engine.vgg import Vgg19
 from PIL import Image
@@ -40,10 +41,12 @@ def test_terms_and_gradient_equal_those_of_neural_style(model: Vgg19, neural_sty
         style_features = model.features(style, STYLE_LAYERS)
     losses = [
         ContentLoss("relu4_2", 5.0, content_target),
-        *(StyleLoss(layer, 100.0, gram_matrix(style_features[layer])) for layer in STYLE_LAYERS),
-        TotalVariationLoss(1e-3),
+        *(
+            StyleLoss(layer, 100.0, Gram(), gram_matrix(features), whole_region(features))
+            for layer, features in style_features.items()
+        ),
     ]
-    ours = Criterion(model, losses)(pixels)
+    ours = Criterion(Extractor(model), losses, [TotalVariationLoss(1e-3)])(pixels)
 
     theirs = pixels.clone().requires_grad_()
     features = model.features(theirs, layers)

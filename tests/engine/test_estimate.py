@@ -1,5 +1,5 @@
 import pytest
-from nst_service.engine.estimate import forward_flops, largest_size_within, peak_bytes
+from nst_service.engine.estimate import fitting_tile, forward_flops, largest_size_within, peak_bytes
 from nst_service.engine.options import TransferOptions
 from nst_service.engine.pictures import fit
 
@@ -10,8 +10,16 @@ OPTIONS = TransferOptions()
 def test_the_largest_size_fits_and_a_pixel_more_does_not(size: tuple[int, int]):
     available = peak_bytes(OPTIONS, size, [size]) // 3
     edge = largest_size_within(available, OPTIONS, size)
-    within, beyond = fit(size, edge), fit(size, edge + 1)
-    assert peak_bytes(OPTIONS, within, [within]) <= available < peak_bytes(OPTIONS, beyond, [beyond])
+    within, beyond = (fitting_tile(OPTIONS, it, [it], available) for it in (fit(size, edge), fit(size, edge + 1)))
+    assert within[1] <= available < beyond[1]
+
+
+def test_tiles_are_the_largest_that_fit():
+    size = (2048, 1536)
+    whole = peak_bytes(OPTIONS, size, [size])
+    assert fitting_tile(OPTIONS, size, [size], whole) == (None, whole)
+    tile, peak = fitting_tile(OPTIONS, size, [size], whole // 2)
+    assert peak <= whole // 2 < peak_bytes(OPTIONS, size, [size], 2 * tile)
 
 
 def test_memory_too_small_for_any_picture_gives_no_size():

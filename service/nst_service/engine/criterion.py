@@ -3,118 +3,19 @@
 Gatys, Ecker & Bethge, "Image Style Transfer Using Convolutional Neural Networks" (CVPR 2016), equations 1 to 7, in the
 scaling of neural-style (Johnson, 2015), where every term is a mean:
 
-    J(x) = content_weight * sum of ContentLoss + style_weight * sum of StyleLoss + tv_weight * total variation
+    J(x) = content_weight * sum of ContentLoss + style_weight * sum of style losses + tv_weight * total variation + ...
 """
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from nst_service.engine.vgg import Vgg19
-
-
-class LossKind(StrEnum):
-    """The losses by name."""
-
-    CONTENT = "content"
-    STYLE = "style"
-    TOTAL_VARIATION = "total_variation"
-
-
-class Term(NamedTuple):
-    """Names one term of the objective."""
-
-    kind: LossKind
-    layer: str = ""
-    """Empty for losses on pixels."""
-
-
-class Loss(Protocol):
-    """One weighted term of the objective."""
-
-    @property
-    def term(self) -> Term:
-        """The name of the term."""
-
-    def __call__(self, pixels: Tensor, features: Mapping[str, Tensor]) -> Tensor:
-        """Return the weighted loss, a scalar, of pixels (1, 3, H, W) with these features by layer."""
-
-
-def gram_matrix(features: Tensor) -> Tensor:
-    """Return the Gram matrix F F^T / (C H W) of features (1, C, H, W): (C, C), the style statistic (equation 3)."""
-    channels = features.shape[1]
-    # (HW, C) is how channels-last features lie in memory: no copy.
-    vectors = features.permute(0, 2, 3, 1).reshape(-1, channels)
-    return vectors.T @ vectors / features.numel()
-
-
-def total_variation(pixels: Tensor) -> Tensor:
-    """Return the sum of absolute differences of neighbouring pixels, on the 0..255 scale, of (1, 3, H, W) in [0, 1]."""
-    rows = (pixels[:, :, 1:] - pixels[:, :, :-1]).abs().sum()
-    columns = (pixels[:, :, :, 1:] - pixels[:, :, :, :-1]).abs().sum()
-    return 255 * (rows + columns)
-
-
-@dataclass(frozen=True, slots=True)
-class ContentLoss:
-    """Mean squared difference of features at one layer (equation 1)."""
-
-    layer: str
-    weight: float
-    target: Tensor
-    """(1, C, h, w), the features of the content picture."""
-
-    @property
-    def term(self) -> Term:
-        """The name of the term."""
-        return Term(LossKind.CONTENT, self.layer)
-
-    def __call__(self, pixels: Tensor, features: Mapping[str, Tensor]) -> Tensor:
-        """Return the weighted loss, a scalar."""
-        del pixels
-        return self.weight * functional.mse_loss(features[self.layer], self.target)
-
-
-@dataclass(frozen=True, slots=True)
-class StyleLoss:
-    """Mean squared difference of Gram matrices at one layer (equation 4)."""
-
-    layer: str
-    weight: float
-    target: Tensor
-    """(C, C), the Gram matrix of the style, or the weighted mean of those of several styles."""
-
-    @property
-    def term(self) -> Term:
-        """The name of the term."""
-        return Term(LossKind.STYLE, self.layer)
-
-    def __call__(self, pixels: Tensor, features: Mapping[str, Tensor]) -> Tensor:
-        """Return the weighted loss, a scalar."""
-        del pixels
-        return self.weight * functional.mse_loss(gram_matrix(features[self.layer]), self.target)
-
-
-@dataclass(frozen=True, slots=True)
-class TotalVariationLoss:
-    """Smoothness of the picture, the denoising prior of Mahendran & Vedaldi (2015) in its L1 form."""
-
-    weight: float
-
-    @property
-    def term(self) -> Term:
-        """The name of the term."""
-        return Term(LossKind.TOTAL_VARIATION)
-
-    def __call__(self, pixels: Tensor, features: Mapping[str, Tensor]) -> Tensor:
-        """Return the weighted loss, a scalar."""
-        del features
-        return self.weight * total_variation(pixels)
+from nst_service.engine.losses import WHOLE, FeatureLoss, PixelLoss, Term, Window
+from nst_service.engine.tiles import tiles
+from nst_service.engine.vgg import REFERENCE_VARIANT, Variant, Vgg19
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,24 +36,133 @@ class Evaluation:
         return {term: value.item() for term, value in self.terms.items()}
 
 
+class Extractor:
+    """Computes features of a picture, whole or tile by tile."""
+
+    def __init__(self, model: Vgg19, variant: Variant = REFERENCE_VARIANT, tile: int | None = None):
+        """Make an extractor.
+
+        Args:
+            model: the network.
+            variant: how its weights are applied.
+            tile: edge of the core of a tile in pixels, or None to take pictures as a whole.
+        """
+        self._model = model
+        self._variant = variant
+        self._tile = tile
+
+    @property
+    def is_tiled(self) -> bool:
+        """Whether pictures are taken tile by tile."""
+        return self._tile is not None
+
+    def whole(self, pixels: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """Return the features of a picture (1, 3, H, W) by layer."""
+        return self._model.features(pixels, layers, self._variant)
+
+    def parts(self, pixels: Tensor, layers: Sequence[str]) -> Iterator[dict[str, tuple[Tensor, Window]]]:
+        """Yield the features of each part of a picture by layer, each with its place in those of the whole."""
+        if self._tile is None:
+            yield {layer: (features, WHOLE) for layer, features in self.whole(pixels, layers).items()}
+            return
+        height, width = pixels.shape[-2:]
+        for tile in tiles((width, height), self._tile, layers):
+            rows, columns = tile.pixels
+            features = self.whole(pixels[..., rows, columns], layers)
+            yield {
+                layer: (features[layer][(..., *tile.core_in_tile(layer))], tile.core_in_picture(layer))
+                for layer in layers
+            }
+
+
 class Criterion:
     """The sum of several losses over one network."""
 
-    def __init__(self, model: Vgg19, losses: Iterable[Loss]):
-        self._model = model
-        self._losses = tuple(losses)
-        self._layers = {loss.term.layer for loss in self._losses if loss.term.layer}
+    def __init__(
+        self,
+        extractor: Extractor,
+        feature_losses: Sequence[FeatureLoss],
+        pixel_losses: Sequence[PixelLoss] = (),
+        compose: Callable[[Tensor], Tensor] | None = None,
+    ):
+        """Compose losses.
+
+        Args:
+            extractor: computes the features.
+            feature_losses: see `losses`.
+            pixel_losses: see `losses`.
+            compose: makes the picture that the network sees out of the pixels; differentiable.
+        """
+        self._extractor = extractor
+        self._feature_losses = tuple(feature_losses)
+        self._pixel_losses = tuple(pixel_losses)
+        self._compose = compose
+        self._layers = sorted({loss.term.layer for loss in feature_losses})
 
     def __call__(self, pixels: Tensor) -> Evaluation:
         """Evaluate the objective and its gradient at pixels (1, 3, H, W)."""
         pixels = pixels.detach().requires_grad_()
-        features = self._model.features(pixels, self._layers)
-        terms = {loss.term: loss(pixels, features) for loss in self._losses}
-        total = torch.stack(list(terms.values())).sum()
-        (gradient,) = torch.autograd.grad(total, pixels)
+        picture = self._compose(pixels) if self._compose else pixels
+        if self._extractor.is_tiled and self._layers:
+            terms, gradient = self._evaluate_tiles(picture, pixels)
+        else:
+            terms, gradient = self._evaluate_whole(picture, pixels)
         return Evaluation(
             pixels=pixels.detach(),
-            loss=total.item(),
-            terms={term: value.detach() for term, value in terms.items()},
+            loss=torch.stack(list(terms.values())).sum().item(),
+            terms=terms,
             gradient=gradient.contiguous(),
         )
+
+    def _evaluate_whole(self, picture: Tensor, pixels: Tensor) -> tuple[dict[Term, Tensor], Tensor]:
+        values: list[tuple[Term, Tensor]] = []
+        if self._layers:
+            features = self._extractor.whole(picture, self._layers)
+            values += [
+                (loss.term, loss.value(loss.statistic(features[loss.term.layer], WHOLE)))
+                for loss in self._feature_losses
+            ]
+        values += [(loss.term, loss.value(picture)) for loss in self._pixel_losses]
+        (gradient,) = torch.autograd.grad(torch.stack([value for _, value in values]).sum(), pixels)
+        return _summed(values), gradient
+
+    def _evaluate_tiles(self, picture: Tensor, pixels: Tensor) -> tuple[dict[Term, Tensor], Tensor]:
+        """Gather the statistics of the whole picture first, then the gradient tile by tile."""
+        seen = picture.detach()
+        with torch.no_grad():
+            gathered = [
+                [loss.statistic(*part[loss.term.layer]) for loss in self._feature_losses]
+                for part in self._extractor.parts(seen, self._layers)
+            ]
+        values: list[tuple[Term, Tensor]] = []
+        slopes: list[list[Tensor]] = []
+        for loss, column in zip(self._feature_losses, zip(*gathered, strict=True), strict=True):
+            leaves = [part.requires_grad_() for part in column]
+            value = loss.value(loss.combine(leaves))
+            slopes.append(list(torch.autograd.grad(value, leaves)))
+            values.append((loss.term, value))
+        seen.requires_grad_()
+        gradient = torch.zeros_like(seen)
+        for index, part in enumerate(self._extractor.parts(seen, self._layers)):
+            local = torch.stack(
+                [
+                    (slopes[number][index] * loss.statistic(*part[loss.term.layer])).sum()
+                    for number, loss in enumerate(self._feature_losses)
+                ]
+            ).sum()
+            gradient += torch.autograd.grad(local, seen)[0]
+        if self._pixel_losses:
+            pixel_values = [(loss.term, loss.value(seen)) for loss in self._pixel_losses]
+            gradient += torch.autograd.grad(torch.stack([value for _, value in pixel_values]).sum(), seen)[0]
+            values += pixel_values
+        if picture is not pixels:
+            (gradient,) = torch.autograd.grad(picture, pixels, gradient)
+        return _summed(values), gradient
+
+
+def _summed(values: Sequence[tuple[Term, Tensor]]) -> dict[Term, Tensor]:
+    """Add up the terms of the same name: a style loss has one for each region."""
+    terms: dict[Term, list[Tensor]] = defaultdict(list)
+    for term, value in values:
+        terms[term].append(value.detach())
+    return {term: torch.stack(parts).sum() for term, parts in terms.items()}

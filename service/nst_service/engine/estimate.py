@@ -1,12 +1,16 @@
-"""What a transfer will cost, before it runs."""
+"""What a transfer will cost, before it runs, and how it fits into the memory there is."""
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from nst_service.engine.layers import KERNEL_SHAPES, block_of, convs_through, minimum_edge, opens_block
-from nst_service.engine.options import LayerWeights, OptimizerName, TransferOptions
+from nst_service.engine.layers import KERNEL_SHAPES, conv_of, convs_through, features_edge, minimum_edge, opens_block
+from nst_service.engine.options import OptimizerName, TransferOptions
 from nst_service.engine.pictures import Size, fit
+from nst_service.engine.schedule import schedule
 from nst_service.engine.spec import TransferSpec
+from nst_service.engine.tiles import halo_of
+from nst_service.engine.vgg import Padding
 
 _FLOAT_BYTES = 4
 _POOL_INDEX_BYTES = 8
@@ -14,6 +18,8 @@ _SAFETY = 1.15
 """Factor for what the formula leaves out: workspaces of convolutions, fragmentation."""
 _PICTURES = 8
 """Pictures that an optimiser holds at once, beside the history of L-BFGS: pixels, gradients, the best so far ..."""
+_TILES = (2048, 1024, 512, 256)
+"""Edges of tiles that are tried, in pixels: the larger, the less is computed twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,57 +27,81 @@ class Cost:
     """What a transfer will cost."""
 
     target_flops: float
-    """Operations before the first step."""
-    step_flops: float
-    """Operations of one step: the objective and its gradient."""
-    steps: int
+    """Operations before the first step of every scale."""
+    optimize_flops: float
+    """Operations of all steps."""
     peak_bytes: int
     """The most memory that is held on the device at once, the weights of the network not counted."""
+    tile: int | None
+    """Edge of the tiles in pixels, or None where pictures are taken as a whole."""
 
     @property
     def flops(self) -> float:
         """Operations in all."""
-        return self.target_flops + self.steps * self.step_flops
+        return self.target_flops + self.optimize_flops
 
 
-def estimate(spec: TransferSpec) -> Cost:
-    """Estimate what a transfer will cost."""
-    options = spec.options
-    target_flops = sum(forward_flops(style.size, options.active_style_layers) for style, _ in spec.styles)
-    target_flops += forward_flops(spec.content.size, options.active_content_layers)
-    return Cost(
-        target_flops=target_flops,
-        step_flops=2 * forward_flops(spec.content.size, options.active_layers),
-        steps=options.iterations,
-        peak_bytes=peak_bytes(options, spec.content.size, [style.size for style, _ in spec.styles]),
-    )
+def estimate(spec: TransferSpec, available: int | None = None) -> Cost:
+    """Plan a transfer for the memory there is, and estimate what it will cost.
+
+    Args:
+        spec: what shall be done.
+        available: bytes that it may hold on its device, or None for any number. Where not even the smallest tiles fit,
+            the cost is that with the smallest, and its `peak_bytes` is more than available.
+    """
+    options, size = spec.options, spec.content.size
+    styles = [style.picture.size for style in spec.styles]
+    tile, peak = fitting_tile(options, size, styles, available)
+    target_flops = optimize_flops = 0.0
+    for scale in schedule(size, options.scale_iterations):
+        factor = max(scale.size) / max(size)
+        scaled = [fit(style, max(1, round(factor * max(style)))) for style in styles]
+        target_flops += sum(_forward_flops(style, options.active_style_layers, tile) for style in scaled)
+        target_flops += _forward_flops(scale.size, options.active_content_layers, tile)
+        optimize_flops += scale.iterations * step_flops(options, scale.size, tile)
+    return Cost(target_flops, optimize_flops, peak, tile)
 
 
-def forward_flops(size: Size, layers: LayerWeights | frozenset[str]) -> float:
-    """Return the operations of all convolutions up to the last of the layers; the gradient costs as much again."""
+def step_flops(options: TransferOptions, size: Size, tile: int | None) -> float:
+    """Return the operations of one step: the objective and its gradient, which costs as much as the features."""
+    passes = 2 if tile is None else 3
+    return passes * _forward_flops(size, options.active_layers, tile)
+
+
+def forward_flops(size: Size, layers: Iterable[str]) -> float:
+    """Return the operations of all convolutions up to the last of the layers."""
+    layers = tuple(layers)
     if not layers:
-        return 0
-    return sum(2.0 * math.prod(KERNEL_SHAPES[conv]) * _area(size, conv) for conv in convs_through(tuple(layers)))
+        return 0.0
+    return sum(2.0 * math.prod(KERNEL_SHAPES[conv]) * _area(size, conv) for conv in convs_through(layers))
 
 
-def peak_bytes(options: TransferOptions, size: Size, styles: list[Size]) -> int:
+def peak_bytes(options: TransferOptions, size: Size, styles: Sequence[Size], tile: int | None = None) -> int:
     """Estimate the most memory that a transfer holds on its device at once, in bytes."""
     layers = options.active_layers
-    convs = convs_through(layers)
-    # Every activation is kept for the gradient; where a convolution is tapped, its ReLU is a second copy.
+    convs = convs_through(layers) if layers else ()
+    part, style_parts = size, list(styles)
+    if tile is not None and layers:
+        edge = tile + 2 * halo_of(layers)
+        part = min(size[0], edge), min(size[1], edge)
+        style_parts = [(min(style[0], edge), min(style[1], edge)) for style in styles]
+    # Every activation is kept for the gradient; where a convolution is tapped, its ReLU is a second copy, and where
+    # features are mirrored at the edge, the padded ones are another.
+    copies = 1 if options.padding is Padding.ZERO else 2
     activations = sum(
-        _activation_bytes(size, conv) * (2 if conv in layers else 1)
-        + (_FLOAT_BYTES + _POOL_INDEX_BYTES) * KERNEL_SHAPES[conv][1] * _area(size, conv) * opens_block(conv)
+        _activation_bytes(part, conv) * (copies + (conv in layers))
+        + (_FLOAT_BYTES + _POOL_INDEX_BYTES) * KERNEL_SHAPES[conv][1] * _area(part, conv) * opens_block(conv)
         for conv in convs
     )
     # On the way back, the gradient of a layer's output and of its input are held together.
-    gradients = 2 * max(_activation_bytes(size, conv) for conv in convs)
+    gradients = 2 * max((_activation_bytes(part, conv) for conv in convs), default=0)
     picture = 3 * size[0] * size[1] * _FLOAT_BYTES
     history = 2 * options.lbfgs_history if options.optimizer is OptimizerName.LBFGS else 0
-    optimizing = activations + gradients + (_PICTURES + history) * picture
-    # Targets keep no graph: two activations at a time.
-    targets = max((2 * _activation_bytes(style, convs[0]) for style in styles), default=0)
-    return round(_SAFETY * max(optimizing, targets))
+    targets = sum(_activation_bytes(size, conv_of(layer)) for layer in options.active_content_layers)
+    held = (_PICTURES + history) * picture + targets
+    # The targets of styles keep no graph: two activations at a time.
+    style = max((2 * _activation_bytes(edge, convs[0]) for edge in style_parts), default=0) if convs else 0
+    return round(_SAFETY * (held + max(activations + gradients, style)))
 
 
 def largest_size_within(available: int, options: TransferOptions, size: Size) -> int:
@@ -83,16 +113,44 @@ def largest_size_within(available: int, options: TransferOptions, size: Size) ->
     while low < high:
         edge = (low + high + 1) // 2
         scaled = fit(size, edge)
-        if peak_bytes(options, scaled, [scaled]) <= available:
+        if fitting_tile(options, scaled, [scaled], available)[1] <= available:
             low = edge
         else:
             high = edge - 1
     return low if low >= minimum_edge(options.active_layers) else 0
 
 
-def _area(size: Size, conv: str) -> int:
-    shrink = 1 << (block_of(conv) - 1)
-    return math.ceil(size[0] / shrink) * math.ceil(size[1] / shrink)
+def fitting_tile(
+    options: TransferOptions, size: Size, styles: Sequence[Size], available: int | None
+) -> tuple[int | None, int]:
+    """Return the largest tile that fits, None for the whole picture, and the peak of the memory with it."""
+    tile: int | None = None
+    peak = peak_bytes(options, size, styles)
+    if available is None or peak <= available:
+        return tile, peak
+    for tile in _TILES:
+        peak = peak_bytes(options, size, styles, tile)
+        if peak <= available:
+            break
+    return tile, peak
+
+
+def _forward_flops(size: Size, layers: Iterable[str], tile: int | None) -> float:
+    layers = tuple(layers)
+    flops = forward_flops(size, layers)
+    if tile is None or not layers:
+        return flops
+    halo = halo_of(layers)
+    return flops * math.prod(_covered(edge, tile, halo) / edge for edge in size)
+
+
+def _covered(length: int, tile: int, halo: int) -> int:
+    """Return how many pixels the tiles along an edge cover, with their halos."""
+    return sum(min(length, start + tile + halo) - max(0, start - halo) for start in range(0, length, tile))
+
+
+def _area(size: Size, layer: str) -> int:
+    return features_edge(size[0], layer) * features_edge(size[1], layer)
 
 
 def _activation_bytes(size: Size, conv: str) -> int:

@@ -51,6 +51,11 @@ def convs_through(layers: Collection[str]) -> tuple[str, ...]:
     return CONVS[: last + 1]
 
 
+def features_edge(edge: int, layer: str) -> int:
+    """Return how many features of a layer lie along an edge of the picture: halved at every pooling, rounded up."""
+    return -(-edge >> (block_of(layer) - 1))
+
+
 def minimum_edge(layers: Collection[str]) -> int:
     """Return the shortest picture edge in pixels that fills at least one feature at each of the layers."""
     return 1 << (max(block_of(layer) for layer in layers) - 1)

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from nst_service.engine.criterion import Evaluation
 from nst_service.engine.errors import NonFiniteLossError
@@ -30,6 +31,9 @@ class Optimizer(Protocol):
         Raises:
             NonFiniteLossError: the loss was not finite three times in a row.
         """
+
+    def moved(self, pixels: Tensor) -> "Optimizer":
+        """Return an optimiser that starts at pixels of another size with what this one has learnt."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a later `load_state_dict` needs to go on exactly from here."""
@@ -70,6 +74,7 @@ class LBFGS:
         """
         self._next = pixels
         self._learning_rate = learning_rate
+        self._history = history
         # Changes of pixels and of the gradient, and the inverse of their product, oldest first.
         self._pairs: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=history)
         self._accepted: Evaluation | None = None
@@ -135,6 +140,13 @@ class LBFGS:
             direction += (alpha - beta) * change
         return direction
 
+    def moved(self, pixels: Tensor) -> "LBFGS":
+        """Return an optimiser that starts at pixels of another size with the curvature known so far."""
+        moved = LBFGS(pixels, learning_rate=self._learning_rate, history=self._history)
+        for change, gradient_change, _ in self._pairs:
+            moved._remember(_resized(change, pixels), _resized_gradient(gradient_change, pixels))
+        return moved
+
     def state_dict(self) -> dict[str, Any]:
         """Return all that a later `load_state_dict` needs to go on exactly from here."""
         return {
@@ -189,6 +201,18 @@ class Adam:
         self._adam.step()
         return self._accepted
 
+    def moved(self, pixels: Tensor) -> "Adam":
+        """Return an optimiser that starts at pixels of another size with the moments of the gradient known so far."""
+        moved = Adam(pixels, learning_rate=self._adam.param_groups[0]["lr"])
+        state = self._adam.state[self._pixels]
+        moved._adam.state[moved._pixels] = {
+            "step": state["step"].clone(),
+            "exp_avg": _resized_gradient(state["exp_avg"], pixels),
+            # Interpolated as the root that it is used as: never below zero.
+            "exp_avg_sq": _resized_gradient(state["exp_avg_sq"].sqrt(), pixels).square(),
+        }
+        return moved
+
     def state_dict(self) -> dict[str, Any]:
         """Return all that a later `load_state_dict` needs to go on exactly from here."""
         return {
@@ -208,6 +232,15 @@ class Adam:
 
 def _is_finite(evaluation: Evaluation) -> bool:
     return math.isfinite(evaluation.loss) and bool(evaluation.gradient.isfinite().all())
+
+
+def _resized(picture: Tensor, like: Tensor) -> Tensor:
+    return functional.interpolate(picture, like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _resized_gradient(gradient: Tensor, like: Tensor) -> Tensor:
+    """Return a gradient at another size: the more pixels share an influence, the less each has."""
+    return _resized(gradient, like) * (gradient.numel() / like.numel())
 
 
 def _dot(left: Tensor, right: Tensor) -> float:

@@ -5,10 +5,13 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Annotated, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+from nst_service.engine.canvas import ColorMode
 from nst_service.engine.errors import Violation
+from nst_service.engine.losses import StyleLossName
 from nst_service.engine.pictures import PictureFormat
+from nst_service.engine.vgg import Padding, Pooling, Variant
 
 
 class OptimizerName(StrEnum):
@@ -57,21 +60,69 @@ DEFAULT_LEARNING_RATES = MappingProxyType({OptimizerName.LBFGS: 1.0, OptimizerNa
 """Where `learning_rate` is not given."""
 
 
+_BALANCED: Mapping[str, Any] = MappingProxyType(
+    {
+        "normalize": True,
+        "content_weight": 1.0,
+        "style_weight": 100.0,
+        "tv_weight": 1.0,
+        "padding": Padding.REFLECT,
+        "scales": 2,
+    }
+)
+
+
+class Preset(StrEnum):
+    """Sets of options that belong together (see `PRESETS`)."""
+
+    BALANCED = "balanced"
+    REFERENCE = "reference"
+    FAST = "fast"
+    TEXTURE = "texture"
+    RECONSTRUCT = "reconstruct"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferOptions:
-    """How to stylise. Weights and layers are those of the objective in `criterion`."""
+    """How to stylise. Weights and layers are those of the objective in `criterion`.
 
+    The defaults here are those of the preset "reference"; `from_preset` gives those of any.
+    """
+
+    preset: Preset = Preset.REFERENCE
+    """Where the options come from that were not given."""
     content_weight: Annotated[float, WEIGHT] = 5.0
     style_weight: Annotated[float, WEIGHT] = 100.0
     tv_weight: Annotated[float, WEIGHT] = 1e-3
+    laplacian_weight: Annotated[float, WEIGHT] = 0.0
+    temporal_weight: Annotated[float, WEIGHT] = 1.0
+    """Counts only where there is a reference picture."""
     content_layers: LayerWeights = field(default_factory=lambda: {"relu4_2": 1.0})
     style_layers: LayerWeights = field(default_factory=lambda: {f"relu{block}_1": 1.0 for block in range(1, 6)})
+    style_loss: StyleLossName = StyleLossName.GRAM
+    normalize: bool = False
+    """Whether every term is made free of scale: features are divided by their mean activation (see
+    `Vgg19.activation_scales`), Gram matrices are not divided by the number of channels, and the total variation is a
+    mean over the pixels in [0, 1]."""
+    pooling: Pooling = Pooling.MAX
+    padding: Padding = Padding.ZERO
+    color: ColorMode = ColorMode.STYLE
     iterations: Annotated[int, Range(1, 100_000)] = 500
-    """Evaluations of the objective."""
+    """Evaluations of the objective, over all scales."""
+    scales: Annotated[int, Range(1, 8)] = 1
+    """Sizes that are worked on one after the other, each twice as large as the one before."""
+    scale_iterations: tuple[int, ...] = ()
+    """Iterations of each scale, coarse to fine; empty: as many at each."""
     optimizer: OptimizerName = OptimizerName.LBFGS
     learning_rate: Annotated[float | None, Range(0, 10, open_low=True)] = None
     """None: the optimiser's own, out of `DEFAULT_LEARNING_RATES`."""
     lbfgs_history: Annotated[int, Range(1, 100)] = 20
+    averaging: Annotated[float, Range(0, 0.999)] = 0.0
+    """Decay of the moving average of iterates that previews and the result show; 0 shows an iterate itself."""
+    min_improvement: Annotated[float, Range(0, 1)] = 0.0
+    """A scale ends when ten iterations lower its loss by less than this share; 0 never."""
+    time_budget: Annotated[float, Range(0, 10**6)] = 0.0
+    """Seconds of optimisation, over all scales; 0 for as long as it takes."""
     init: Init = Init.CONTENT
     image_size: Annotated[int, Range(0, 65_500)] = 512
     """Longest edge of the result in pixels, or KEEP_SIZE."""
@@ -81,11 +132,27 @@ class TransferOptions:
     preview_size: Annotated[int, Range(16, 1024)] = 256
     """Longest edge of previews in pixels."""
 
+    @classmethod
+    def from_preset(cls, preset: Preset, **given: Any) -> "TransferOptions":
+        """Return the options of a preset, but for those that are given."""
+        return cls(preset=preset, **{**PRESETS[preset], **given})
+
     def completed(self) -> "TransferOptions":
         """Return the options with every default that depends on another option filled in."""
-        if self.learning_rate is None:
-            return dataclasses.replace(self, learning_rate=DEFAULT_LEARNING_RATES[self.optimizer])
-        return self
+        options = self
+        if options.learning_rate is None:
+            options = dataclasses.replace(options, learning_rate=DEFAULT_LEARNING_RATES[options.optimizer])
+        if not options.scale_iterations:
+            share, rest = divmod(options.iterations, options.scales)
+            # What cannot be shared goes to the coarse scales: they are cheap.
+            shares = tuple(share + (scale < rest) for scale in range(options.scales))
+            options = dataclasses.replace(options, scale_iterations=shares)
+        return options
+
+    @property
+    def variant(self) -> Variant:
+        """How the weights of the network are applied."""
+        return Variant(self.pooling, self.padding)
 
     @property
     def active_layers(self) -> frozenset[str]:
@@ -101,6 +168,18 @@ class TransferOptions:
     def active_style_layers(self) -> LayerWeights:
         """Style layers with a weight above zero, their weights multiplied by `style_weight`."""
         return _scaled(self.style_layers, self.style_weight)
+
+
+PRESETS: Mapping[Preset, Mapping[str, Any]] = MappingProxyType(
+    {
+        Preset.REFERENCE: {},
+        Preset.BALANCED: _BALANCED,
+        Preset.FAST: {**_BALANCED, "iterations": 100, "scales": 2},
+        Preset.TEXTURE: {**_BALANCED, "content_weight": 0.0, "init": Init.RANDOM, "scales": 3},
+        Preset.RECONSTRUCT: {**_BALANCED, "style_weight": 0.0, "init": Init.RANDOM, "scales": 1},
+    }
+)
+"""What each preset changes of the reference: the objective of Gatys, Ecker & Bethge in the scaling of neural-style."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,12 +237,27 @@ def transfer_violations(options: TransferOptions, limits: Limits, available: Col
         path, value = f"options.{name}", getattr(options, name)
         if value > limit and all(violation.field != path for violation in out_of_range):
             yield Violation(path, f"is {value}, this server accepts at most {limit}")
+    yield from _schedule_violations(options)
     for name in ("content_layers", "style_layers"):
         yield from _layer_violations(f"options.{name}", getattr(options, name), available)
     if not options.active_layers:
         yield Violation(
             "options.content_weight", "no content or style layer has a weight above 0: there is nothing to optimise"
         )
+
+
+def _schedule_violations(options: TransferOptions) -> Iterator[Violation]:
+    path, shares = "options.scale_iterations", options.scale_iterations
+    if not shares:
+        if 1 <= options.iterations < options.scales <= 8:
+            yield Violation("options.iterations", f"is {options.iterations}, fewer than the {options.scales} scales")
+        return
+    if len(shares) != options.scales:
+        yield Violation(path, f"has {len(shares)} entries, expected is one for each of {options.scales} scales")
+    elif min(shares) < 1:
+        yield Violation(path, f"has an entry of {min(shares)}, accepted is 1 and above")
+    elif sum(shares) != options.iterations:
+        yield Violation(path, f"adds up to {sum(shares)}, expected are options.iterations, {options.iterations}")
 
 
 def _layer_violations(path: str, layers: LayerWeights, available: Collection[str]) -> Iterator[Violation]:

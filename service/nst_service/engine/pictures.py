@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any, cast
 
 import torch
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageCms, UnidentifiedImageError
 from PIL.ExifTags import Base as ExifTag
 from PIL.Image import Resampling, Transpose
 from PIL.ImageFile import ImageFile
@@ -117,12 +117,17 @@ class Picture:
         if size == self.size:
             return self
         if self.alpha is None:
-            return Picture(_resampled(self.rgb, size))
+            return Picture(resampled(self.rgb, size))
         # Pillow weighs the colours of an RGBA picture by their alpha.
         rgba = self.rgb.copy()
         rgba.putalpha(self.alpha)
-        rgba = _resampled(rgba, size)
+        rgba = resampled(rgba, size)
         return _set_aside(rgba.convert("RGB"), rgba.getchannel("A"))
+
+    def to_mask(self) -> Image.Image:
+        """Return the brightness in mode L; what is transparent is black."""
+        grey = self.rgb.convert("L")
+        return grey if self.alpha is None else ImageChops.multiply(grey, self.alpha)
 
     def to_tensor(self) -> Tensor:
         """Return the colours, (1, 3, H, W) float32 in [0, 1], contiguous, on the CPU."""
@@ -145,6 +150,17 @@ def fit(size: Size, longest_edge: int) -> Size:
         return size
     factor = longest_edge / max(size)
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def resampled(image: Image.Image, size: Size) -> Image.Image:
+    """Return an image at another size, by Lanczos' filter."""
+    return image if image.size == size else image.resize(size, Resampling.LANCZOS, reducing_gap=3.0)
+
+
+def mask_to_tensor(mask: Image.Image) -> Tensor:
+    """Return a mask of mode L as (1, 1, H, W) float32 in [0, 1], on the CPU."""
+    values: Tensor = pil_to_tensor(mask)
+    return values.unsqueeze(0).to(torch.float32) / 255
 
 
 def decode(data: bytes, *, max_pixels: int) -> Picture:
@@ -357,10 +373,6 @@ def _on_white(rgb: Image.Image, alpha: Image.Image) -> Image.Image:
     ground = Image.new("RGB", rgb.size, _WHITE)
     ground.paste(rgb, mask=alpha)
     return ground
-
-
-def _resampled(image: Image.Image, size: Size) -> Image.Image:
-    return image.resize(size, Resampling.LANCZOS, reducing_gap=3.0)
 
 
 def _to_image(pixels: Tensor) -> Image.Image:

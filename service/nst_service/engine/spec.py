@@ -1,7 +1,10 @@
 """From the bytes and options of a request to a specification that is known to be possible."""
 
-from collections.abc import Collection, Iterator
+import dataclasses
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+
+from PIL.Image import Image
 
 from nst_service.engine.errors import InvalidRequestError, PictureError, Violation
 from nst_service.engine.layers import LAYERS, minimum_edge
@@ -14,7 +17,8 @@ from nst_service.engine.options import (
     range_violations,
     transfer_violations,
 )
-from nst_service.engine.pictures import Picture, Size, decode, fit
+from nst_service.engine.pictures import Picture, Size, decode, fit, resampled
+from nst_service.engine.schedule import most_scales
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +26,8 @@ class StyleInput:
     """A style picture as it came."""
 
     data: bytes
+    mask: bytes | None = None
+    """White where the style applies."""
     options: StyleOptions = StyleOptions()
 
 
@@ -31,9 +37,26 @@ class TransferRequest:
 
     content: bytes
     styles: tuple[StyleInput, ...]
+    content_mask: bytes | None = None
+    """White where the picture may change."""
     init_picture: bytes | None = None
+    reference: bytes | None = None
+    """What the result should stay close to, such as the previous frame of a video, warped to this one."""
+    reference_mask: bytes | None = None
+    """White where the reference counts."""
     options: TransferOptions = TransferOptions()
     output: OutputOptions = OutputOptions()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Style:
+    """A style at its working size."""
+
+    picture: Picture
+    share: float
+    """Of all styles; the shares sum to one."""
+    mask: Image | None = None
+    """Mode L, at the size of the result: white where the style applies. None for everywhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,13 +64,40 @@ class TransferSpec:
     """What will be done: pictures at their working sizes and checked options with every default filled in."""
 
     content: Picture
-    """At the size of the result."""
-    styles: tuple[tuple[Picture, float], ...]
-    """Each style picture with its share; the shares sum to one."""
-    init_picture: Picture | None
-    """At the size of the result."""
+    """At the size of the result, as all pictures and masks but those of the styles."""
+    styles: tuple[Style, ...]
+    content_mask: Image | None = None
+    """Mode L: white where the picture may change. None for everywhere."""
+    init_picture: Picture | None = None
+    reference: Picture | None = None
+    reference_mask: Image | None = None
+    """Mode L: white where the reference counts. None for everywhere."""
     options: TransferOptions
     output: OutputOptions
+
+    def at(self, size: Size) -> "TransferSpec":
+        """Return the same at another size of the result."""
+        if size == self.content.size:
+            return self
+        factor = max(size) / max(self.content.size)
+        return dataclasses.replace(
+            self,
+            content=self.content.resized(size),
+            styles=tuple(
+                dataclasses.replace(
+                    style,
+                    picture=style.picture.resized(
+                        fit(style.picture.size, max(1, round(factor * max(style.picture.size))))
+                    ),
+                    mask=style.mask and resampled(style.mask, size),
+                )
+                for style in self.styles
+            ),
+            content_mask=self.content_mask and resampled(self.content_mask, size),
+            init_picture=self.init_picture and self.init_picture.resized(size),
+            reference=self.reference and self.reference.resized(size),
+            reference_mask=self.reference_mask and resampled(self.reference_mask, size),
+        )
 
 
 def prepare(request: TransferRequest, limits: Limits, available_layers: tuple[str, ...]) -> TransferSpec:
@@ -74,7 +124,9 @@ def _option_violations(
     yield from range_violations(request.output, "output")
     for index, style in enumerate(request.styles):
         yield from range_violations(style.options, f"styles[{index}]")
-    if not request.styles:
+        if style.mask is not None and not request.options.active_style_layers:
+            yield Violation(f"styles[{index}].mask", "is set, but no style layer has a weight above 0")
+    if not request.styles and request.options.active_style_layers:
         yield Violation("styles", "is empty, at least one style picture is required")
     if len(request.styles) > limits.max_styles:
         yield Violation("styles", f"has {len(request.styles)} entries, this server accepts at most {limits.max_styles}")
@@ -83,6 +135,10 @@ def _option_violations(
         yield Violation("init_picture", "is not set, but options.init asks to start from it")
     if init is not Init.PICTURE and request.init_picture is not None:
         yield Violation("options.init", f"is {init}, but init_picture is set, which accepts only {Init.PICTURE}")
+    if init is Init.STYLE and not request.styles:
+        yield Violation("options.init", "is style, but there is no style")
+    if request.reference_mask is not None and request.reference is None:
+        yield Violation("reference_mask", "is set, but there is no reference")
 
 
 class _Preparation:
@@ -104,12 +160,17 @@ class _Preparation:
         self._check_result_size(size)
         if self._violations:
             raise InvalidRequestError(self._violations)
-        init = None
-        if request.init_picture is not None and (picture := self._decode("init_picture", request.init_picture)):
-            init = picture.flattened().resized(size)
+        init = self._opaque("init_picture", request.init_picture, size)
+        reference = self._opaque("reference", request.reference, size)
+        content_mask = self._mask("content_mask", request.content_mask, size)
+        reference_mask = self._mask("reference_mask", request.reference_mask, size)
         total = sum(style.options.weight for style in request.styles)
         styles = [
-            (picture, style.options.weight / total)
+            Style(
+                picture=picture,
+                share=style.options.weight / total,
+                mask=self._mask(f"styles[{index}].mask", style.mask, size),
+            )
             for index, style in enumerate(request.styles)
             if (picture := self._style(f"styles[{index}]", style, max(size)))
         ]
@@ -118,10 +179,36 @@ class _Preparation:
         return TransferSpec(
             content=content.resized(size),
             styles=tuple(styles),
+            content_mask=content_mask,
             init_picture=init,
-            options=options,
+            reference=reference,
+            reference_mask=reference_mask,
+            options=self._with_room_for_scales([size, *(style.picture.size for style in styles)]),
             output=request.output,
         )
+
+    def _with_room_for_scales(self, sizes: Iterable[Size]) -> TransferOptions:
+        """Leave out the coarsest scales that the pictures are too small for; their iterations go to the next."""
+        options = self._options
+        shortest = min(min(size) for size in sizes)
+        most = most_scales(shortest, minimum_edge(options.active_layers) if options.active_layers else 1)
+        if options.scales <= most:
+            return options
+        dropped, kept = options.scale_iterations[:-most], options.scale_iterations[-most:]
+        return dataclasses.replace(options, scales=most, scale_iterations=(sum(dropped) + kept[0], *kept[1:]))
+
+    def _opaque(self, field: str, data: bytes | None, size: Size) -> Picture | None:
+        picture = data is not None and self._decode(field, data)
+        return picture.flattened().resized(size) if picture else None
+
+    def _mask(self, field: str, data: bytes | None, size: Size) -> Image | None:
+        picture = data is not None and self._decode(field, data)
+        if not picture:
+            return None
+        mask = resampled(picture.to_mask(), size)
+        if mask.getextrema() == (0, 0):
+            self._violations.append(Violation(field, "is black everywhere, white is where it applies"))
+        return mask
 
     def _decode(self, field: str, data: bytes, layers: Collection[str] = ()) -> Picture | None:
         """Decode a picture that must be large enough for the layers."""

@@ -1,37 +1,51 @@
 """The optimisation as a generator: one optimiser step per `next()`."""
 
+import math
 import time
+from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass
+from enum import StrEnum
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from nst_service.engine.criterion import (
-    ContentLoss,
-    Criterion,
-    Evaluation,
-    Loss,
-    StyleLoss,
-    TotalVariationLoss,
-    gram_matrix,
-)
+from nst_service.engine.canvas import Canvas
+from nst_service.engine.criterion import Criterion, Evaluation
+from nst_service.engine.objective import build_canvas, build_criterion
 from nst_service.engine.optimizers import LBFGS, Adam, Optimizer
 from nst_service.engine.options import Init, OptimizerName, TransferOptions
+from nst_service.engine.pictures import Size
+from nst_service.engine.schedule import Scale, schedule
 from nst_service.engine.spec import TransferSpec
 from nst_service.engine.vgg import Vgg19
 
 _NOISE_MEAN, _NOISE_DEVIATION = 0.5, 0.1
 """Of the noise that INIT_RANDOM starts from, on the 0..1 scale."""
+_IMPROVEMENT_WINDOW = 10
+"""Iterations over which `min_improvement` is measured."""
 
 
-@dataclass(frozen=True, slots=True)
+class Ending(StrEnum):
+    """Why a transfer ended by itself."""
+
+    ITERATIONS = "iterations"
+    """All of them are done."""
+    CONVERGED = "converged"
+    """The loss no longer falls by `min_improvement`."""
+    TIME_BUDGET = "time_budget"
+    """`time_budget` is spent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Iterate:
     """Where an optimisation stands after one step."""
 
     iteration: int
-    """Steps done, from 1."""
+    """Steps done, from 1, over all scales."""
     total_iterations: int
+    """Steps that will be done if nothing ends them early, over all scales."""
     scale: int
     """The scale being worked on, from 1, coarse to fine."""
     scales: int
@@ -39,85 +53,179 @@ class Iterate:
     """Since the first step began."""
     step_seconds: float
     """Of this step alone; what was done between the steps does not count."""
+    size: Size
+    """Of the scale being worked on, in pixels."""
+    next_seconds: float
+    """Expected seconds of the next step."""
+    eta_seconds: float
+    """Expected seconds until the last iteration."""
+    ending: Ending | None
+    """Why this is the last one, or None where more follow."""
     evaluation: Evaluation
     """What the optimiser stands on."""
     best: Evaluation
-    """The evaluation with the least loss so far."""
+    """The evaluation with the least loss at this scale."""
+    _stage: "_Stage"
+    _full: Canvas
 
     @property
     def is_last(self) -> bool:
-        """Whether all iterations are done."""
-        return self.iteration == self.total_iterations
+        """Whether the transfer has ended."""
+        return self.ending is not None
 
-    @property
-    def mean_seconds(self) -> float:
-        """Seconds from step to step, averaged over those done."""
-        return self.seconds / self.iteration
+    def picture(self) -> Tensor:
+        """Return the picture as it stands, (1, 3, h, w) in [0, 1], at the size of the scale."""
+        return self._stage.canvas.finish(self._stage.current)
 
-    @property
-    def eta_seconds(self) -> float:
-        """Expected seconds until the last iteration."""
-        return self.mean_seconds * (self.total_iterations - self.iteration)
+    def result(self) -> Tensor:
+        """Return the best picture so far, (1, 3, H, W) in [0, 1], at full size."""
+        return self._full.finish(_carried(self._stage.chosen, self._stage.canvas, self._full))
 
 
-def transfer(spec: TransferSpec, model: Vgg19) -> Generator[Iterate, None, None]:
-    """Stylise: yield after every optimiser step, until the iterations are done or the generator is closed.
+def transfer(spec: TransferSpec, model: Vgg19, tile: int | None = None) -> Generator[Iterate, None, None]:
+    """Stylise: yield after every optimiser step, until one ends the transfer or the generator is closed.
 
-    The first `next()` also computes the targets. Nothing runs between two calls of `next()`, so that is where to look
-    at a picture, to save a state, or to stop.
+    The first `next()` at a scale also computes its targets. Nothing runs between two calls of `next()`, so that is
+    where to look at a picture, to save a state, or to stop.
+
+    Args:
+        spec: what to do.
+        model: the network.
+        tile: edge of a tile in pixels, or None to take pictures as a whole.
 
     Raises:
         NonFiniteLossError: the loss is infinite or undefined and no recovery helped.
     """
-    criterion = build_criterion(spec, model)
-    optimizer = _optimizer(spec.options, _initial_pixels(spec).to(model.device))
-    best: Evaluation | None = None
-    started = time.perf_counter()
-    for iteration in range(1, spec.options.iterations + 1):
-        step_started = time.perf_counter()
-        evaluation = optimizer.step(criterion)
-        now = time.perf_counter()
-        if best is None or evaluation.loss < best.loss:
-            best = evaluation
-        yield Iterate(
-            iteration=iteration,
-            total_iterations=spec.options.iterations,
-            scale=1,
-            scales=1,
-            seconds=now - started,
-            step_seconds=now - step_started,
-            evaluation=evaluation,
-            best=best,
-        )
+    yield from _Transfer(spec, model, tile).run()
 
 
-def build_criterion(spec: TransferSpec, model: Vgg19) -> Criterion:
-    """Compute the targets of a specification and compose its losses; terms of weight zero are left out."""
-    content_layers = spec.options.active_content_layers
-    style_layers = spec.options.active_style_layers
-    losses: list[Loss] = []
-    with torch.no_grad():
-        if content_layers:
-            features = model.features(spec.content.to_tensor().to(model.device), content_layers)
-            losses += [ContentLoss(layer, weight, features[layer]) for layer, weight in content_layers.items()]
-        if style_layers:
-            grams = _blended_grams(spec, model)
-            losses += [StyleLoss(layer, weight, grams[layer]) for layer, weight in style_layers.items()]
-    if spec.options.tv_weight > 0:
-        losses.append(TotalVariationLoss(spec.options.tv_weight))
-    return Criterion(model, losses)
+class _Stage:
+    """One scale of a transfer."""
+
+    def __init__(self, canvas: Canvas, criterion: Criterion, optimizer: Optimizer, options: TransferOptions):
+        self.canvas = canvas
+        self.optimizer = optimizer
+        self.evaluation: Evaluation
+        self.best: Evaluation
+        self._criterion = criterion
+        self._options = options
+        self._average: Tensor | None = None
+        self._losses: deque[float] = deque(maxlen=_IMPROVEMENT_WINDOW + 1)
+
+    def step(self) -> None:
+        """Take a step of the optimiser."""
+        evaluation = self.optimizer.step(self._criterion)
+        if not self._losses or evaluation.loss < self.best.loss:
+            self.best = evaluation
+        self.evaluation = evaluation
+        self._losses.append(self.best.loss)
+        if self._options.averaging:
+            # The first iterate begins the average, so that nothing pulls it towards black.
+            earlier = evaluation.pixels if self._average is None else self._average
+            self._average = torch.lerp(evaluation.pixels, earlier, self._options.averaging)
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the last iterations improved the loss by less than `min_improvement`."""
+        if len(self._losses) <= _IMPROVEMENT_WINDOW:
+            return False
+        return self._losses[0] - self._losses[-1] < self._options.min_improvement * self._losses[0]
+
+    @property
+    def current(self) -> Tensor:
+        """The pixels to look at: the average of the iterates, or where the optimiser stands."""
+        return self.evaluation.pixels if self._average is None else self._average
+
+    @property
+    def chosen(self) -> Tensor:
+        """The pixels to keep: the average of the iterates, or the best of them."""
+        return self.best.pixels if self._average is None else self._average
 
 
-def _blended_grams(spec: TransferSpec, model: Vgg19) -> dict[str, Tensor]:
-    """Return the weighted mean of the styles' Gram matrices at each style layer."""
-    layers = spec.options.active_style_layers
-    blended: dict[str, Tensor] = {}
-    for picture, share in spec.styles:
-        features = model.features(picture.to_tensor().to(model.device), layers)
-        for layer in layers:
-            gram = share * gram_matrix(features[layer])
-            blended[layer] = blended[layer] + gram if layer in blended else gram
-    return blended
+class _Transfer:
+    """One run of `transfer`."""
+
+    def __init__(self, spec: TransferSpec, model: Vgg19, tile: int | None):
+        self._spec = spec
+        self._options = spec.options
+        self._model = model
+        self._tile = tile
+        self._full = build_canvas(spec, model.device)
+        self._scales = schedule(spec.content.size, spec.options.scale_iterations)
+        self._total_work = sum(scale.work for scale in self._scales)
+
+    def run(self) -> Generator[Iterate, None, None]:
+        stage: _Stage | None = None
+        iteration, work = 0, 0.0
+        started: float | None = None
+        for number, scale in enumerate(self._scales, 1):
+            stage = self._open(scale, stage)
+            started = started or time.perf_counter()
+            work_until = sum(each.work for each in self._scales[:number])
+            # A scale that ended early leaves its time to the next.
+            work = work_until - scale.work
+            allowed = self._options.time_budget * work_until / self._total_work or math.inf
+            for left in reversed(range(scale.iterations)):
+                step_started = time.perf_counter()
+                stage.step()
+                now = time.perf_counter()
+                iteration += 1
+                work += scale.step_work
+                elapsed = now - started
+                pace = elapsed / work
+                next_seconds = pace * scale.step_work
+                ending = _ending(left, stage.is_flat, elapsed + next_seconds > allowed)
+                yield Iterate(
+                    iteration=iteration,
+                    total_iterations=sum(each.iterations for each in self._scales),
+                    scale=number,
+                    scales=len(self._scales),
+                    size=scale.size,
+                    seconds=elapsed,
+                    step_seconds=now - step_started,
+                    next_seconds=next_seconds,
+                    eta_seconds=self._eta(elapsed, pace * (self._total_work - work)),
+                    ending=ending if scale.is_last else None,
+                    evaluation=stage.evaluation,
+                    best=stage.best,
+                    _stage=stage,
+                    _full=self._full,
+                )
+                if ending:
+                    break
+
+    def _open(self, scale: Scale, coarser: _Stage | None) -> _Stage:
+        spec = self._spec.at(scale.size)
+        canvas = self._full if scale.is_last else build_canvas(spec, self._model.device)
+        criterion = build_criterion(spec, self._model, canvas, self._tile)
+        if coarser is None:
+            optimizer = _optimizer(self._options, _initial_pixels(spec).to(self._model.device))
+        else:
+            optimizer = coarser.optimizer.moved(_carried(coarser.chosen, coarser.canvas, canvas))
+        return _Stage(canvas, criterion, optimizer, self._options)
+
+    def _eta(self, elapsed: float, seconds: float) -> float:
+        budget = self._options.time_budget
+        return min(seconds, max(0.0, budget - elapsed)) if budget else seconds
+
+
+def _ending(left: int, is_flat: bool, is_spent: bool) -> Ending | None:
+    """Return why a scale ends with so many of its iterations left, or None."""
+    if left == 0:
+        return Ending.ITERATIONS
+    if is_spent:
+        return Ending.TIME_BUDGET
+    return Ending.CONVERGED if is_flat else None
+
+
+def _carried(pixels: Tensor, source: Canvas, target: Canvas) -> Tensor:
+    """Return pixels of one scale at another: the change of the content is enlarged, and the content stays sharp."""
+    if source is target:
+        return pixels
+    change = functional.interpolate(
+        pixels - source.content, target.content.shape[-2:], mode="bicubic", align_corners=False
+    )
+    return target.content + change
 
 
 def _initial_pixels(spec: TransferSpec) -> Tensor:
@@ -130,7 +238,7 @@ def _initial_pixels(spec: TransferSpec) -> Tensor:
             shape = (1, 3, spec.content.height, spec.content.width)
             return torch.empty(shape).normal_(_NOISE_MEAN, _NOISE_DEVIATION, generator=noise).clamp_(0, 1)
         case Init.STYLE:
-            return spec.styles[0][0].resized(spec.content.size).to_tensor()
+            return spec.styles[0].picture.resized(spec.content.size).to_tensor()
         case Init.PICTURE:
             assert spec.init_picture is not None
             return spec.init_picture.to_tensor()

@@ -1,13 +1,52 @@
 """The trunk of VGG-19 with frozen weights: a picture in, the activations of named layers out."""
 
-from collections.abc import Collection
+import threading
+from collections.abc import Collection, Mapping
+from enum import StrEnum
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nst_service.engine.layers import LAYERS, convs_through, opens_block, relu_of
+from nst_service.engine.layers import LAYERS, conv_of, convs_through, opens_block, relu_of
 from nst_service.engine.weights import Weights
+
+_CALIBRATION_EDGE = 256
+_SMALLEST_MEAN = 1e-6
+_AVERAGE_FACTOR, _L2_FACTOR = 1.4, 1.3
+"""Bring the activations near those of max pooling; measured on photographs and paintings."""
+
+
+class Pooling(StrEnum):
+    """What stands between the blocks."""
+
+    MAX = "max"
+    """The network as it was trained."""
+    AVERAGE = "average"
+    """The mean of four features, rescaled: smoother pictures (Gatys, Ecker & Bethge 2016, section 2)."""
+    L2 = "l2"
+    """The root of the mean of four squared features, rescaled: between the two."""
+
+
+class Padding(StrEnum):
+    """What a convolution sees beyond the edge."""
+
+    ZERO = "zero"
+    """Black: the network as it was trained. It sees a frame that no picture has."""
+    REFLECT = "reflect"
+    """The features mirrored at the edge: no frame."""
+
+
+class Variant(NamedTuple):
+    """How the frozen weights are applied."""
+
+    pooling: Pooling = Pooling.MAX
+    padding: Padding = Padding.ZERO
+
+
+REFERENCE_VARIANT = Variant()
+"""The network as it was trained."""
 
 
 class Vgg19:
@@ -28,13 +67,18 @@ class Vgg19:
         }
         self._mean = torch.tensor(weights.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(weights.std, device=self.device).view(1, 3, 1, 1)
+        self._scales: dict[Pooling, dict[str, float]] = {}
+        self._calibrating = threading.Lock()
 
-    def features(self, pixels: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
+    def features(
+        self, pixels: Tensor, layers: Collection[str], variant: Variant = REFERENCE_VARIANT
+    ) -> dict[str, Tensor]:
         """Return the activations of a picture at the named layers; nothing beyond the last of them is computed.
 
         Args:
             pixels: (1, 3, H, W) float32 RGB in [0, 1]. Values outside are allowed: an optimiser passes there.
             layers: names out of `self.layers`.
+            variant: how the weights are applied.
 
         Returns:
             (1, C, h, w) float32 for each layer, in channels-last memory order. h and w are halved at every pooling and
@@ -44,10 +88,9 @@ class Vgg19:
         x = ((pixels - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
         for conv in convs_through(layers):
             if opens_block(conv):
-                # Ceil: dropping the rows and columns that fill no 2x2 window would leave the picture's edge unstyled.
-                x = functional.max_pool2d(x, 2, ceil_mode=True)
+                x = _pool(x, variant.pooling)
             kernel, bias = self._convs[conv]
-            x = functional.conv2d(x, kernel, bias, padding=1)
+            x = _convolve(x, kernel, bias, variant.padding)
             if conv in layers:
                 taps[conv] = x
             relu = relu_of(conv)
@@ -56,3 +99,56 @@ class Vgg19:
             if relu in layers:
                 taps[relu] = x
         return taps
+
+    def activation_scales(self, pooling: Pooling) -> Mapping[str, float]:
+        """Return the mean activation of every layer on a picture with the spectrum of natural ones.
+
+        A layer that is divided by its scale has a mean activation of one, whatever the scale of its weights: a network
+        of convolutions and ReLUs computes the same up to a factor when a layer is multiplied by a positive number.
+        Gatys, Ecker & Bethge (2015, "Texture synthesis", section 2) rescale the weights themselves to that end. The
+        scale of a convolution is that of its ReLU.
+        """
+        with self._calibrating:
+            if pooling not in self._scales:
+                relus = [layer for layer in self.layers if layer == relu_of(conv_of(layer))]
+                with torch.no_grad():
+                    features = self.features(_natural_noise(_CALIBRATION_EDGE).to(self.device), relus, Variant(pooling))
+                means = {layer: max(features[layer].mean().item(), _SMALLEST_MEAN) for layer in relus}
+                self._scales[pooling] = {layer: means[relu_of(conv_of(layer))] for layer in self.layers}
+            return self._scales[pooling]
+
+
+def _convolve(x: Tensor, kernel: Tensor, bias: Tensor, padding: Padding) -> Tensor:
+    if padding is Padding.ZERO:
+        return functional.conv2d(x, kernel, bias, padding=1)
+    # There is nothing to mirror beside a single row or column.
+    mode = "reflect" if min(x.shape[-2:]) > 1 else "replicate"
+    return functional.conv2d(functional.pad(x, (1, 1, 1, 1), mode=mode), kernel, bias)
+
+
+def _pool(x: Tensor, pooling: Pooling) -> Tensor:
+    """Halve height and width.
+
+    Rounds up: dropping the rows and columns that fill no 2x2 window would leave the picture's edge unstyled.
+    """
+    match pooling:
+        case Pooling.MAX:
+            return functional.max_pool2d(x, 2, ceil_mode=True)
+        case Pooling.AVERAGE:
+            return _AVERAGE_FACTOR * functional.avg_pool2d(x, 2, ceil_mode=True)
+        case Pooling.L2:
+            # The root has no slope at zero.
+            return _L2_FACTOR * (functional.avg_pool2d(x.square(), 2, ceil_mode=True) + 1e-12).sqrt()
+
+
+def _natural_noise(edge: int) -> Tensor:
+    """Return noise (1, 3, edge, edge) in [0, 1] with the 1/f spectrum of natural pictures, always the same."""
+    generator = torch.Generator().manual_seed(0)
+    spectrum = torch.fft.rfft2(torch.randn(4, edge, edge, generator=generator))
+    rows, columns = torch.fft.fftfreq(edge)[:, None], torch.fft.rfftfreq(edge)[None]
+    frequency = (rows.square() + columns.square()).sqrt().clamp(min=1 / edge)
+    noise = torch.fft.irfft2(spectrum / frequency, s=(edge, edge))
+    noise = noise / noise.std(dim=(1, 2), keepdim=True)
+    # Colours vary less than brightness.
+    picture: Tensor = (0.45 + 0.24 * noise[:1] + 0.08 * noise[1:])[None].clamp(0, 1)
+    return picture

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nst_service.engine.criterion import Term
+from nst_service.engine.losses import Term
 from nst_service.engine.options import OutputOptions, TransferOptions
 from nst_service.jobs.states import StopReason
 

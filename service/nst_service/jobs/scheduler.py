@@ -139,8 +139,8 @@ class Scheduler:
         return prepare(request, self.limits, self.layers)
 
     def _admit(self, spec: TransferSpec, deadline: float | None) -> Job:
-        cost = estimate(spec)
         capacity = min(worker.capacity for worker in self._workers)
+        cost = estimate(spec, capacity)
         if cost.peak_bytes > capacity:
             largest = largest_size_within(capacity, spec.options, spec.content.size)
             raise DoesNotFitError(cost.peak_bytes, capacity, largest)

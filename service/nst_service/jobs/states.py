@@ -22,6 +22,8 @@ class StopReason(StrEnum):
     """Why an optimisation ended."""
 
     ITERATIONS = "iterations"
+    CONVERGED = "converged"
+    TIME_BUDGET = "time_budget"
     CANCELLED = "cancelled"
     DEADLINE = "deadline"
     SHUTDOWN = "shutdown"

@@ -4,16 +4,17 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Callable
+from types import MappingProxyType
 
 import torch
 
 from nst_service.engine.devices import available_bytes, release_memory
 from nst_service.engine.errors import NonFiniteLossError
-from nst_service.engine.estimate import estimate, largest_size_within
+from nst_service.engine.estimate import largest_size_within, step_flops
 from nst_service.engine.options import KEEP_SIZE, OutputOptions, TransferOptions
 from nst_service.engine.pictures import PREVIEW_MEDIA_TYPE, Picture, encode, preview
-from nst_service.engine.spec import TransferSpec
-from nst_service.engine.transfer import Iterate, transfer
+from nst_service.engine.spec import Style, TransferSpec
+from nst_service.engine.transfer import Ending, Iterate, transfer
 from nst_service.engine.vgg import Vgg19
 from nst_service.jobs.errors import DoesNotFitError, JobCancelledError, JobFailedError
 from nst_service.jobs.events import Completed, Event, Preview, Progress, ResultChunk, ResultHeader, Started, Timings
@@ -26,6 +27,14 @@ CHUNK_BYTES = 2**20 - 2**10
 
 PROGRESS_INTERVAL = 0.1
 """Seconds between two Progress events of a job whose steps are faster than that."""
+
+_STOP_REASONS = MappingProxyType(
+    {
+        Ending.ITERATIONS: StopReason.ITERATIONS,
+        Ending.CONVERGED: StopReason.CONVERGED,
+        Ending.TIME_BUDGET: StopReason.TIME_BUDGET,
+    }
+)
 
 Publish = Callable[[Event], None]
 """Hands an event over to whoever follows the job."""
@@ -53,15 +62,13 @@ class DeviceWorker:
         ).completed()
         spec = TransferSpec(
             content=picture,
-            styles=((picture, 1.0),),
-            init_picture=None,
+            styles=(Style(picture=picture, share=1.0),),
             options=options,
             output=OutputOptions(),
         )
-        cost = estimate(spec)
         for iterate in transfer(spec, self._model):
             if iterate.iteration > 1:
-                self.pace.observe(cost.step_flops, iterate.step_seconds)
+                self.pace.observe(step_flops(options, size, None), iterate.step_seconds)
         release_memory(self.device)
         self.capacity = available_bytes(self.device)
 
@@ -103,17 +110,18 @@ class _Run:
     def run(self) -> StopReason:
         queued = self._started_at - self._job.accepted_at
         self._publish(Started(device=str(self._model.device), queued_seconds=queued))
-        stop_reason = StopReason.ITERATIONS
-        with contextlib.closing(transfer(self._job.spec, self._model)) as iterates:
+        with contextlib.closing(transfer(self._job.spec, self._model, self._job.cost.tile)) as iterates:
             for iterate in iterates:
-                self._pace.observe(self._job.cost.step_flops, iterate.step_seconds)
+                self._pace.observe(
+                    step_flops(self._job.spec.options, iterate.size, self._job.cost.tile), iterate.step_seconds
+                )
                 self._job.expected_end = time.monotonic() + iterate.eta_seconds
                 self._report(iterate)
-                if reason := self._reason_to_stop(iterate):
-                    stop_reason = reason
+                if stop_reason := self._reason_to_stop(iterate):
                     break
         if self._job.abandoned:
             raise JobCancelledError
+        assert stop_reason, "the last iterate has an ending"
         self._finish(iterate, stop_reason, queued)
         return stop_reason
 
@@ -134,7 +142,7 @@ class _Run:
                 )
             )
         if options.preview_every and iterate.iteration % options.preview_every == 0:
-            small = preview(iterate.evaluation.pixels, longest_edge=options.preview_size)
+            small = preview(iterate.picture(), longest_edge=options.preview_size)
             self._publish(
                 Preview(
                     iteration=iterate.iteration,
@@ -146,17 +154,21 @@ class _Run:
             )
 
     def _reason_to_stop(self, iterate: Iterate) -> StopReason | None:
-        if self._job.stop_requested or self._job.deadline is None or iterate.is_last:
+        if self._job.stop_requested:
             return self._job.stop_requested
+        if iterate.ending:
+            return _STOP_REASONS[iterate.ending]
+        if self._job.deadline is None:
+            return None
         # What is left must hold another step, and the encoding and sending of the picture.
         megapixels = self._job.spec.content.width * self._job.spec.content.height / 1e6
-        needed = 1.5 * iterate.mean_seconds + 0.25 + 0.5 * megapixels
+        needed = 1.5 * iterate.next_seconds + 0.25 + 0.5 * megapixels
         return StopReason.DEADLINE if self._job.deadline - time.monotonic() < needed else None
 
     def _finish(self, iterate: Iterate, stop_reason: StopReason, queued: float) -> None:
         content, output, best = self._job.spec.content, self._job.spec.output, iterate.best
         optimized_at = time.monotonic()
-        data = encode(best.pixels, format=output.format, quality=output.quality, alpha=content.alpha)
+        data = encode(iterate.result(), format=output.format, quality=output.quality, alpha=content.alpha)
         encoded_at = time.monotonic()
         self._publish(
             ResultHeader(

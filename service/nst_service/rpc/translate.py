@@ -7,8 +7,8 @@ from typing import Any
 from google.protobuf.message import Message
 from nst.v1 import style_transfer_pb2 as pb
 
-from nst_service.engine.criterion import LossKind, Term
 from nst_service.engine.errors import InvalidRequestError, Violation
+from nst_service.engine.losses import LossKind, Term
 from nst_service.engine.options import Init, Limits, OptimizerName, OutputOptions, StyleOptions, TransferOptions
 from nst_service.engine.pictures import PictureFormat
 from nst_service.engine.spec import StyleInput, TransferRequest

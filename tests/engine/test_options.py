@@ -1,0 +1,225 @@
+import dataclasses
+from collections.abc import Mapping
+
+import pytest
+import torch
+from nst_service.engine.canvas import ColorMode
+from nst_service.engine.layers import LAYERS
+from nst_service.engine.losses import LossKind, StyleLossName
+from nst_service.engine.objective import build_canvas, build_criterion
+from nst_service.engine.options import Init, Limits, OptimizerName, Preset, TransferOptions, transfer_violations
+from nst_service.engine.pictures import PictureFormat, encode
+from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
+from nst_service.engine.transfer import Ending, Iterate, transfer
+from nst_service.engine.vgg import Padding, Pooling, Vgg19
+from nst_service.engine.weights import Weights
+
+LIMITS = Limits(max_input_pixels=10**6, max_image_size=512, max_iterations=1000, max_styles=2)
+
+
+@pytest.fixture
+def request_(content_png: bytes, style_png: bytes) -> TransferRequest:
+    options = TransferOptions(iterations=3, image_size=48)
+    return TransferRequest(content=content_png, styles=(StyleInput(data=style_png),), options=options)
+
+
+def spec_of(request: TransferRequest, **options) -> TransferSpec:
+    changed = dataclasses.replace(request.options, **options)
+    return prepare(dataclasses.replace(request, options=changed), LIMITS, LAYERS)
+
+
+def run(request: TransferRequest, model: Vgg19, **options) -> list[Iterate]:
+    return list(transfer(spec_of(request, **options), model))
+
+
+def left_half_white(width: int = 48, height: int = 37) -> bytes:
+    pixels = torch.zeros(1, 3, height, width)
+    pixels[..., : width // 2] = 1
+    return encode(pixels, format=PictureFormat.PNG, quality=95)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"content_weight": 50.0},
+        {"style_weight": 1000.0},
+        {"tv_weight": 1.0},
+        {"laplacian_weight": 1e6},
+        {"content_layers": {"conv3_2": 1.0}},
+        {"style_layers": {"conv2_2": 1.0, "relu3_4": 0.5}},
+        {"style_loss": StyleLossName.MOMENTS},
+        {"style_loss": StyleLossName.SLICED_WASSERSTEIN},
+        {"normalize": True},
+        {"pooling": Pooling.AVERAGE},
+        {"pooling": Pooling.L2},
+        {"padding": Padding.REFLECT},
+        {"color": ColorMode.MATCH},
+        {"color": ColorMode.LUMINANCE},
+        {"color": ColorMode.YIQ},
+        {"color": ColorMode.LAB},
+        {"iterations": 12},
+        {"optimizer": OptimizerName.ADAM},
+        {"learning_rate": 0.5},
+        {"lbfgs_history": 2},
+        {"averaging": 0.9},
+        {"init": Init.RANDOM},
+        {"init": Init.STYLE},
+        {"image_size": 40},
+    ],
+    ids=lambda options: " ".join(f"{name}={value}" for name, value in options.items()),
+)
+def test_every_option_changes_the_picture(request_: TransferRequest, model: Vgg19, options: Mapping[str, object]):
+    request_ = dataclasses.replace(request_, options=dataclasses.replace(request_.options, iterations=8))
+    plain = run(request_, model)[-1].result()
+    changed = run(request_, model, **options)[-1].result()
+    assert changed.isfinite().all()
+    assert changed.shape != plain.shape or (changed - plain).abs().max() > 0.002
+
+
+def test_a_preset_gives_what_is_not_given():
+    texture = TransferOptions.from_preset(Preset.TEXTURE, iterations=7)
+    assert (texture.preset, texture.content_weight, texture.init) == (Preset.TEXTURE, 0.0, Init.RANDOM)
+    assert texture.iterations == 7
+
+
+@pytest.mark.parametrize("preset", list(Preset))
+def test_every_preset_is_valid_and_runs(request_: TransferRequest, model: Vgg19, preset: Preset):
+    options = TransferOptions.from_preset(preset)
+    assert not list(transfer_violations(options, LIMITS, LAYERS))
+    small = dataclasses.replace(request_, options=dataclasses.replace(options, image_size=48, iterations=6))
+    iterates = list(transfer(prepare(small, LIMITS, LAYERS), model))
+    assert iterates[-1].best.loss < iterates[0].best.loss
+    assert iterates[-1].result().isfinite().all()
+
+
+def test_a_texture_does_not_look_at_the_content_but_for_its_size(request_: TransferRequest, model: Vgg19):
+    texture = {"content_weight": 0.0, "init": Init.RANDOM}
+    other = dataclasses.replace(request_, content=left_half_white())
+    assert torch.equal(run(request_, model, **texture)[-1].result(), run(other, model, **texture)[-1].result())
+
+
+def test_a_reconstruction_needs_no_style(request_: TransferRequest, model: Vgg19):
+    bare = dataclasses.replace(request_, styles=())
+    *_, last = run(bare, model, style_weight=0.0, init=Init.RANDOM)
+    assert {term.kind for term in last.evaluation.terms} == {LossKind.CONTENT, LossKind.TOTAL_VARIATION}
+
+
+def test_the_loss_of_normalized_options_does_not_know_the_scale_of_the_weights(
+    request_: TransferRequest, weights: Weights, model: Vgg19
+):
+    factors = dict(zip(weights.convs, (0.5, 3.0, 0.1, 7.0, 2.0, 0.3) * 3, strict=False))
+    product, convs = 1.0, {}
+    for conv, (kernel, bias) in weights.convs.items():
+        product *= factors[conv]
+        convs[conv] = (factors[conv] * kernel, product * bias)
+    rescaled = Vgg19(dataclasses.replace(weights, convs=convs), "cpu")
+    for loss in StyleLossName:
+        spec = spec_of(request_, normalize=True, style_loss=loss, pooling=Pooling.L2)
+        canvas = build_canvas(spec, model.device)
+        pixels = (canvas.content + 0.1).clamp(0, 1)
+        ours, theirs = (build_criterion(spec, network, canvas)(pixels) for network in (model, rescaled))
+        assert theirs.term_values() == pytest.approx(
+            ours.term_values(), rel=1e-2 if loss is StyleLossName.MOMENTS else 1e-3
+        )
+        assert (ours.gradient - theirs.gradient).norm() < 0.02 * ours.gradient.norm()
+
+
+def test_two_styles_with_masks_each_stay_in_their_place(request_: TransferRequest, model: Vgg19):
+    white, black = (
+        encode(torch.full((1, 3, 40, 40), value), format=PictureFormat.PNG, quality=95) for value in (1.0, 0.0)
+    )
+    left = left_half_white()
+    right = encode(
+        1 - torch.zeros(1, 3, 37, 48).index_fill_(3, torch.arange(24), 1.0), format=PictureFormat.PNG, quality=95
+    )
+    styles = (StyleInput(data=white, mask=left), StyleInput(data=black, mask=right))
+    guided = dataclasses.replace(request_, styles=styles)
+    *_, last = run(guided, model, iterations=40, content_weight=0.0, style_layers={"relu1_1": 1.0, "relu2_1": 1.0})
+    result = last.result()
+    assert result[..., :20].mean() > result[..., 28:].mean() + 0.2
+
+
+def test_the_content_stays_where_its_mask_is_black(request_: TransferRequest, model: Vgg19):
+    masked = dataclasses.replace(request_, content_mask=left_half_white())
+    spec = spec_of(masked)
+    *_, last = transfer(spec, model)
+    content = spec.content.to_tensor()
+    assert torch.equal(last.result()[..., 26:], content[..., 26:])
+    assert (last.result()[..., :22] - content[..., :22]).abs().max() > 0.01
+
+
+def test_a_reference_holds_the_result(request_: TransferRequest, model: Vgg19):
+    held = dataclasses.replace(request_, reference=request_.content)
+    free = run(request_, model, iterations=15)[-1].result()
+    spec = spec_of(held, temporal_weight=1e6, iterations=15)
+    *_, last = transfer(spec, model)
+    content = spec.content.to_tensor()
+    assert (last.result() - content).abs().mean() < 0.3 * (free - content).abs().mean()
+
+
+def test_scales_are_worked_on_coarse_to_fine_and_the_result_has_full_size(
+    content_png: bytes, style_png: bytes, model: Vgg19
+):
+    options = TransferOptions(iterations=5, scales=2, image_size=96)
+    request = TransferRequest(
+        content=content_png, styles=(StyleInput(data=style_png, options=_large()),), options=options
+    )
+    iterates = list(transfer(prepare(request, LIMITS, LAYERS), model))
+    assert [(it.scale, it.size) for it in iterates] == 3 * [(1, (48, 37))] + 2 * [(2, (96, 74))]
+    assert [it.iteration for it in iterates] == [1, 2, 3, 4, 5]
+    assert {it.result().shape for it in iterates} == {(1, 3, 74, 96)}
+    assert iterates[0].picture().shape == (1, 3, 37, 48)
+
+
+def _large():
+    from nst_service.engine.options import StyleOptions
+
+    return StyleOptions(scale=2.0)
+
+
+@pytest.mark.parametrize("optimizer", list(OptimizerName))
+def test_an_optimizer_carries_what_it_learnt_to_the_next_scale(
+    content_png: bytes, style_png: bytes, model: Vgg19, optimizer: OptimizerName
+):
+    options = TransferOptions(iterations=12, scales=2, image_size=96, optimizer=optimizer)
+    request = TransferRequest(
+        content=content_png, styles=(StyleInput(data=style_png, options=_large()),), options=options
+    )
+    iterates = list(transfer(prepare(request, LIMITS, LAYERS), model))
+    assert iterates[-1].best.loss < iterates[6].evaluation.loss
+
+
+def test_scales_that_pictures_have_no_room_for_are_left_out(request_: TransferRequest):
+    options = spec_of(request_, scales=4, iterations=9).options
+    assert (options.scales, options.scale_iterations) == (1, (9,))
+
+
+def test_a_loss_that_has_flattened_ends_the_transfer(request_: TransferRequest, model: Vgg19):
+    iterates = run(request_, model, iterations=200, min_improvement=0.3)
+    assert len(iterates) < 100
+    assert iterates[-1].ending is Ending.CONVERGED
+
+
+def test_a_time_budget_ends_the_transfer_with_a_picture(request_: TransferRequest, model: Vgg19):
+    iterates = run(request_, model, iterations=1000, time_budget=0.5)
+    assert len(iterates) < 1000
+    assert iterates[-1].ending is Ending.TIME_BUDGET
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"scale_iterations": (1, 2)}, "options.scale_iterations"),
+        ({"scales": 2, "scale_iterations": (0, 3)}, "options.scale_iterations"),
+        ({"scales": 2, "scale_iterations": (1, 1)}, "options.scale_iterations"),
+        ({"scales": 5}, "options.iterations"),
+        ({"scales": 9}, "options.scales"),
+        ({"averaging": 1.0}, "options.averaging"),
+        ({"min_improvement": -0.1}, "options.min_improvement"),
+        ({"time_budget": float("nan")}, "options.time_budget"),
+        ({"laplacian_weight": float("inf")}, "options.laplacian_weight"),
+    ],
+)
+def test_a_bad_option_is_named(request_: TransferRequest, options: dict, field: str):
+    options = dataclasses.replace(request_.options, **options)
+    assert {violation.field for violation in transfer_violations(options, LIMITS, LAYERS)} == {field}

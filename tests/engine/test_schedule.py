@@ -1,0 +1,13 @@
+from nst_service.engine.schedule import most_scales, schedule
+
+
+def test_scales_double_up_to_the_full_size():
+    scales = schedule((512, 301), (10, 20, 30))
+    assert [scale.size for scale in scales] == [(128, 75), (256, 150), (512, 301)]
+    assert [scale.iterations for scale in scales] == [10, 20, 30]
+    assert [scale.is_last for scale in scales] == [False, False, True]
+
+
+def test_there_are_no_more_scales_than_the_shortest_edge_has_room_for():
+    assert [most_scales(edge, 16) for edge in (10, 32, 63, 64, 300)] == [1, 1, 1, 2, 4]
+    assert most_scales(300, 128) == 2
