@@ -17,12 +17,12 @@ from nst.v1 import style_transfer_pb2 as pb
 from nst.v1 import style_transfer_pb2_grpc as pb_grpc
 
 from nst_client.errors import JobCancelledError, UnavailableError, from_rpc_error, rpc_errors
-from nst_client.events import Event
+from nst_client.events import Estimate, Event
 from nst_client.info import Health, JobState, ServerInfo
 from nst_client.options import OutputOptions, Picture, Styles, TransferOptions
 from nst_client.result import Result
 from nst_client.session import CHANNEL_OPTIONS, GIVEN_UP, READY_PAUSE, RETRIES, TARGET, Session
-from nst_client.translate import enum_from_proto, info_from_proto, request_to_proto
+from nst_client.translate import enum_from_proto, estimate_from_proto, info_from_proto, request_to_proto
 
 
 class AsyncStylization(AsyncIterator[Event]):
@@ -185,7 +185,10 @@ class AsyncStyleTransferClient:
         content: Picture,
         styles: Styles,
         *,
+        content_mask: Picture | None = None,
         init_picture: Picture | None = None,
+        reference: Picture | None = None,
+        reference_mask: Picture | None = None,
         options: TransferOptions | None = None,
         output: OutputOptions | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - it travels to the server
@@ -193,7 +196,15 @@ class AsyncStyleTransferClient:
     ) -> Result:
         """Stylise a picture and wait for the result (see `StyleTransferClient.stylize`)."""
         async with self.stream(
-            content, styles, init_picture=init_picture, options=options, output=output, timeout=timeout
+            content,
+            styles,
+            content_mask=content_mask,
+            init_picture=init_picture,
+            reference=reference,
+            reference_mask=reference_mask,
+            options=options,
+            output=output,
+            timeout=timeout,
         ) as events:
             async for event in events:
                 if on_event:
@@ -205,7 +216,10 @@ class AsyncStyleTransferClient:
         content: Picture,
         styles: Styles,
         *,
+        content_mask: Picture | None = None,
         init_picture: Picture | None = None,
+        reference: Picture | None = None,
+        reference_mask: Picture | None = None,
         options: TransferOptions | None = None,
         output: OutputOptions | None = None,
         timeout: float | None = None,
@@ -214,8 +228,52 @@ class AsyncStyleTransferClient:
 
         Files are read, and the job starts, when the first event is awaited.
         """
-        build = partial(request_to_proto, content, styles, init_picture=init_picture, options=options, output=output)
+        build = partial(
+            request_to_proto,
+            content,
+            styles,
+            content_mask=content_mask,
+            init_picture=init_picture,
+            reference=reference,
+            reference_mask=reference_mask,
+            options=options,
+            output=output,
+        )
         return AsyncStylization(self._stub, build, timeout=timeout, retries=self._retries)
+
+    async def estimate(
+        self,
+        content: Picture,
+        styles: Styles,
+        *,
+        content_mask: Picture | None = None,
+        init_picture: Picture | None = None,
+        reference: Picture | None = None,
+        reference_mask: Picture | None = None,
+        options: TransferOptions | None = None,
+        output: OutputOptions | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - it travels to the server
+    ) -> Estimate:
+        """Return what a stylisation would do and cost, without doing it (see `stylize` for the arguments).
+
+        Raises:
+            NstError: see `nst_client.errors` for each kind.
+        """
+        build = partial(
+            request_to_proto,
+            content,
+            styles,
+            content_mask=content_mask,
+            init_picture=init_picture,
+            reference=reference,
+            reference_mask=reference_mask,
+            options=options,
+            output=output,
+        )
+        request = pb.EstimateRequest(stylize=await asyncio.to_thread(build))
+        with rpc_errors():
+            response = await self._stub.Estimate(request, timeout=timeout)
+        return estimate_from_proto(response)
 
     async def cancel(self, job_id: str, *, timeout: float | None = None) -> JobState:  # noqa: ASYNC109
         """Cancel a job (see `StyleTransferClient.cancel`)."""

@@ -13,12 +13,12 @@ from nst.v1 import style_transfer_pb2 as pb
 from nst.v1 import style_transfer_pb2_grpc as pb_grpc
 
 from nst_client.errors import JobCancelledError, UnavailableError, from_rpc_error, rpc_errors
-from nst_client.events import Event
+from nst_client.events import Estimate, Event
 from nst_client.info import Health, JobState, ServerInfo
 from nst_client.options import OutputOptions, Picture, Styles, TransferOptions
 from nst_client.result import Result
 from nst_client.session import CHANNEL_OPTIONS, GIVEN_UP, READY_PAUSE, RETRIES, TARGET, Session
-from nst_client.translate import enum_from_proto, info_from_proto, request_to_proto
+from nst_client.translate import enum_from_proto, estimate_from_proto, info_from_proto, request_to_proto
 
 
 class Stylization(Iterator[Event]):
@@ -182,7 +182,10 @@ class StyleTransferClient:
         content: Picture,
         styles: Styles,
         *,
+        content_mask: Picture | None = None,
         init_picture: Picture | None = None,
+        reference: Picture | None = None,
+        reference_mask: Picture | None = None,
         options: TransferOptions | None = None,
         output: OutputOptions | None = None,
         timeout: float | None = None,
@@ -193,7 +196,10 @@ class StyleTransferClient:
         Args:
             content: the picture whose content is kept.
             styles: the style, or several that are blended.
+            content_mask: white where the content may change, grey at soft edges.
             init_picture: the picture to start from.
+            reference: what the result shall stay close to: of a video the previous result, warped to this frame.
+            reference_mask: white where the reference counts.
             options: how to stylise.
             output: how the result is encoded.
             timeout: seconds for everything, retries and queue included. The server fits the job into it: it refuses
@@ -204,7 +210,15 @@ class StyleTransferClient:
             NstError: see `nst_client.errors` for each kind.
         """
         with self.stream(
-            content, styles, init_picture=init_picture, options=options, output=output, timeout=timeout
+            content,
+            styles,
+            content_mask=content_mask,
+            init_picture=init_picture,
+            reference=reference,
+            reference_mask=reference_mask,
+            options=options,
+            output=output,
+            timeout=timeout,
         ) as events:
             for event in events:
                 if on_event:
@@ -216,7 +230,10 @@ class StyleTransferClient:
         content: Picture,
         styles: Styles,
         *,
+        content_mask: Picture | None = None,
         init_picture: Picture | None = None,
+        reference: Picture | None = None,
+        reference_mask: Picture | None = None,
         options: TransferOptions | None = None,
         output: OutputOptions | None = None,
         timeout: float | None = None,
@@ -226,8 +243,49 @@ class StyleTransferClient:
         Raises:
             InvalidRequestError: a file cannot be read, or a value has a wrong type.
         """
-        request = request_to_proto(content, styles, init_picture=init_picture, options=options, output=output)
+        request = request_to_proto(
+            content,
+            styles,
+            content_mask=content_mask,
+            init_picture=init_picture,
+            reference=reference,
+            reference_mask=reference_mask,
+            options=options,
+            output=output,
+        )
         return Stylization(self._stub, request, timeout=timeout, retries=self._retries)
+
+    def estimate(
+        self,
+        content: Picture,
+        styles: Styles,
+        *,
+        content_mask: Picture | None = None,
+        init_picture: Picture | None = None,
+        reference: Picture | None = None,
+        reference_mask: Picture | None = None,
+        options: TransferOptions | None = None,
+        output: OutputOptions | None = None,
+        timeout: float | None = None,
+    ) -> Estimate:
+        """Return what a stylisation would do and cost, without doing it (see `stylize` for the arguments).
+
+        Raises:
+            NstError: see `nst_client.errors` for each kind.
+        """
+        request = request_to_proto(
+            content,
+            styles,
+            content_mask=content_mask,
+            init_picture=init_picture,
+            reference=reference,
+            reference_mask=reference_mask,
+            options=options,
+            output=output,
+        )
+        with rpc_errors():
+            response = self._stub.Estimate(pb.EstimateRequest(stylize=request), timeout=timeout)
+        return estimate_from_proto(response)
 
     def cancel(self, job_id: str, *, timeout: float | None = None) -> JobState:
         """Cancel a job. Its stream ends with the best picture so far, or with JobCancelledError if there is none.

@@ -14,9 +14,13 @@ class LossKind(StrEnum):
     CONTENT = "content"
     """Mean squared difference of features."""
     STYLE = "style"
-    """Mean squared difference of Gram matrices."""
+    """Difference of the style statistic."""
     TOTAL_VARIATION = "total_variation"
     """Total variation of the picture."""
+    LAPLACIAN = "laplacian"
+    """Mean squared difference of the Laplacian from that of the content."""
+    TEMPORAL = "temporal"
+    """Mean squared difference from the reference."""
 
 
 class StopReason(StrEnum):
@@ -32,6 +36,10 @@ class StopReason(StrEnum):
     """The timeout came near; the picture is the best until then."""
     SHUTDOWN = "shutdown"
     """The server shut down; the picture is the best until then."""
+    CONVERGED = "converged"
+    """The loss no longer fell by `min_improvement`."""
+    TIME_BUDGET = "time_budget"
+    """The time budget was spent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +62,24 @@ class CostEstimate:
     """Seconds in the queue."""
     peak_memory_bytes: int
     """Peak of the memory that the job needs on its device."""
+    tile_size: int
+    """Edge in pixels of the tiles that the picture is worked on in; 0: as a whole."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a stylisation would do and cost."""
+
+    options: TransferOptions
+    """The options with every default filled in."""
+    output: OutputOptions
+    """The output options with every default filled in."""
+    width: int
+    """Width of the result in pixels."""
+    height: int
+    """Height of the result in pixels."""
+    cost: CostEstimate
+    """What it is expected to cost."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,6 +65,8 @@ class ServerInfo:
     """Devices that jobs run on: "cpu", "cuda:0" ..."""
     default_options: TransferOptions
     """Every default of TransferOptions."""
+    presets: tuple[TransferOptions, ...]
+    """The options of every preset."""
     default_output: OutputOptions
     """Every default of OutputOptions."""
     layers: tuple[str, ...]

@@ -38,6 +38,67 @@ class Init(StrEnum):
     """The picture given as `init_picture`, stretched to the working size."""
 
 
+class Preset(StrEnum):
+    """Options that belong together; what is not given comes from there."""
+
+    BALANCED = "balanced"
+    """What looks best on most pictures. The default."""
+    REFERENCE = "reference"
+    """The objective of Gatys, Ecker & Bethge in the scaling of neural-style, on one scale."""
+    FAST = "fast"
+    """A fifth of the time of `BALANCED`."""
+    TEXTURE = "texture"
+    """A texture of the style out of noise; the content only gives the size."""
+    RECONSTRUCT = "reconstruct"
+    """The content out of noise, without any style."""
+
+
+class StyleLoss(StrEnum):
+    """What is matched to the style, at each style layer."""
+
+    GRAM = "gram"
+    """Gram matrices."""
+    MOMENTS = "moments"
+    """Means and covariances."""
+    SLICED_WASSERSTEIN = "sliced_wasserstein"
+    """Whole distributions, seen from 32 directions."""
+
+
+class Pooling(StrEnum):
+    """What stands between the blocks of the network."""
+
+    MAX = "max"
+    """The largest of four."""
+    AVERAGE = "average"
+    """The mean of four: smoother."""
+    L2 = "l2"
+    """The root of the mean of four squares: between the two."""
+
+
+class Padding(StrEnum):
+    """What the network sees beyond the edge of the picture."""
+
+    ZERO = "zero"
+    """Zeros, as the network was trained."""
+    REFLECT = "reflect"
+    """The features mirrored at the edge: no frame, for more memory and time."""
+
+
+class ColorMode(StrEnum):
+    """Where the colours of the result come from."""
+
+    STYLE = "style"
+    """From the style."""
+    MATCH = "match"
+    """From the content: the colours of the styles are moved to those of the content before."""
+    LUMINANCE = "luminance"
+    """From the content: only luminance is transferred."""
+    YIQ = "yiq"
+    """From the content: its I and Q with the luma of the finished picture."""
+    LAB = "lab"
+    """From the content: its a* and b* with the lightness of the finished picture."""
+
+
 class PictureFormat(StrEnum):
     """File formats of a result."""
 
@@ -47,6 +108,8 @@ class PictureFormat(StrEnum):
     """Lossy, transparency flattened on white."""
     WEBP = "webp"
     """Lossy, keeps transparency."""
+    TIFF = "tiff"
+    """Lossless, 8 or 16 bits per channel, keeps transparency."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +120,8 @@ class Style:
     """The style picture."""
     weight: float | None = None
     """Share among all styles of the request, which are normalised to sum to one. Range: above 0."""
+    mask: Picture | None = None
+    """White where this style applies, grey at soft edges; None for everywhere."""
     scale: float | None = None
     """Longest edge as a multiple of the content's longest edge; larger gives larger strokes. Range: 0.1 to 4."""
 
@@ -69,18 +134,39 @@ Styles = Picture | Style | Sequence[Picture | Style]
 class TransferOptions:
     """How to stylise."""
 
+    preset: Preset | None = None
+    """Where every option comes from that is not given."""
     content_weight: float | None = None
     """Weight of the content loss. Range: 0 to 1e12."""
     style_weight: float | None = None
     """Weight of the style loss. Range: 0 to 1e12; not 0 together with `content_weight`."""
     tv_weight: float | None = None
     """Weight of the total variation; larger gives smoother pictures. Range: 0 to 1e12."""
+    laplacian_weight: float | None = None
+    """Weight of the Laplacian loss; larger keeps contours. Range: 0 to 1e12."""
+    temporal_weight: float | None = None
+    """Weight of the difference from the `reference`. Range: 0 to 1e12."""
     content_layers: Layers = ()
     """Layers whose features are kept from the content picture."""
     style_layers: Layers = ()
-    """Layers whose Gram matrices are matched to the style."""
+    """Layers whose features are matched to the style."""
+    style_loss: StyleLoss | None = None
+    """What is matched to the style."""
+    normalize: bool | None = None
+    """Make every term free of scale, so that the same weights serve every network and size."""
+    pooling: Pooling | None = None
+    """What stands between the blocks of the network."""
+    padding: Padding | None = None
+    """What the network sees beyond the edge of the picture."""
+    color: ColorMode | None = None
+    """Where the colours of the result come from."""
     iterations: int | None = None
-    """Optimiser steps, each one evaluation of the objective and its gradient. Range: 1 to the server's limit."""
+    """Optimiser steps over all scales, each one evaluation of the objective and its gradient. Range: 1 to the server's
+    limit."""
+    scales: int | None = None
+    """Sizes that are worked on one after the other, each twice as large as the one before. Range: 1 to 8."""
+    scale_iterations: Sequence[int] = ()
+    """Iterations of each scale, coarse to fine, that add up to `iterations`; empty: as many at each."""
     optimizer: Optimizer | None = None
     """The optimiser that changes the pixels."""
     learning_rate: float | None = None
@@ -88,6 +174,12 @@ class TransferOptions:
     Range: above 0, at most 10."""
     lbfgs_history: int | None = None
     """Past steps that L-BFGS keeps to approximate curvature. Range: 1 to 100."""
+    averaging: float | None = None
+    """Decay of the moving average of iterates that previews and the result show. Range: 0 to 0.999."""
+    min_improvement: float | None = None
+    """A scale ends when ten iterations have lowered its loss by less than this share; 0 never. Range: 0 to 1."""
+    time_budget_seconds: float | None = None
+    """Seconds of optimisation, over all scales; 0 for no limit. Range: 0 to 1e6."""
     init: Init | None = None
     """What the optimisation starts from."""
     image_size: int | None = None
@@ -108,4 +200,8 @@ class OutputOptions:
     format: PictureFormat | None = None
     """The file format."""
     quality: int | None = None
-    """Quality of JPEG and WebP; PNG ignores it. Range: 1 to 100."""
+    """Quality of JPEG and WebP; the others ignore it. Range: 1 to 100."""
+    bits: int | None = None
+    """Bits per channel: 8, or 16 in PNG and TIFF."""
+    metadata: bool | None = None
+    """Whether the file says how it was made (see `nst_client.metadata`)."""

@@ -14,7 +14,7 @@ class Result:
     job_id: str
     """The job that made it."""
     media_type: str
-    """"image/png", "image/jpeg" or "image/webp"."""
+    """"image/png", "image/jpeg", "image/webp" or "image/tiff"."""
     width: int
     """Width in pixels."""
     height: int

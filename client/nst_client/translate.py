@@ -17,6 +17,7 @@ from nst_client.events import (
     Accepted,
     Completed,
     CostEstimate,
+    Estimate,
     Event,
     LossKind,
     LossTerm,
@@ -31,13 +32,18 @@ from nst_client.events import (
 from nst_client.files import read_picture
 from nst_client.info import Health, JobState, Limits, ServerInfo
 from nst_client.options import (
+    ColorMode,
     Init,
     Layers,
     Optimizer,
     OutputOptions,
+    Padding,
     Picture,
     PictureFormat,
+    Pooling,
+    Preset,
     Style,
+    StyleLoss,
     Styles,
     TransferOptions,
 )
@@ -48,6 +54,11 @@ _ENUMS: Mapping[type[StrEnum], tuple[Any, str]] = MappingProxyType(
     {
         Optimizer: (pb.Optimizer, "OPTIMIZER_"),
         Init: (pb.Init, "INIT_"),
+        Preset: (pb.Preset, "PRESET_"),
+        StyleLoss: (pb.StyleLoss, "STYLE_LOSS_"),
+        Pooling: (pb.Pooling, "POOLING_"),
+        Padding: (pb.Padding, "PADDING_"),
+        ColorMode: (pb.ColorMode, "COLOR_MODE_"),
         PictureFormat: (pb.PictureFormat, "PICTURE_FORMAT_"),
         LossKind: (pb.LossKind, "LOSS_KIND_"),
         StopReason: (pb.StopReason, "STOP_REASON_"),
@@ -58,12 +69,24 @@ _ENUMS: Mapping[type[StrEnum], tuple[Any, str]] = MappingProxyType(
 """The enum of the contract for each of ours, and the prefix of its values."""
 
 _ENUM_FIELDS: Mapping[str, type[StrEnum]] = MappingProxyType(
-    {"optimizer": Optimizer, "init": Init, "format": PictureFormat}
+    {
+        "preset": Preset,
+        "optimizer": Optimizer,
+        "init": Init,
+        "style_loss": StyleLoss,
+        "pooling": Pooling,
+        "padding": Padding,
+        "color": ColorMode,
+        "format": PictureFormat,
+    }
 )
 _LAYER_FIELDS = frozenset({"content_layers", "style_layers"})
 
+_LIST_FIELDS = frozenset({"scale_iterations"})
+
 _ACCEPTED_TYPES = MappingProxyType(
     {
+        FieldDescriptor.CPPTYPE_BOOL: "true or false",
         FieldDescriptor.CPPTYPE_DOUBLE: "a number",
         FieldDescriptor.CPPTYPE_INT32: "a whole number of 32 bits",
         FieldDescriptor.CPPTYPE_INT64: "a whole number of 64 bits",
@@ -75,7 +98,10 @@ def request_to_proto(
     content: Picture,
     styles: Styles,
     *,
+    content_mask: Picture | None = None,
     init_picture: Picture | None = None,
+    reference: Picture | None = None,
+    reference_mask: Picture | None = None,
     options: TransferOptions | None = None,
     output: OutputOptions | None = None,
 ) -> pb.StylizeRequest:
@@ -92,8 +118,17 @@ def request_to_proto(
         message = request.styles.add(picture=_picture(f"{path}.picture", style.picture))
         _set_scalar(message, path, "weight", style.weight)
         _set_scalar(message, path, "scale", style.scale)
-    if init_picture is not None:
-        request.init_picture.CopyFrom(_picture("init_picture", init_picture))
+        if style.mask is not None:
+            message.mask.CopyFrom(_picture(f"{path}.mask", style.mask))
+    pictures = {
+        "content_mask": content_mask,
+        "init_picture": init_picture,
+        "reference": reference,
+        "reference_mask": reference_mask,
+    }
+    for name, picture in pictures.items():
+        if picture is not None:
+            getattr(request, name).CopyFrom(_picture(name, picture))
     if options is not None:
         request.options.CopyFrom(_options_to_proto(pb.TransferOptions(), "options", options))
     if output is not None:
@@ -111,6 +146,8 @@ def _options_to_proto(message: _M, path: str, options: TransferOptions | OutputO
             continue
         if name in _LAYER_FIELDS:
             getattr(message, name).extend(_layers_to_proto(f"{path}.{name}", value))
+        elif name in _LIST_FIELDS:
+            _set_list(message, path, name, value)
         elif name in _ENUM_FIELDS:
             setattr(message, name, _enum_to_proto(f"{path}.{name}", _ENUM_FIELDS[name], value))
         else:
@@ -134,6 +171,14 @@ def _set_scalar(message: Message, path: str, name: str, value: float | None) -> 
     except (TypeError, ValueError) as error:
         accepted = _ACCEPTED_TYPES[message.DESCRIPTOR.fields_by_name[name].cpp_type]
         raise InvalidRequestError.of(f"{path}.{name}", f"is {value!r}, accepted is {accepted}") from error
+
+
+def _set_list(message: Message, path: str, name: str, values: Sequence[int]) -> None:
+    try:
+        getattr(message, name).extend(values)
+    except (TypeError, ValueError) as error:
+        accepted = "a sequence of whole numbers of 32 bits"
+        raise InvalidRequestError.of(f"{path}.{name}", f"is {values!r}, accepted is {accepted}") from error
 
 
 def _enum_to_proto(field: str, kind: type[StrEnum], value: str) -> int:
@@ -172,11 +217,7 @@ def event_from_proto(message: pb.JobEvent) -> Event | None:
                 weights=_weights_from_proto(accepted.weights),
                 width=accepted.width,
                 height=accepted.height,
-                estimate=CostEstimate(
-                    seconds=accepted.estimate.seconds,
-                    queue_seconds=accepted.estimate.queue_seconds,
-                    peak_memory_bytes=accepted.estimate.peak_memory_bytes,
-                ),
+                estimate=_cost_from_proto(accepted.estimate),
             )
         case "queued":
             return Queued(sequence=sequence, position=message.queued.position, eta_seconds=message.queued.eta_seconds)
@@ -227,6 +268,26 @@ def event_from_proto(message: pb.JobEvent) -> Event | None:
             return None
 
 
+def estimate_from_proto(message: pb.EstimateResponse) -> Estimate:
+    """Translate what a stylisation would do and cost."""
+    return Estimate(
+        options=options_from_proto(message.options),
+        output=output_from_proto(message.output),
+        width=message.width,
+        height=message.height,
+        cost=_cost_from_proto(message.estimate),
+    )
+
+
+def _cost_from_proto(message: pb.CostEstimate) -> CostEstimate:
+    return CostEstimate(
+        seconds=message.seconds,
+        queue_seconds=message.queue_seconds,
+        peak_memory_bytes=message.peak_memory_bytes,
+        tile_size=message.tile_size,
+    )
+
+
 def info_from_proto(message: pb.GetServerInfoResponse) -> ServerInfo:
     """Translate the description of a server."""
     limits = message.limits
@@ -235,6 +296,7 @@ def info_from_proto(message: pb.GetServerInfoResponse) -> ServerInfo:
         weights=_weights_from_proto(message.weights),
         devices=tuple(message.devices),
         default_options=options_from_proto(message.default_options),
+        presets=tuple(options_from_proto(preset) for preset in message.presets),
         default_output=output_from_proto(message.default_output),
         layers=tuple(message.layers),
         input_media_types=tuple(message.input_media_types),
@@ -253,7 +315,12 @@ def info_from_proto(message: pb.GetServerInfoResponse) -> ServerInfo:
 
 def options_from_proto(message: pb.TransferOptions) -> TransferOptions:
     """Translate options; what is unset becomes None."""
-    return TransferOptions(**_set_scalars(message), **_set_enums(message), **_set_layers(message))
+    return TransferOptions(
+        **_set_scalars(message),
+        **_set_enums(message),
+        **_set_layers(message),
+        scale_iterations=tuple(message.scale_iterations),
+    )
 
 
 def output_from_proto(message: pb.OutputOptions) -> OutputOptions:

@@ -157,6 +157,7 @@ class FakeServicer(pb_grpc.StyleTransferServiceServicer):
         self.call_ended = threading.Event()
         self.jobs = {"job-1"}
         self.info = pb.GetServerInfoResponse()
+        self.estimate = pb.EstimateResponse()
         self.health = health.HealthServicer()
 
     def wait_for_cancel(self):
@@ -184,6 +185,11 @@ class FakeServicer(pb_grpc.StyleTransferServiceServicer):
         self.cancelled.append(request.job_id)
         self.cancel_asked.set()
         return pb.CancelJobResponse(state=pb.JOB_STATE_RUNNING)
+
+    def Estimate(self, request, context):  # noqa: N802
+        del context
+        self.requests.append(request.stylize)
+        return self.estimate
 
     def GetServerInfo(self, request, context):  # noqa: N802
         del request, context

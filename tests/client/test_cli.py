@@ -301,10 +301,12 @@ def test_info_is_a_table_or_json(run, servicer):
         default_options=pb.TransferOptions(iterations=500, style_layers=[pb.LayerWeight(layer="relu1_1", weight=0.5)]),
     )
     table = run("info").stdout
-    assert [line.split() for line in table.splitlines() if "iterations" in line][-1] == [
-        "default:",
-        "iterations",
-        "500",
+    assert [line.split() for line in table.splitlines() if "default: iterations" in line] == [
+        [
+            "default:",
+            "iterations",
+            "500",
+        ]
     ]
     assert "relu1_1=0.5" in table
     description = json.loads(run("info", "--json").stdout)

@@ -201,7 +201,7 @@ def test_a_loss_that_has_flattened_ends_the_transfer(request_: TransferRequest, 
 
 
 def test_a_time_budget_ends_the_transfer_with_a_picture(request_: TransferRequest, model: Vgg19):
-    iterates = run(request_, model, iterations=1000, time_budget=0.5)
+    iterates = run(request_, model, iterations=1000, time_budget_seconds=0.5)
     assert len(iterates) < 1000
     assert iterates[-1].ending is Ending.TIME_BUDGET
 
@@ -216,7 +216,7 @@ def test_a_time_budget_ends_the_transfer_with_a_picture(request_: TransferReques
         ({"scales": 9}, "options.scales"),
         ({"averaging": 1.0}, "options.averaging"),
         ({"min_improvement": -0.1}, "options.min_improvement"),
-        ({"time_budget": float("nan")}, "options.time_budget"),
+        ({"time_budget_seconds": float("nan")}, "options.time_budget_seconds"),
         ({"laplacian_weight": float("inf")}, "options.laplacian_weight"),
     ],
 )

@@ -59,9 +59,9 @@ class Steps:
         self.hanging = False
         """Whether it does."""
 
-    def transfer(self, spec: TransferSpec, model: Vgg19) -> Iterator[Iterate]:
+    def transfer(self, spec: TransferSpec, model: Vgg19, tile: int | None = None) -> Iterator[Iterate]:
         self.models.append(model)
-        for iterate in transfer(spec, model):
+        for iterate in transfer(spec, model, tile):
             self.done += 1
             yield iterate
             self.hanging = not self.free.is_set()

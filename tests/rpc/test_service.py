@@ -132,4 +132,5 @@ async def test_a_job_that_cannot_meet_its_deadline_is_refused(request_: pb.Styli
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert details[0].Unpack(info)
     assert info.reason == "DEADLINE_TOO_SHORT"
-    assert float(info.metadata["estimated_seconds"]) > 20 >= float(info.metadata["remaining_seconds"]) > 0
+    # gRPC rounds a timeout up on the wire.
+    assert float(info.metadata["estimated_seconds"]) > 21 > float(info.metadata["remaining_seconds"]) > 0

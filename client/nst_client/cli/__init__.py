@@ -2,6 +2,7 @@
 
 import click
 
+from nst_client.cli.estimate import estimate
 from nst_client.cli.server import cancel, health, info
 from nst_client.cli.stylize import stylize
 from nst_client.session import TARGET
@@ -34,7 +35,7 @@ def commands(context: click.Context, target: str) -> None:
         click.echo(context.get_help())
 
 
-for _command in (stylize, info, cancel, health):
+for _command in (stylize, estimate, info, cancel, health):
     commands.add_command(_command)
 
 

@@ -77,4 +77,6 @@ def _table(description: ServerInfo) -> Table:
 def _plain(value: object) -> object:
     if isinstance(value, dict):
         return ", ".join(f"{layer}={weight:g}" if weight is not None else layer for layer, weight in value.items())
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "-"
     return "-" if value is None else value

@@ -2,9 +2,8 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import click
@@ -12,52 +11,16 @@ import click
 from nst_client.cli.exits import CANCELLED, reported
 from nst_client.cli.interrupts import cancelling, held_back
 from nst_client.cli.reports import open_report
+from nst_client.cli.request import build_request, picture_file, request_flags
 from nst_client.client import StyleTransferClient
 from nst_client.events import Preview, StopReason
 from nst_client.files import write_atomically
-from nst_client.options import Init, Optimizer, OutputOptions, PictureFormat, Style, TransferOptions
 from nst_client.session import RETRIES
-
-_FORMATS = MappingProxyType(
-    {
-        ".png": PictureFormat.PNG,
-        ".jpg": PictureFormat.JPEG,
-        ".jpeg": PictureFormat.JPEG,
-        ".webp": PictureFormat.WEBP,
-    }
-)
-"""By the suffix of a file."""
 
 _PREVIEWS = 20
 """How many previews to ask for where --preview-every is not given."""
 _PREVIEW_EVERY = 10
 """Iterations from preview to preview where --iterations is not given either."""
-
-
-def _size(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
-    if value is None:
-        return None
-    if value == "keep":
-        return 0
-    try:
-        return int(value)
-    except ValueError:
-        message = f"{value!r} is no size, accepted are a number of pixels and 'keep'"
-        raise click.BadParameter(message, context, parameter) from None
-
-
-def _layers(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, float | None]:
-    weights: dict[str, float | None] = {}
-    for value in values:
-        layer, equals, weight = value.partition("=")
-        if layer in weights:
-            raise click.BadParameter(f"{layer} is named more than once", context, parameter)
-        try:
-            weights[layer] = float(weight) if equals else None
-        except ValueError:
-            message = f"{value!r} has no number after '=', accepted are such as relu4_2 and relu4_2=0.5"
-            raise click.BadParameter(message, context, parameter) from None
-    return weights
 
 
 def _writable(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
@@ -74,67 +37,16 @@ def _writable(context: click.Context, parameter: click.Parameter, path: Path | N
     return path
 
 
-_file = click.Path(path_type=Path)
-
-
 @click.command()
-@click.argument("content", type=_file)
-@click.argument("styles", metavar="STYLE...", type=_file, nargs=-1, required=True)
-@click.option("-o", "--out", metavar="FILE", type=_file, required=True, callback=_writable, help="The result.")
-@click.option("--iterations", type=int, help="Optimiser steps.")
+@click.argument("content", type=picture_file)
+@click.argument("styles", metavar="STYLE...", type=picture_file, nargs=-1)
+@click.option("-o", "--out", metavar="FILE", type=picture_file, required=True, callback=_writable, help="The result.")
+@request_flags
 @click.option(
-    "--size",
-    "image_size",
-    metavar="N|keep",
-    callback=_size,
-    help="Longest edge of the result in pixels, or that of CONTENT.",
+    "--preview", metavar="FILE", type=picture_file, callback=_writable, help="Keep the latest preview here (JPEG)."
 )
-@click.option("--content-weight", type=float, help="Weight of the content loss.")
-@click.option("--style-weight", type=float, help="Weight of the style loss.")
-@click.option("--tv-weight", type=float, help="Weight of the total variation; larger is smoother.")
-@click.option(
-    "--content-layer",
-    "content_layers",
-    metavar="LAYER[=WEIGHT]",
-    multiple=True,
-    callback=_layers,
-    help="Layer of VGG-19 whose features are kept, such as relu4_2 or relu4_2=0.5. Repeatable.",
-)
-@click.option(
-    "--style-layer",
-    "style_layers",
-    metavar="LAYER[=WEIGHT]",
-    multiple=True,
-    callback=_layers,
-    help="Layer of VGG-19 whose Gram matrix is matched. Repeatable.",
-)
-@click.option("--style-blend", type=float, multiple=True, help="Share of a style; once for each STYLE, in order.")
-@click.option(
-    "--style-scale",
-    type=float,
-    multiple=True,
-    help="Size of a style relative to CONTENT, larger gives larger strokes; once for each STYLE, in order.",
-)
-@click.option("--optimizer", type=click.Choice([optimizer.value for optimizer in Optimizer]), help="The optimiser.")
-@click.option("--learning-rate", type=float, help="Step size of the optimiser.")
-@click.option("--lbfgs-history", type=int, help="Past steps that L-BFGS keeps.")
-@click.option(
-    "--init",
-    type=click.Choice([init.value for init in Init if init is not Init.PICTURE]),
-    help="What the optimisation starts from.",
-)
-@click.option("--init-picture", metavar="FILE", type=_file, help="Start from this picture instead.")
-@click.option("--seed", type=int, help="Seed of every random choice.")
-@click.option("--preview", metavar="FILE", type=_file, callback=_writable, help="Keep the latest preview here (JPEG).")
 @click.option("--preview-every", type=int, help="Iterations from preview to preview.")
 @click.option("--preview-size", type=int, help="Longest edge of previews in pixels.")
-@click.option(
-    "--format",
-    "picture_format",
-    type=click.Choice([known.value for known in PictureFormat]),
-    help="Default: by --out's suffix.",
-)
-@click.option("--quality", type=int, help="Quality of JPEG and WebP.")
 @click.option(
     "--timeout",
     metavar="SECONDS",
@@ -155,51 +67,35 @@ def stylize(
     context: click.Context,
     /,
     *,
-    content: Path,
-    styles: tuple[Path, ...],
     out: Path,
-    style_blend: tuple[float, ...],
-    style_scale: tuple[float, ...],
-    init_picture: Path | None,
     preview: Path | None,
-    picture_format: str | None,
-    quality: int | None,
+    preview_every: int | None,
+    preview_size: int | None,
     timeout: float | None,
     retries: int,
     as_json: bool,
     quiet: bool,
-    **transfer: Any,
+    **flags: Any,
 ) -> None:
     """Stylise CONTENT with one STYLE or a blend of several.
 
-    What is not given is the server's default; `nst-client info` lists them, with the limits.
+    What is not given comes from the preset; `nst-client info` lists the default one, with the limits.
 
     Ctrl-C ends the job and writes the best picture so far.
     """
-    if transfer["init"] is not None and init_picture is not None:
-        raise click.UsageError("--init and --init-picture exclude each other")
     if preview is None:
-        for flag in ("preview_every", "preview_size"):
-            if transfer[flag] is not None:
-                raise click.UsageError(f"--{flag.replace('_', '-')} needs --preview FILE")
-    elif transfer["preview_every"] is None:
-        transfer["preview_every"] = _preview_every(transfer["iterations"])
-    output = OutputOptions(format=_format(out, picture_format), quality=quality)
-    blend = _for_each_style("--style-blend", style_blend, len(styles))
-    scales = _for_each_style("--style-scale", style_scale, len(styles))
+        for flag, value in (("--preview-every", preview_every), ("--preview-size", preview_size)):
+            if value is not None:
+                raise click.UsageError(f"{flag} needs --preview FILE")
+    elif preview_every is None:
+        preview_every = _preview_every(flags["iterations"])
+    request = build_request(out=out, preview_every=preview_every, preview_size=preview_size, **flags)
     target: str = context.obj
     with (
         reported(target),
         held_back() as interrupts,
         StyleTransferClient(target, retries=retries) as client,
-        client.stream(
-            content,
-            [Style(style, weight=blend[index], scale=scales[index]) for index, style in enumerate(styles)],
-            init_picture=init_picture,
-            options=TransferOptions(**transfer),
-            output=output,
-            timeout=timeout,
-        ) as stylization,
+        client.stream(**request, timeout=timeout) as stylization,
         open_report(as_json=as_json, quiet=quiet) as report,
         cancelling(stylization, interrupts, report.note),
     ):
@@ -215,24 +111,8 @@ def stylize(
     context.exit(CANCELLED if result.completed.stop_reason is StopReason.CANCELLED else 0)
 
 
-def _format(out: Path, name: str | None) -> PictureFormat:
-    if name is not None:
-        return PictureFormat(name)
-    try:
-        return _FORMATS[out.suffix.lower()]
-    except KeyError:
-        message = f"--out {out} has no suffix of a picture, accepted are {', '.join(_FORMATS)}; or say --format"
-        raise click.UsageError(message) from None
-
-
 def _preview_every(iterations: int | None) -> int:
     return _PREVIEW_EVERY if iterations is None else max(1, iterations // _PREVIEWS)
-
-
-def _for_each_style(flag: str, values: tuple[float, ...], count: int) -> Sequence[float | None]:
-    if values and len(values) != count:
-        raise click.UsageError(f"{flag} was given {len(values)} times, expected is once for each of {count} STYLE")
-    return values or [None] * count
 
 
 @contextlib.contextmanager

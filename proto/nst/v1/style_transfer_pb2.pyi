@@ -25,6 +25,158 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Preset:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PresetEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Preset.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRESET_UNSPECIFIED: _Preset.ValueType  # 0
+    """The server's default."""
+    PRESET_BALANCED: _Preset.ValueType  # 1
+    """What looks best on most pictures: normalised, coarse to fine."""
+    PRESET_REFERENCE: _Preset.ValueType  # 2
+    """The objective of Gatys, Ecker & Bethge (2016) in the scaling of neural-style, on one scale."""
+    PRESET_FAST: _Preset.ValueType  # 3
+    """A fifth of the time of PRESET_BALANCED."""
+    PRESET_TEXTURE: _Preset.ValueType  # 4
+    """A texture of the style out of noise; the content only gives the size."""
+    PRESET_RECONSTRUCT: _Preset.ValueType  # 5
+    """The content out of noise, without any style: shows what the content layers keep."""
+
+class Preset(_Preset, metaclass=_PresetEnumTypeWrapper):
+    """Options that belong together."""
+
+PRESET_UNSPECIFIED: Preset.ValueType  # 0
+"""The server's default."""
+PRESET_BALANCED: Preset.ValueType  # 1
+"""What looks best on most pictures: normalised, coarse to fine."""
+PRESET_REFERENCE: Preset.ValueType  # 2
+"""The objective of Gatys, Ecker & Bethge (2016) in the scaling of neural-style, on one scale."""
+PRESET_FAST: Preset.ValueType  # 3
+"""A fifth of the time of PRESET_BALANCED."""
+PRESET_TEXTURE: Preset.ValueType  # 4
+"""A texture of the style out of noise; the content only gives the size."""
+PRESET_RECONSTRUCT: Preset.ValueType  # 5
+"""The content out of noise, without any style: shows what the content layers keep."""
+Global___Preset: _TypeAlias = Preset  # noqa: Y015
+
+class _StyleLoss:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StyleLossEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StyleLoss.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STYLE_LOSS_UNSPECIFIED: _StyleLoss.ValueType  # 0
+    """The preset's."""
+    STYLE_LOSS_GRAM: _StyleLoss.ValueType  # 1
+    """Gram matrices: G = F F^T / (C H W), by mean squared difference."""
+    STYLE_LOSS_MOMENTS: _StyleLoss.ValueType  # 2
+    """Means and covariances: the squared Wasserstein-2 distance of two Gaussians, over C."""
+    STYLE_LOSS_SLICED_WASSERSTEIN: _StyleLoss.ValueType  # 3
+    """Whole distributions: the mean squared difference of sorted projections on 32 directions."""
+
+class StyleLoss(_StyleLoss, metaclass=_StyleLossEnumTypeWrapper):
+    """What is matched to the style, at each style layer."""
+
+STYLE_LOSS_UNSPECIFIED: StyleLoss.ValueType  # 0
+"""The preset's."""
+STYLE_LOSS_GRAM: StyleLoss.ValueType  # 1
+"""Gram matrices: G = F F^T / (C H W), by mean squared difference."""
+STYLE_LOSS_MOMENTS: StyleLoss.ValueType  # 2
+"""Means and covariances: the squared Wasserstein-2 distance of two Gaussians, over C."""
+STYLE_LOSS_SLICED_WASSERSTEIN: StyleLoss.ValueType  # 3
+"""Whole distributions: the mean squared difference of sorted projections on 32 directions."""
+Global___StyleLoss: _TypeAlias = StyleLoss  # noqa: Y015
+
+class _Pooling:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PoolingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Pooling.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    POOLING_UNSPECIFIED: _Pooling.ValueType  # 0
+    """The preset's."""
+    POOLING_MAX: _Pooling.ValueType  # 1
+    """The largest of four: as the network was trained."""
+    POOLING_AVERAGE: _Pooling.ValueType  # 2
+    """The mean of four, rescaled: smoother."""
+    POOLING_L2: _Pooling.ValueType  # 3
+    """The root of the mean of four squares, rescaled: between the two."""
+
+class Pooling(_Pooling, metaclass=_PoolingEnumTypeWrapper):
+    """What stands between the blocks of the network."""
+
+POOLING_UNSPECIFIED: Pooling.ValueType  # 0
+"""The preset's."""
+POOLING_MAX: Pooling.ValueType  # 1
+"""The largest of four: as the network was trained."""
+POOLING_AVERAGE: Pooling.ValueType  # 2
+"""The mean of four, rescaled: smoother."""
+POOLING_L2: Pooling.ValueType  # 3
+"""The root of the mean of four squares, rescaled: between the two."""
+Global___Pooling: _TypeAlias = Pooling  # noqa: Y015
+
+class _Padding:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PaddingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Padding.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PADDING_UNSPECIFIED: _Padding.ValueType  # 0
+    """The preset's."""
+    PADDING_ZERO: _Padding.ValueType  # 1
+    """Zeros, at every layer: as the network was trained."""
+    PADDING_REFLECT: _Padding.ValueType  # 2
+    """The features mirrored at the edge, at every layer: no frame around the picture, for more memory and time."""
+
+class Padding(_Padding, metaclass=_PaddingEnumTypeWrapper):
+    """What the network sees beyond the edge of the picture."""
+
+PADDING_UNSPECIFIED: Padding.ValueType  # 0
+"""The preset's."""
+PADDING_ZERO: Padding.ValueType  # 1
+"""Zeros, at every layer: as the network was trained."""
+PADDING_REFLECT: Padding.ValueType  # 2
+"""The features mirrored at the edge, at every layer: no frame around the picture, for more memory and time."""
+Global___Padding: _TypeAlias = Padding  # noqa: Y015
+
+class _ColorMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ColorModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ColorMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    COLOR_MODE_UNSPECIFIED: _ColorMode.ValueType  # 0
+    """The preset's."""
+    COLOR_MODE_STYLE: _ColorMode.ValueType  # 1
+    """From the style."""
+    COLOR_MODE_MATCH: _ColorMode.ValueType  # 2
+    """From the content: the colours of the styles are moved to those of the content before (mean and covariance)."""
+    COLOR_MODE_LUMINANCE: _ColorMode.ValueType  # 3
+    """From the content: only luminance is transferred, and the content's colours are put back."""
+    COLOR_MODE_YIQ: _ColorMode.ValueType  # 4
+    """From the content: its I and Q with the luma of the finished picture."""
+    COLOR_MODE_LAB: _ColorMode.ValueType  # 5
+    """From the content: its CIE a* and b* with the lightness of the finished picture."""
+
+class ColorMode(_ColorMode, metaclass=_ColorModeEnumTypeWrapper):
+    """Where the colours of the result come from."""
+
+COLOR_MODE_UNSPECIFIED: ColorMode.ValueType  # 0
+"""The preset's."""
+COLOR_MODE_STYLE: ColorMode.ValueType  # 1
+"""From the style."""
+COLOR_MODE_MATCH: ColorMode.ValueType  # 2
+"""From the content: the colours of the styles are moved to those of the content before (mean and covariance)."""
+COLOR_MODE_LUMINANCE: ColorMode.ValueType  # 3
+"""From the content: only luminance is transferred, and the content's colours are put back."""
+COLOR_MODE_YIQ: ColorMode.ValueType  # 4
+"""From the content: its I and Q with the luma of the finished picture."""
+COLOR_MODE_LAB: ColorMode.ValueType  # 5
+"""From the content: its CIE a* and b* with the lightness of the finished picture."""
+Global___ColorMode: _TypeAlias = ColorMode  # noqa: Y015
+
 class _Optimizer:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -95,6 +247,8 @@ class _PictureFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Picture
     """Lossy, transparency flattened on white."""
     PICTURE_FORMAT_WEBP: _PictureFormat.ValueType  # 3
     """Lossy, keeps transparency."""
+    PICTURE_FORMAT_TIFF: _PictureFormat.ValueType  # 4
+    """Lossless, 8 or 16 bits per channel, keeps transparency."""
 
 class PictureFormat(_PictureFormat, metaclass=_PictureFormatEnumTypeWrapper):
     """File formats of a result."""
@@ -107,6 +261,8 @@ PICTURE_FORMAT_JPEG: PictureFormat.ValueType  # 2
 """Lossy, transparency flattened on white."""
 PICTURE_FORMAT_WEBP: PictureFormat.ValueType  # 3
 """Lossy, keeps transparency."""
+PICTURE_FORMAT_TIFF: PictureFormat.ValueType  # 4
+"""Lossless, 8 or 16 bits per channel, keeps transparency."""
 Global___PictureFormat: _TypeAlias = PictureFormat  # noqa: Y015
 
 class _LossKind:
@@ -120,9 +276,13 @@ class _LossKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LossKind.Val
     LOSS_KIND_CONTENT: _LossKind.ValueType  # 1
     """Mean squared difference of features."""
     LOSS_KIND_STYLE: _LossKind.ValueType  # 2
-    """Mean squared difference of Gram matrices."""
+    """Difference of the style statistic, see StyleLoss."""
     LOSS_KIND_TOTAL_VARIATION: _LossKind.ValueType  # 3
     """Total variation of the picture."""
+    LOSS_KIND_LAPLACIAN: _LossKind.ValueType  # 4
+    """Mean squared difference of the Laplacian from that of the content."""
+    LOSS_KIND_TEMPORAL: _LossKind.ValueType  # 5
+    """Mean squared difference from the reference."""
 
 class LossKind(_LossKind, metaclass=_LossKindEnumTypeWrapper):
     """The losses."""
@@ -132,9 +292,13 @@ LOSS_KIND_UNSPECIFIED: LossKind.ValueType  # 0
 LOSS_KIND_CONTENT: LossKind.ValueType  # 1
 """Mean squared difference of features."""
 LOSS_KIND_STYLE: LossKind.ValueType  # 2
-"""Mean squared difference of Gram matrices."""
+"""Difference of the style statistic, see StyleLoss."""
 LOSS_KIND_TOTAL_VARIATION: LossKind.ValueType  # 3
 """Total variation of the picture."""
+LOSS_KIND_LAPLACIAN: LossKind.ValueType  # 4
+"""Mean squared difference of the Laplacian from that of the content."""
+LOSS_KIND_TEMPORAL: LossKind.ValueType  # 5
+"""Mean squared difference from the reference."""
 Global___LossKind: _TypeAlias = LossKind  # noqa: Y015
 
 class _StopReason:
@@ -153,6 +317,10 @@ class _StopReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StopReason
     """The deadline of the call came near; the picture is the best until then."""
     STOP_REASON_SHUTDOWN: _StopReason.ValueType  # 4
     """The server shut down; the picture is the best until then."""
+    STOP_REASON_CONVERGED: _StopReason.ValueType  # 5
+    """The loss no longer fell by min_improvement."""
+    STOP_REASON_TIME_BUDGET: _StopReason.ValueType  # 6
+    """The time budget was spent."""
 
 class StopReason(_StopReason, metaclass=_StopReasonEnumTypeWrapper):
     """Why an optimisation ended."""
@@ -167,6 +335,10 @@ STOP_REASON_DEADLINE: StopReason.ValueType  # 3
 """The deadline of the call came near; the picture is the best until then."""
 STOP_REASON_SHUTDOWN: StopReason.ValueType  # 4
 """The server shut down; the picture is the best until then."""
+STOP_REASON_CONVERGED: StopReason.ValueType  # 5
+"""The loss no longer fell by min_improvement."""
+STOP_REASON_TIME_BUDGET: StopReason.ValueType  # 6
+"""The time budget was spent."""
 Global___StopReason: _TypeAlias = StopReason  # noqa: Y015
 
 class _JobState:
@@ -216,13 +388,16 @@ class StylizeRequest(_message.Message):
     INIT_PICTURE_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
+    CONTENT_MASK_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    REFERENCE_MASK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def content(self) -> Global___Picture:
         """REQUIRED. The picture whose content is kept."""
 
     @_builtins.property
     def styles(self) -> _containers.RepeatedCompositeFieldContainer[Global___Style]:
-        """REQUIRED, at least one. The pictures whose style is applied."""
+        """REQUIRED, at least one, unless style_weight is 0. The pictures whose style is applied."""
 
     @_builtins.property
     def init_picture(self) -> Global___Picture:
@@ -236,6 +411,22 @@ class StylizeRequest(_message.Message):
     def output(self) -> Global___OutputOptions:
         """OPTIONAL. How the finished picture is encoded. Default: PNG."""
 
+    @_builtins.property
+    def content_mask(self) -> Global___Picture:
+        """OPTIONAL. A mask, scaled to the working size: white where the picture may change, black where the content stays;
+        grey blends the two. Default: it may change everywhere.
+        """
+
+    @_builtins.property
+    def reference(self) -> Global___Picture:
+        """OPTIONAL. A picture that the result shall stay close to, scaled to the working size: for a frame of a video, the
+        result of the frame before it, warped to this one. See TransferOptions.temporal_weight.
+        """
+
+    @_builtins.property
+    def reference_mask(self) -> Global___Picture:
+        """OPTIONAL. A mask, scaled to the working size: white where the reference counts. Default: everywhere."""
+
     def __init__(
         self,
         *,
@@ -244,10 +435,13 @@ class StylizeRequest(_message.Message):
         init_picture: Global___Picture | None = ...,
         options: Global___TransferOptions | None = ...,
         output: Global___OutputOptions | None = ...,
+        content_mask: Global___Picture | None = ...,
+        reference: Global___Picture | None = ...,
+        reference_mask: Global___Picture | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "init_picture", b"init_picture", "options", b"options", "output", b"output"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "content_mask", b"content_mask", "init_picture", b"init_picture", "options", b"options", "output", b"output", "reference", b"reference", "reference_mask", b"reference_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "init_picture", b"init_picture", "options", b"options", "output", b"output", "styles", b"styles"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "content_mask", b"content_mask", "init_picture", b"init_picture", "options", b"options", "output", b"output", "reference", b"reference", "reference_mask", b"reference_mask", "styles", b"styles"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -313,6 +507,7 @@ class Style(_message.Message):
     PICTURE_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     SCALE_FIELD_NUMBER: _builtins.int
+    MASK_FIELD_NUMBER: _builtins.int
     weight: _builtins.float
     """OPTIONAL. Share of this style among all styles of the request; the weights are normalised to sum to one.
     Range: > 0. Default: 1.
@@ -325,16 +520,23 @@ class Style(_message.Message):
     def picture(self) -> Global___Picture:
         """REQUIRED. The style picture."""
 
+    @_builtins.property
+    def mask(self) -> Global___Picture:
+        """OPTIONAL. A mask, scaled to the working size of the content: white where this style applies; grey is a soft edge.
+        Styles without a mask are blended over the whole picture. Default: everywhere.
+        """
+
     def __init__(
         self,
         *,
         picture: Global___Picture | None = ...,
         weight: _builtins.float | None = ...,
         scale: _builtins.float | None = ...,
+        mask: Global___Picture | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_scale", b"_scale", "_weight", b"_weight", "picture", b"picture", "scale", b"scale", "weight", b"weight"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_scale", b"_scale", "_weight", b"_weight", "mask", b"mask", "picture", b"picture", "scale", b"scale", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_scale", b"_scale", "_weight", b"_weight", "picture", b"picture", "scale", b"scale", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_scale", b"_scale", "_weight", b"_weight", "mask", b"mask", "picture", b"picture", "scale", b"scale", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__scale: _TypeAlias = _typing.Literal["scale"]  # noqa: Y015
     _WhichOneofArgType__scale: _TypeAlias = _typing.Literal["_scale", b"_scale"]  # noqa: Y015
@@ -353,8 +555,13 @@ class TransferOptions(_message.Message):
       content_weight * sum over content layers of w * mean((F - F_content)^2)
     + style_weight * sum over style layers of w * mean((G - G_style)^2), G = F F^T / (C H W)
     + tv_weight * TV
-    where F are the C x HW features of VGG-19 at a layer, w the weight of that layer, and TV is the sum of absolute
-    differences of neighbouring pixels on the 0..255 scale.
+    + laplacian_weight * mean((L - L_content)^2)
+    + temporal_weight * mean(mask * (x - reference)^2), only with a reference
+    where F are the C x HW features of VGG-19 at a layer, w the weight of that layer, TV is the sum of absolute
+    differences of neighbouring pixels, L is the Laplacian of the picture averaged in blocks of 4x4, and x are the
+    pixels, all on the 0..255 scale. style_loss may replace the middle line, and normalize changes its scales.
+
+    What is not set comes from the preset; GetServerInfo has the options of every preset.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -373,6 +580,19 @@ class TransferOptions(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     PREVIEW_EVERY_FIELD_NUMBER: _builtins.int
     PREVIEW_SIZE_FIELD_NUMBER: _builtins.int
+    PRESET_FIELD_NUMBER: _builtins.int
+    STYLE_LOSS_FIELD_NUMBER: _builtins.int
+    NORMALIZE_FIELD_NUMBER: _builtins.int
+    LAPLACIAN_WEIGHT_FIELD_NUMBER: _builtins.int
+    TEMPORAL_WEIGHT_FIELD_NUMBER: _builtins.int
+    POOLING_FIELD_NUMBER: _builtins.int
+    PADDING_FIELD_NUMBER: _builtins.int
+    COLOR_FIELD_NUMBER: _builtins.int
+    SCALES_FIELD_NUMBER: _builtins.int
+    SCALE_ITERATIONS_FIELD_NUMBER: _builtins.int
+    AVERAGING_FIELD_NUMBER: _builtins.int
+    MIN_IMPROVEMENT_FIELD_NUMBER: _builtins.int
+    TIME_BUDGET_SECONDS_FIELD_NUMBER: _builtins.int
     content_weight: _builtins.float
     """OPTIONAL. Weight of the content loss. Range: 0 to 1e12."""
     style_weight: _builtins.float
@@ -380,7 +600,9 @@ class TransferOptions(_message.Message):
     tv_weight: _builtins.float
     """OPTIONAL. Weight of the total variation; larger values give smoother pictures. Range: 0 to 1e12."""
     iterations: _builtins.int
-    """OPTIONAL. Optimiser steps, each one evaluation of the objective and its gradient. Range: 1 to the server's limit."""
+    """OPTIONAL. Optimiser steps over all scales, each one evaluation of the objective and its gradient. Range: 1 to the
+    server's limit.
+    """
     optimizer: Global___Optimizer.ValueType
     """OPTIONAL. The optimiser. Default: OPTIMIZER_LBFGS."""
     learning_rate: _builtins.float
@@ -403,6 +625,41 @@ class TransferOptions(_message.Message):
     """OPTIONAL. Send a Preview every so many iterations; 0 sends none. Range: >= 0. Default: 0."""
     preview_size: _builtins.int
     """OPTIONAL. Longest edge of previews in pixels; previews are never larger than the result. Range: 16 to 1024."""
+    preset: Global___Preset.ValueType
+    """OPTIONAL. Where every option comes from that is not set. Default: PRESET_BALANCED."""
+    style_loss: Global___StyleLoss.ValueType
+    """OPTIONAL. What is matched to the style."""
+    normalize: _builtins.bool
+    """OPTIONAL. Make every term free of scale, so that the same weights serve every network and size: features are
+    divided by the mean activation of their layer, Gram matrices are not divided by C, and TV is a mean over the pixels
+    on the 0..1 scale.
+    """
+    laplacian_weight: _builtins.float
+    """OPTIONAL. Weight of the Laplacian loss; larger values keep contours. Range: 0 to 1e12."""
+    temporal_weight: _builtins.float
+    """OPTIONAL. Weight of the difference from the reference; without one it does nothing. Range: 0 to 1e12."""
+    pooling: Global___Pooling.ValueType
+    """OPTIONAL. What stands between the blocks of the network."""
+    padding: Global___Padding.ValueType
+    """OPTIONAL. What the network sees beyond the edge of the picture."""
+    color: Global___ColorMode.ValueType
+    """OPTIONAL. Where the colours of the result come from."""
+    scales: _builtins.int
+    """OPTIONAL. Sizes that are worked on one after the other, each twice as large as the one before. Coarse scales that
+    the pictures are too small for are left out. Range: 1 to 8.
+    """
+    averaging: _builtins.float
+    """OPTIONAL. Decay of the moving average of iterates that previews and the result show; 0 shows an iterate itself.
+    Smooths what Adam leaves noisy. Range: 0 to 0.999.
+    """
+    min_improvement: _builtins.float
+    """OPTIONAL. A scale ends when ten iterations have lowered its loss by less than this share of it; 0 never. Range: 0
+    to 1.
+    """
+    time_budget_seconds: _builtins.float
+    """OPTIONAL. Seconds of optimisation, over all scales: the best that can be done in that time. 0 for no limit. Range: 0
+    to 1e6.
+    """
     @_builtins.property
     def content_layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerWeight]:
         """OPTIONAL. Layers whose features are kept from the content picture. Empty: the default, relu4_2."""
@@ -410,6 +667,12 @@ class TransferOptions(_message.Message):
     @_builtins.property
     def style_layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerWeight]:
         """OPTIONAL. Layers whose Gram matrices are matched to the style. Empty: the default, relu1_1 to relu5_1."""
+
+    @_builtins.property
+    def scale_iterations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """OPTIONAL. Iterations of each scale, coarse to fine: as many entries as scales, that add up to iterations. Empty: as
+        many at each scale.
+        """
 
     def __init__(
         self,
@@ -428,31 +691,60 @@ class TransferOptions(_message.Message):
         seed: _builtins.int | None = ...,
         preview_every: _builtins.int | None = ...,
         preview_size: _builtins.int | None = ...,
+        preset: Global___Preset.ValueType = ...,
+        style_loss: Global___StyleLoss.ValueType = ...,
+        normalize: _builtins.bool | None = ...,
+        laplacian_weight: _builtins.float | None = ...,
+        temporal_weight: _builtins.float | None = ...,
+        pooling: Global___Pooling.ValueType = ...,
+        padding: Global___Padding.ValueType = ...,
+        color: Global___ColorMode.ValueType = ...,
+        scales: _builtins.int | None = ...,
+        scale_iterations: _abc.Iterable[_builtins.int] | None = ...,
+        averaging: _builtins.float | None = ...,
+        min_improvement: _builtins.float | None = ...,
+        time_budget_seconds: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_content_weight", b"_content_weight", "_image_size", b"_image_size", "_iterations", b"_iterations", "_lbfgs_history", b"_lbfgs_history", "_learning_rate", b"_learning_rate", "_preview_every", b"_preview_every", "_preview_size", b"_preview_size", "_seed", b"_seed", "_style_weight", b"_style_weight", "_tv_weight", b"_tv_weight", "content_weight", b"content_weight", "image_size", b"image_size", "iterations", b"iterations", "lbfgs_history", b"lbfgs_history", "learning_rate", b"learning_rate", "preview_every", b"preview_every", "preview_size", b"preview_size", "seed", b"seed", "style_weight", b"style_weight", "tv_weight", b"tv_weight"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_averaging", b"_averaging", "_content_weight", b"_content_weight", "_image_size", b"_image_size", "_iterations", b"_iterations", "_laplacian_weight", b"_laplacian_weight", "_lbfgs_history", b"_lbfgs_history", "_learning_rate", b"_learning_rate", "_min_improvement", b"_min_improvement", "_normalize", b"_normalize", "_preview_every", b"_preview_every", "_preview_size", b"_preview_size", "_scales", b"_scales", "_seed", b"_seed", "_style_weight", b"_style_weight", "_temporal_weight", b"_temporal_weight", "_time_budget_seconds", b"_time_budget_seconds", "_tv_weight", b"_tv_weight", "averaging", b"averaging", "content_weight", b"content_weight", "image_size", b"image_size", "iterations", b"iterations", "laplacian_weight", b"laplacian_weight", "lbfgs_history", b"lbfgs_history", "learning_rate", b"learning_rate", "min_improvement", b"min_improvement", "normalize", b"normalize", "preview_every", b"preview_every", "preview_size", b"preview_size", "scales", b"scales", "seed", b"seed", "style_weight", b"style_weight", "temporal_weight", b"temporal_weight", "time_budget_seconds", b"time_budget_seconds", "tv_weight", b"tv_weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_content_weight", b"_content_weight", "_image_size", b"_image_size", "_iterations", b"_iterations", "_lbfgs_history", b"_lbfgs_history", "_learning_rate", b"_learning_rate", "_preview_every", b"_preview_every", "_preview_size", b"_preview_size", "_seed", b"_seed", "_style_weight", b"_style_weight", "_tv_weight", b"_tv_weight", "content_layers", b"content_layers", "content_weight", b"content_weight", "image_size", b"image_size", "init", b"init", "iterations", b"iterations", "lbfgs_history", b"lbfgs_history", "learning_rate", b"learning_rate", "optimizer", b"optimizer", "preview_every", b"preview_every", "preview_size", b"preview_size", "seed", b"seed", "style_layers", b"style_layers", "style_weight", b"style_weight", "tv_weight", b"tv_weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_averaging", b"_averaging", "_content_weight", b"_content_weight", "_image_size", b"_image_size", "_iterations", b"_iterations", "_laplacian_weight", b"_laplacian_weight", "_lbfgs_history", b"_lbfgs_history", "_learning_rate", b"_learning_rate", "_min_improvement", b"_min_improvement", "_normalize", b"_normalize", "_preview_every", b"_preview_every", "_preview_size", b"_preview_size", "_scales", b"_scales", "_seed", b"_seed", "_style_weight", b"_style_weight", "_temporal_weight", b"_temporal_weight", "_time_budget_seconds", b"_time_budget_seconds", "_tv_weight", b"_tv_weight", "averaging", b"averaging", "color", b"color", "content_layers", b"content_layers", "content_weight", b"content_weight", "image_size", b"image_size", "init", b"init", "iterations", b"iterations", "laplacian_weight", b"laplacian_weight", "lbfgs_history", b"lbfgs_history", "learning_rate", b"learning_rate", "min_improvement", b"min_improvement", "normalize", b"normalize", "optimizer", b"optimizer", "padding", b"padding", "pooling", b"pooling", "preset", b"preset", "preview_every", b"preview_every", "preview_size", b"preview_size", "scale_iterations", b"scale_iterations", "scales", b"scales", "seed", b"seed", "style_layers", b"style_layers", "style_loss", b"style_loss", "style_weight", b"style_weight", "temporal_weight", b"temporal_weight", "time_budget_seconds", b"time_budget_seconds", "tv_weight", b"tv_weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__averaging: _TypeAlias = _typing.Literal["averaging"]  # noqa: Y015
+    _WhichOneofArgType__averaging: _TypeAlias = _typing.Literal["_averaging", b"_averaging"]  # noqa: Y015
     _WhichOneofReturnType__content_weight: _TypeAlias = _typing.Literal["content_weight"]  # noqa: Y015
     _WhichOneofArgType__content_weight: _TypeAlias = _typing.Literal["_content_weight", b"_content_weight"]  # noqa: Y015
     _WhichOneofReturnType__image_size: _TypeAlias = _typing.Literal["image_size"]  # noqa: Y015
     _WhichOneofArgType__image_size: _TypeAlias = _typing.Literal["_image_size", b"_image_size"]  # noqa: Y015
     _WhichOneofReturnType__iterations: _TypeAlias = _typing.Literal["iterations"]  # noqa: Y015
     _WhichOneofArgType__iterations: _TypeAlias = _typing.Literal["_iterations", b"_iterations"]  # noqa: Y015
+    _WhichOneofReturnType__laplacian_weight: _TypeAlias = _typing.Literal["laplacian_weight"]  # noqa: Y015
+    _WhichOneofArgType__laplacian_weight: _TypeAlias = _typing.Literal["_laplacian_weight", b"_laplacian_weight"]  # noqa: Y015
     _WhichOneofReturnType__lbfgs_history: _TypeAlias = _typing.Literal["lbfgs_history"]  # noqa: Y015
     _WhichOneofArgType__lbfgs_history: _TypeAlias = _typing.Literal["_lbfgs_history", b"_lbfgs_history"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__min_improvement: _TypeAlias = _typing.Literal["min_improvement"]  # noqa: Y015
+    _WhichOneofArgType__min_improvement: _TypeAlias = _typing.Literal["_min_improvement", b"_min_improvement"]  # noqa: Y015
+    _WhichOneofReturnType__normalize: _TypeAlias = _typing.Literal["normalize"]  # noqa: Y015
+    _WhichOneofArgType__normalize: _TypeAlias = _typing.Literal["_normalize", b"_normalize"]  # noqa: Y015
     _WhichOneofReturnType__preview_every: _TypeAlias = _typing.Literal["preview_every"]  # noqa: Y015
     _WhichOneofArgType__preview_every: _TypeAlias = _typing.Literal["_preview_every", b"_preview_every"]  # noqa: Y015
     _WhichOneofReturnType__preview_size: _TypeAlias = _typing.Literal["preview_size"]  # noqa: Y015
     _WhichOneofArgType__preview_size: _TypeAlias = _typing.Literal["_preview_size", b"_preview_size"]  # noqa: Y015
+    _WhichOneofReturnType__scales: _TypeAlias = _typing.Literal["scales"]  # noqa: Y015
+    _WhichOneofArgType__scales: _TypeAlias = _typing.Literal["_scales", b"_scales"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
     _WhichOneofReturnType__style_weight: _TypeAlias = _typing.Literal["style_weight"]  # noqa: Y015
     _WhichOneofArgType__style_weight: _TypeAlias = _typing.Literal["_style_weight", b"_style_weight"]  # noqa: Y015
+    _WhichOneofReturnType__temporal_weight: _TypeAlias = _typing.Literal["temporal_weight"]  # noqa: Y015
+    _WhichOneofArgType__temporal_weight: _TypeAlias = _typing.Literal["_temporal_weight", b"_temporal_weight"]  # noqa: Y015
+    _WhichOneofReturnType__time_budget_seconds: _TypeAlias = _typing.Literal["time_budget_seconds"]  # noqa: Y015
+    _WhichOneofArgType__time_budget_seconds: _TypeAlias = _typing.Literal["_time_budget_seconds", b"_time_budget_seconds"]  # noqa: Y015
     _WhichOneofReturnType__tv_weight: _TypeAlias = _typing.Literal["tv_weight"]  # noqa: Y015
     _WhichOneofArgType__tv_weight: _TypeAlias = _typing.Literal["_tv_weight", b"_tv_weight"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__averaging) -> _WhichOneofReturnType__averaging | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__content_weight) -> _WhichOneofReturnType__content_weight | None: ...
     @_typing.overload
@@ -460,17 +752,29 @@ class TransferOptions(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__iterations) -> _WhichOneofReturnType__iterations | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__laplacian_weight) -> _WhichOneofReturnType__laplacian_weight | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__lbfgs_history) -> _WhichOneofReturnType__lbfgs_history | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_improvement) -> _WhichOneofReturnType__min_improvement | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__normalize) -> _WhichOneofReturnType__normalize | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__preview_every) -> _WhichOneofReturnType__preview_every | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__preview_size) -> _WhichOneofReturnType__preview_size | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__scales) -> _WhichOneofReturnType__scales | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__style_weight) -> _WhichOneofReturnType__style_weight | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__temporal_weight) -> _WhichOneofReturnType__temporal_weight | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__time_budget_seconds) -> _WhichOneofReturnType__time_budget_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__tv_weight) -> _WhichOneofReturnType__tv_weight | None: ...
 
@@ -512,22 +816,41 @@ class OutputOptions(_message.Message):
 
     FORMAT_FIELD_NUMBER: _builtins.int
     QUALITY_FIELD_NUMBER: _builtins.int
+    BITS_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     format: Global___PictureFormat.ValueType
     """OPTIONAL. The file format. Default: PICTURE_FORMAT_PNG."""
     quality: _builtins.int
-    """OPTIONAL. Quality of JPEG and WebP; PNG ignores it. Range: 1 to 100. Default: 95."""
+    """OPTIONAL. Quality of JPEG and WebP; the others ignore it. Range: 1 to 100. Default: 95."""
+    bits: _builtins.int
+    """OPTIONAL. Bits per channel: 8, or 16 in PNG and TIFF. Default: 8."""
+    metadata: _builtins.bool
+    """OPTIONAL. Write the options, the weights and the version into the file (PNG text "nst", otherwise the EXIF image
+    description) as JSON, so that the picture can be made again. Default: true.
+    """
     def __init__(
         self,
         *,
         format: Global___PictureFormat.ValueType = ...,
         quality: _builtins.int | None = ...,
+        bits: _builtins.int | None = ...,
+        metadata: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_quality", b"_quality", "quality", b"quality"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bits", b"_bits", "_metadata", b"_metadata", "_quality", b"_quality", "bits", b"bits", "metadata", b"metadata", "quality", b"quality"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_quality", b"_quality", "format", b"format", "quality", b"quality"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bits", b"_bits", "_metadata", b"_metadata", "_quality", b"_quality", "bits", b"bits", "format", b"format", "metadata", b"metadata", "quality", b"quality"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__bits: _TypeAlias = _typing.Literal["bits"]  # noqa: Y015
+    _WhichOneofArgType__bits: _TypeAlias = _typing.Literal["_bits", b"_bits"]  # noqa: Y015
+    _WhichOneofReturnType__metadata: _TypeAlias = _typing.Literal["metadata"]  # noqa: Y015
+    _WhichOneofArgType__metadata: _TypeAlias = _typing.Literal["_metadata", b"_metadata"]  # noqa: Y015
     _WhichOneofReturnType__quality: _TypeAlias = _typing.Literal["quality"]  # noqa: Y015
     _WhichOneofArgType__quality: _TypeAlias = _typing.Literal["_quality", b"_quality"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__bits) -> _WhichOneofReturnType__bits | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__metadata) -> _WhichOneofReturnType__metadata | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__quality) -> _WhichOneofReturnType__quality | None: ...
 
 Global___OutputOptions: _TypeAlias = OutputOptions  # noqa: Y015
@@ -669,22 +992,26 @@ class CostEstimate(_message.Message):
     SECONDS_FIELD_NUMBER: _builtins.int
     QUEUE_SECONDS_FIELD_NUMBER: _builtins.int
     PEAK_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    TILE_SIZE_FIELD_NUMBER: _builtins.int
     seconds: _builtins.float
     """Seconds on the device, without the wait in the queue."""
     queue_seconds: _builtins.float
     """Seconds in the queue."""
     peak_memory_bytes: _builtins.int
     """Peak of the memory that the job needs on its device, in bytes."""
+    tile_size: _builtins.int
+    """Edge in pixels of the tiles that the picture is worked on in, to stay within the memory there is; 0: as a whole."""
     def __init__(
         self,
         *,
         seconds: _builtins.float = ...,
         queue_seconds: _builtins.float = ...,
         peak_memory_bytes: _builtins.int = ...,
+        tile_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["peak_memory_bytes", b"peak_memory_bytes", "queue_seconds", b"queue_seconds", "seconds", b"seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["peak_memory_bytes", b"peak_memory_bytes", "queue_seconds", b"queue_seconds", "seconds", b"seconds", "tile_size", b"tile_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -876,7 +1203,7 @@ class ResultHeader(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
     media_type: _builtins.str
-    """"image/png", "image/jpeg" or "image/webp"."""
+    """"image/png", "image/jpeg", "image/webp" or "image/tiff"."""
     width: _builtins.int
     """Width in pixels."""
     height: _builtins.int
@@ -1081,6 +1408,74 @@ class CancelJobResponse(_message.Message):
 Global___CancelJobResponse: _TypeAlias = CancelJobResponse  # noqa: Y015
 
 @_typing.final
+class EstimateRequest(_message.Message):
+    """Asks what a stylisation would do and cost."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STYLIZE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def stylize(self) -> Global___StylizeRequest:
+        """REQUIRED. The stylisation."""
+
+    def __init__(
+        self,
+        *,
+        stylize: Global___StylizeRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stylize", b"stylize"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["stylize", b"stylize"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EstimateRequest: _TypeAlias = EstimateRequest  # noqa: Y015
+
+@_typing.final
+class EstimateResponse(_message.Message):
+    """What a stylisation would do and cost."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    ESTIMATE_FIELD_NUMBER: _builtins.int
+    width: _builtins.int
+    """Width of the result in pixels."""
+    height: _builtins.int
+    """Height of the result in pixels."""
+    @_builtins.property
+    def options(self) -> Global___TransferOptions:
+        """The options with every default filled in."""
+
+    @_builtins.property
+    def output(self) -> Global___OutputOptions:
+        """The output options with every default filled in."""
+
+    @_builtins.property
+    def estimate(self) -> Global___CostEstimate:
+        """What it is expected to cost."""
+
+    def __init__(
+        self,
+        *,
+        options: Global___TransferOptions | None = ...,
+        output: Global___OutputOptions | None = ...,
+        width: _builtins.int = ...,
+        height: _builtins.int = ...,
+        estimate: Global___CostEstimate | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["estimate", b"estimate", "options", b"options", "output", b"output"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimate", b"estimate", "height", b"height", "options", b"options", "output", b"output", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EstimateResponse: _TypeAlias = EstimateResponse  # noqa: Y015
+
+@_typing.final
 class GetServerInfoRequest(_message.Message):
     """Asks for the description of the server."""
 
@@ -1113,6 +1508,7 @@ class GetServerInfoResponse(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     QUEUED_JOBS_FIELD_NUMBER: _builtins.int
     RUNNING_JOBS_FIELD_NUMBER: _builtins.int
+    PRESETS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of nst."""
     queued_jobs: _builtins.int
@@ -1147,6 +1543,10 @@ class GetServerInfoResponse(_message.Message):
     def limits(self) -> Global___Limits:
         """What the server refuses to exceed."""
 
+    @_builtins.property
+    def presets(self) -> _containers.RepeatedCompositeFieldContainer[Global___TransferOptions]:
+        """The options of every preset."""
+
     def __init__(
         self,
         *,
@@ -1160,10 +1560,11 @@ class GetServerInfoResponse(_message.Message):
         limits: Global___Limits | None = ...,
         queued_jobs: _builtins.int = ...,
         running_jobs: _builtins.int = ...,
+        presets: _abc.Iterable[Global___TransferOptions] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["default_options", b"default_options", "default_output", b"default_output", "limits", b"limits", "weights", b"weights"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_options", b"default_options", "default_output", b"default_output", "devices", b"devices", "input_media_types", b"input_media_types", "layers", b"layers", "limits", b"limits", "queued_jobs", b"queued_jobs", "running_jobs", b"running_jobs", "version", b"version", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_options", b"default_options", "default_output", b"default_output", "devices", b"devices", "input_media_types", b"input_media_types", "layers", b"layers", "limits", b"limits", "presets", b"presets", "queued_jobs", b"queued_jobs", "running_jobs", b"running_jobs", "version", b"version", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

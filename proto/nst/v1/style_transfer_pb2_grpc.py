@@ -45,6 +45,11 @@ class StyleTransferServiceStub(object):
                 request_serializer=nst_dot_v1_dot_style__transfer__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=nst_dot_v1_dot_style__transfer__pb2.CancelJobResponse.FromString,
                 _registered_method=True)
+        self.Estimate = channel.unary_unary(
+                '/nst.v1.StyleTransferService/Estimate',
+                request_serializer=nst_dot_v1_dot_style__transfer__pb2.EstimateRequest.SerializeToString,
+                response_deserializer=nst_dot_v1_dot_style__transfer__pb2.EstimateResponse.FromString,
+                _registered_method=True)
         self.GetServerInfo = channel.unary_unary(
                 '/nst.v1.StyleTransferService/GetServerInfo',
                 request_serializer=nst_dot_v1_dot_style__transfer__pb2.GetServerInfoRequest.SerializeToString,
@@ -81,6 +86,13 @@ class StyleTransferServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Estimate(self, request, context):
+        """Says what a stylisation would do and cost, without doing it. Fails as Stylize does where that would refuse it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetServerInfo(self, request, context):
         """Describes the server: version, weights, devices, limits, accepted layers and formats, and every default.
         """
@@ -100,6 +112,11 @@ def add_StyleTransferServiceServicer_to_server(servicer, server):
                     servicer.CancelJob,
                     request_deserializer=nst_dot_v1_dot_style__transfer__pb2.CancelJobRequest.FromString,
                     response_serializer=nst_dot_v1_dot_style__transfer__pb2.CancelJobResponse.SerializeToString,
+            ),
+            'Estimate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Estimate,
+                    request_deserializer=nst_dot_v1_dot_style__transfer__pb2.EstimateRequest.FromString,
+                    response_serializer=nst_dot_v1_dot_style__transfer__pb2.EstimateResponse.SerializeToString,
             ),
             'GetServerInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetServerInfo,
@@ -162,6 +179,33 @@ class StyleTransferService(object):
             '/nst.v1.StyleTransferService/CancelJob',
             nst_dot_v1_dot_style__transfer__pb2.CancelJobRequest.SerializeToString,
             nst_dot_v1_dot_style__transfer__pb2.CancelJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Estimate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nst.v1.StyleTransferService/Estimate',
+            nst_dot_v1_dot_style__transfer__pb2.EstimateRequest.SerializeToString,
+            nst_dot_v1_dot_style__transfer__pb2.EstimateResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -56,6 +56,8 @@ class StyleTransferServiceStub:
     STOP_REASON_CANCELLED, or with the status CANCELLED where no picture exists yet. Cancelling a job that has already
     ended changes nothing. Fails with NOT_FOUND (ResourceInfo) for an unknown id.
     """
+    Estimate: _grpc.UnaryUnaryMultiCallable[_style_transfer_pb2.EstimateRequest, _style_transfer_pb2.EstimateResponse]
+    """Says what a stylisation would do and cost, without doing it. Fails as Stylize does where that would refuse it."""
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_style_transfer_pb2.GetServerInfoRequest, _style_transfer_pb2.GetServerInfoResponse]
     """Describes the server: version, weights, devices, limits, accepted layers and formats, and every default."""
 
@@ -81,6 +83,8 @@ class StyleTransferServiceAsyncStub(StyleTransferServiceStub):
     STOP_REASON_CANCELLED, or with the status CANCELLED where no picture exists yet. Cancelling a job that has already
     ended changes nothing. Fails with NOT_FOUND (ResourceInfo) for an unknown id.
     """
+    Estimate: _aio.UnaryUnaryMultiCallable[_style_transfer_pb2.EstimateRequest, _style_transfer_pb2.EstimateResponse]  # type: ignore[assignment]
+    """Says what a stylisation would do and cost, without doing it. Fails as Stylize does where that would refuse it."""
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_style_transfer_pb2.GetServerInfoRequest, _style_transfer_pb2.GetServerInfoResponse]  # type: ignore[assignment]
     """Describes the server: version, weights, devices, limits, accepted layers and formats, and every default."""
 
@@ -115,6 +119,14 @@ class StyleTransferServiceServicer(metaclass=_abc_1.ABCMeta):
         STOP_REASON_CANCELLED, or with the status CANCELLED where no picture exists yet. Cancelling a job that has already
         ended changes nothing. Fails with NOT_FOUND (ResourceInfo) for an unknown id.
         """
+
+    @_abc_1.abstractmethod
+    def Estimate(
+        self,
+        request: _style_transfer_pb2.EstimateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_style_transfer_pb2.EstimateResponse, _abc.Awaitable[_style_transfer_pb2.EstimateResponse]]:
+        """Says what a stylisation would do and cost, without doing it. Fails as Stylize does where that would refuse it."""
 
     @_abc_1.abstractmethod
     def GetServerInfo(

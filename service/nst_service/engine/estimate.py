@@ -34,6 +34,8 @@ class Cost:
     """The most memory that is held on the device at once, the weights of the network not counted."""
     tile: int | None
     """Edge of the tiles in pixels, or None where pictures are taken as a whole."""
+    time_budget_seconds: float = 0.0
+    """Seconds that it may take; 0 for any number."""
 
     @property
     def flops(self) -> float:
@@ -59,7 +61,7 @@ def estimate(spec: TransferSpec, available: int | None = None) -> Cost:
         target_flops += sum(_forward_flops(style, options.active_style_layers, tile) for style in scaled)
         target_flops += _forward_flops(scale.size, options.active_content_layers, tile)
         optimize_flops += scale.iterations * step_flops(options, scale.size, tile)
-    return Cost(target_flops, optimize_flops, peak, tile)
+    return Cost(target_flops, optimize_flops, peak, tile, options.time_budget_seconds)
 
 
 def step_flops(options: TransferOptions, size: Size, tile: int | None) -> float:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 from nst_service.engine.canvas import ColorMode
 from nst_service.engine.errors import Violation
 from nst_service.engine.losses import StyleLossName
-from nst_service.engine.pictures import PictureFormat
+from nst_service.engine.pictures import DEEP_FORMATS, PictureFormat
 from nst_service.engine.vgg import Padding, Pooling, Variant
 
 
@@ -121,7 +121,7 @@ class TransferOptions:
     """Decay of the moving average of iterates that previews and the result show; 0 shows an iterate itself."""
     min_improvement: Annotated[float, Range(0, 1)] = 0.0
     """A scale ends when ten iterations lower its loss by less than this share; 0 never."""
-    time_budget: Annotated[float, Range(0, 10**6)] = 0.0
+    time_budget_seconds: Annotated[float, Range(0, 10**6)] = 0.0
     """Seconds of optimisation, over all scales; 0 for as long as it takes."""
     init: Init = Init.CONTENT
     image_size: Annotated[int, Range(0, 65_500)] = 512
@@ -182,6 +182,10 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = MappingProxyType(
 """What each preset changes of the reference: the objective of Gatys, Ecker & Bethge in the scaling of neural-style."""
 
 
+DEFAULT_PRESET = Preset.BALANCED
+"""Where none is given."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StyleOptions:
     """How one style picture counts."""
@@ -199,6 +203,10 @@ class OutputOptions:
     format: PictureFormat = PictureFormat.PNG
     quality: Annotated[int, Range(1, 100)] = 95
     """Of JPEG and WebP."""
+    bits: Annotated[int, Range(8, 16)] = 8
+    """Per channel: 8, or 16 in PNG and TIFF."""
+    metadata: bool = True
+    """Whether the file says how it was made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,6 +252,15 @@ def transfer_violations(options: TransferOptions, limits: Limits, available: Col
         yield Violation(
             "options.content_weight", "no content or style layer has a weight above 0: there is nothing to optimise"
         )
+
+
+def output_violations(output: OutputOptions) -> Iterator[Violation]:
+    """Yield everything that is wrong with the output options."""
+    yield from range_violations(output, "output")
+    accepted = (8, 16) if output.format in DEEP_FORMATS else (8,)
+    if 8 <= output.bits <= 16 and output.bits not in accepted:
+        choice = " or ".join(map(str, accepted))
+        yield Violation("output.bits", f"is {output.bits}, accepted with {output.format} is {choice}")
 
 
 def _schedule_violations(options: TransferOptions) -> Iterator[Violation]:

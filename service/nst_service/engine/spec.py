@@ -14,6 +14,7 @@ from nst_service.engine.options import (
     OutputOptions,
     StyleOptions,
     TransferOptions,
+    output_violations,
     range_violations,
     transfer_violations,
 )
@@ -55,6 +56,8 @@ class Style:
     picture: Picture
     share: float
     """Of all styles; the shares sum to one."""
+    scale: float = 1.0
+    """Its longest edge as a multiple of the content's longest edge."""
     mask: Image | None = None
     """Mode L, at the size of the result: white where the style applies. None for everywhere."""
 
@@ -121,7 +124,7 @@ def _option_violations(
     request: TransferRequest, limits: Limits, available_layers: tuple[str, ...]
 ) -> Iterator[Violation]:
     yield from transfer_violations(request.options, limits, available_layers)
-    yield from range_violations(request.output, "output")
+    yield from output_violations(request.output)
     for index, style in enumerate(request.styles):
         yield from range_violations(style.options, f"styles[{index}]")
         if style.mask is not None and not request.options.active_style_layers:
@@ -169,6 +172,7 @@ class _Preparation:
             Style(
                 picture=picture,
                 share=style.options.weight / total,
+                scale=style.options.scale,
                 mask=self._mask(f"styles[{index}].mask", style.mask, size),
             )
             for index, style in enumerate(request.styles)

@@ -35,7 +35,7 @@ class Ending(StrEnum):
     CONVERGED = "converged"
     """The loss no longer falls by `min_improvement`."""
     TIME_BUDGET = "time_budget"
-    """`time_budget` is spent."""
+    """`time_budget_seconds` is spent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +164,7 @@ class _Transfer:
             work_until = sum(each.work for each in self._scales[:number])
             # A scale that ended early leaves its time to the next.
             work = work_until - scale.work
-            allowed = self._options.time_budget * work_until / self._total_work or math.inf
+            allowed = self._options.time_budget_seconds * work_until / self._total_work or math.inf
             for left in reversed(range(scale.iterations)):
                 step_started = time.perf_counter()
                 stage.step()
@@ -205,7 +205,7 @@ class _Transfer:
         return _Stage(canvas, criterion, optimizer, self._options)
 
     def _eta(self, elapsed: float, seconds: float) -> float:
-        budget = self._options.time_budget
+        budget = self._options.time_budget_seconds
         return min(seconds, max(0.0, budget - elapsed)) if budget else seconds
 
 

@@ -1,6 +1,5 @@
 """The trunk of VGG-19 with frozen weights: a picture in, the activations of named layers out."""
 
-import threading
 from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import NamedTuple
@@ -68,7 +67,6 @@ class Vgg19:
         self._mean = torch.tensor(weights.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(weights.std, device=self.device).view(1, 3, 1, 1)
         self._scales: dict[Pooling, dict[str, float]] = {}
-        self._calibrating = threading.Lock()
 
     def features(
         self, pixels: Tensor, layers: Collection[str], variant: Variant = REFERENCE_VARIANT
@@ -108,14 +106,14 @@ class Vgg19:
         Gatys, Ecker & Bethge (2015, "Texture synthesis", section 2) rescale the weights themselves to that end. The
         scale of a convolution is that of its ReLU.
         """
-        with self._calibrating:
-            if pooling not in self._scales:
-                relus = [layer for layer in self.layers if layer == relu_of(conv_of(layer))]
-                with torch.no_grad():
-                    features = self.features(_natural_noise(_CALIBRATION_EDGE).to(self.device), relus, Variant(pooling))
-                means = {layer: max(features[layer].mean().item(), _SMALLEST_MEAN) for layer in relus}
-                self._scales[pooling] = {layer: means[relu_of(conv_of(layer))] for layer in self.layers}
-            return self._scales[pooling]
+        if pooling not in self._scales:
+            relus = [layer for layer in self.layers if layer == relu_of(conv_of(layer))]
+            noise = _natural_noise(_CALIBRATION_EDGE).to(self.device)
+            with torch.no_grad():
+                features = self.features(noise, relus, Variant(pooling))
+            means = {layer: max(features[layer].mean().item(), _SMALLEST_MEAN) for layer in relus}
+            self._scales[pooling] = {layer: means[relu_of(conv_of(layer))] for layer in self.layers}
+        return self._scales[pooling]
 
 
 def _convolve(x: Tensor, kernel: Tensor, bias: Tensor, padding: Padding) -> Tensor:

@@ -9,6 +9,19 @@ from nst_service.jobs.states import StopReason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CostEstimate:
+    """What a job is expected to cost."""
+
+    seconds: float
+    """On the device."""
+    queue_seconds: float
+    """In the queue."""
+    peak_memory_bytes: int
+    tile_size: int
+    """Edge of the tiles in pixels; 0 where the picture is taken as a whole."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
     """The job exists, and this is exactly what it will do."""
 
@@ -17,11 +30,7 @@ class Accepted:
     output: OutputOptions
     width: int
     height: int
-    seconds: float
-    """Expected seconds on the device."""
-    queue_seconds: float
-    """Expected seconds in the queue."""
-    peak_memory_bytes: int
+    estimate: CostEstimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from nst_service.jobs.errors import (
     QueueFullError,
     UnknownJobError,
 )
-from nst_service.jobs.events import Accepted, Event, Queued
+from nst_service.jobs.events import Accepted, CostEstimate, Event, Queued
 from nst_service.jobs.job import Job
 from nst_service.jobs.states import JobState, StopReason
 from nst_service.jobs.worker import DeviceWorker
@@ -138,29 +138,47 @@ class Scheduler:
         self._check_accepting()
         return prepare(request, self.limits, self.layers)
 
-    def _admit(self, spec: TransferSpec, deadline: float | None) -> Job:
+    async def estimate(self, request: TransferRequest) -> Accepted:
+        """Return what a job would begin with, without taking it on; its id is empty.
+
+        Raises:
+            NotServingError, InvalidRequestError, DoesNotFitError: as `submit` does.
+        """
+        self._check_accepting()
+        spec = await asyncio.get_running_loop().run_in_executor(self._preparing, self._prepare, request)
+        return self._accepted("", spec, self._cost(spec))
+
+    def _cost(self, spec: TransferSpec) -> Cost:
         capacity = min(worker.capacity for worker in self._workers)
         cost = estimate(spec, capacity)
         if cost.peak_bytes > capacity:
             largest = largest_size_within(capacity, spec.options, spec.content.size)
             raise DoesNotFitError(cost.peak_bytes, capacity, largest)
-        now = time.monotonic()
-        seconds, queue_seconds = self._seconds(cost), self._queue_seconds(len(self._waiting))
-        if deadline is not None and now + queue_seconds + seconds > deadline:
-            raise DeadlineTooShortError(queue_seconds + seconds, max(0.0, deadline - now))
-        job = Job(spec=spec, cost=cost, accepted_at=now, deadline=deadline)
-        job.log.append(
-            Accepted(
-                job_id=job.id,
-                options=spec.options,
-                output=spec.output,
-                width=spec.content.width,
-                height=spec.content.height,
-                seconds=seconds,
-                queue_seconds=queue_seconds,
+        return cost
+
+    def _accepted(self, job_id: str, spec: TransferSpec, cost: Cost) -> Accepted:
+        return Accepted(
+            job_id=job_id,
+            options=spec.options,
+            output=spec.output,
+            width=spec.content.width,
+            height=spec.content.height,
+            estimate=CostEstimate(
+                seconds=self._seconds(cost),
+                queue_seconds=self._queue_seconds(len(self._waiting)),
                 peak_memory_bytes=cost.peak_bytes,
-            )
+                tile_size=cost.tile or 0,
+            ),
         )
+
+    def _admit(self, spec: TransferSpec, deadline: float | None) -> Job:
+        cost = self._cost(spec)
+        now = time.monotonic()
+        seconds = self._seconds(cost) + self._queue_seconds(len(self._waiting))
+        if deadline is not None and now + seconds > deadline:
+            raise DeadlineTooShortError(seconds, max(0.0, deadline - now))
+        job = Job(spec=spec, cost=cost, accepted_at=now, deadline=deadline)
+        job.log.append(self._accepted(job.id, spec, cost))
         self._waiting.append(job)
         if len(self._running) == len(self._workers):
             self._publish_positions()
@@ -294,7 +312,8 @@ class Scheduler:
 
     def _seconds(self, cost: Cost) -> float:
         """Return the expected duration of a job on the slowest device."""
-        return max(worker.pace.seconds(cost.flops) for worker in self._workers)
+        seconds = max(worker.pace.seconds(cost.flops) for worker in self._workers)
+        return min(seconds, cost.time_budget_seconds) if cost.time_budget_seconds else seconds
 
     def _seconds_until_free(self) -> float:
         """Return the expected seconds until the first device is free."""

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from types import MappingProxyType
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from nst_service.engine.devices import available_bytes, release_memory
 from nst_service.engine.errors import NonFiniteLossError
 from nst_service.engine.estimate import largest_size_within, step_flops
+from nst_service.engine.metadata import describe
 from nst_service.engine.options import KEEP_SIZE, OutputOptions, TransferOptions
 from nst_service.engine.pictures import PREVIEW_MEDIA_TYPE, Picture, encode, preview
 from nst_service.engine.spec import Style, TransferSpec
@@ -168,7 +170,14 @@ class _Run:
     def _finish(self, iterate: Iterate, stop_reason: StopReason, queued: float) -> None:
         content, output, best = self._job.spec.content, self._job.spec.output, iterate.best
         optimized_at = time.monotonic()
-        data = encode(iterate.result(), format=output.format, quality=output.quality, alpha=content.alpha)
+        data = encode(
+            iterate.result(),
+            format=output.format,
+            quality=output.quality,
+            bits=output.bits,
+            alpha=content.alpha,
+            description=describe(self._job.spec, self._model, version("nst-stylize")) if output.metadata else None,
+        )
         encoded_at = time.monotonic()
         self._publish(
             ResultHeader(

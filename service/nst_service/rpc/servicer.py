@@ -10,13 +10,14 @@ import grpc
 from nst.v1 import style_transfer_pb2 as pb
 from nst.v1 import style_transfer_pb2_grpc as pb_grpc
 
-from nst_service.engine.options import OutputOptions, TransferOptions
+from nst_service.engine.options import DEFAULT_PRESET, OutputOptions, Preset, TransferOptions
 from nst_service.engine.pictures import INPUT_MEDIA_TYPES
 from nst_service.engine.vgg import Vgg19
 from nst_service.jobs.scheduler import Scheduler
 from nst_service.rpc.status import RequestTooLargeError, abort_arguments, status_of
 from nst_service.rpc.translate import (
     enum_to_proto,
+    estimate_to_proto,
     event_to_proto,
     limits_to_proto,
     options_to_proto,
@@ -41,8 +42,7 @@ class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
     async def Stylize(self, request: pb.StylizeRequest, context: Context) -> None:  # type: ignore[override]  # noqa: N802
         """Run a job and stream its events; whatever ends the call early abandons the job."""
         async with _aborting(context):
-            if request.ByteSize() > self._max_request_bytes:
-                raise RequestTooLargeError(request.ByteSize(), self._max_request_bytes)
+            self._check_size(request)
             remaining = context.time_remaining()
             deadline = None if remaining is None else time.monotonic() + remaining
             job = await self._scheduler.submit(request_from_proto(request), deadline)
@@ -61,6 +61,18 @@ class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
             state = self._scheduler.cancel(request.job_id)
             return pb.CancelJobResponse(state=enum_to_proto(state))
 
+    async def Estimate(  # noqa: N802
+        self, request: pb.EstimateRequest, context: Context
+    ) -> pb.EstimateResponse:
+        """Say what a job would do and cost."""
+        async with _aborting(context):
+            self._check_size(request)
+            return estimate_to_proto(await self._scheduler.estimate(request_from_proto(request.stylize)))
+
+    def _check_size(self, request: pb.StylizeRequest | pb.EstimateRequest) -> None:
+        if request.ByteSize() > self._max_request_bytes:
+            raise RequestTooLargeError(request.ByteSize(), self._max_request_bytes)
+
     async def GetServerInfo(  # noqa: N802
         self, request: pb.GetServerInfoRequest, context: Context
     ) -> pb.GetServerInfoResponse:
@@ -71,7 +83,7 @@ class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
             version=self._version,
             weights=weights_to_proto(self._model),
             devices=scheduler.devices,
-            default_options=options_to_proto(TransferOptions().completed()),
+            default_options=options_to_proto(TransferOptions.from_preset(DEFAULT_PRESET).completed()),
             default_output=output_to_proto(OutputOptions()),
             layers=self._model.layers,
             input_media_types=INPUT_MEDIA_TYPES,
@@ -80,6 +92,7 @@ class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
             ),
             queued_jobs=scheduler.queued_jobs,
             running_jobs=scheduler.running_jobs,
+            presets=[options_to_proto(TransferOptions.from_preset(preset).completed()) for preset in Preset],
         )
 
 

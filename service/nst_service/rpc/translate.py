@@ -7,12 +7,22 @@ from typing import Any
 from google.protobuf.message import Message
 from nst.v1 import style_transfer_pb2 as pb
 
+from nst_service.engine.canvas import ColorMode
 from nst_service.engine.errors import InvalidRequestError, Violation
-from nst_service.engine.losses import LossKind, Term
-from nst_service.engine.options import Init, Limits, OptimizerName, OutputOptions, StyleOptions, TransferOptions
+from nst_service.engine.losses import LossKind, StyleLossName, Term
+from nst_service.engine.options import (
+    DEFAULT_PRESET,
+    Init,
+    Limits,
+    OptimizerName,
+    OutputOptions,
+    Preset,
+    StyleOptions,
+    TransferOptions,
+)
 from nst_service.engine.pictures import PictureFormat
 from nst_service.engine.spec import StyleInput, TransferRequest
-from nst_service.engine.vgg import Vgg19
+from nst_service.engine.vgg import Padding, Pooling, Vgg19
 from nst_service.jobs import events
 from nst_service.jobs.log import LoggedEvent
 from nst_service.jobs.states import JobState, StopReason
@@ -20,12 +30,27 @@ from nst_service.jobs.states import JobState, StopReason
 _ENUMS: Mapping[type[StrEnum], tuple[Any, str]] = {
     OptimizerName: (pb.Optimizer, "OPTIMIZER_"),
     Init: (pb.Init, "INIT_"),
+    Preset: (pb.Preset, "PRESET_"),
+    StyleLossName: (pb.StyleLoss, "STYLE_LOSS_"),
+    Pooling: (pb.Pooling, "POOLING_"),
+    Padding: (pb.Padding, "PADDING_"),
+    ColorMode: (pb.ColorMode, "COLOR_MODE_"),
     PictureFormat: (pb.PictureFormat, "PICTURE_FORMAT_"),
     LossKind: (pb.LossKind, "LOSS_KIND_"),
     JobState: (pb.JobState, "JOB_STATE_"),
     StopReason: (pb.StopReason, "STOP_REASON_"),
 }
 """The enum of the contract for each of ours, and the prefix of its values."""
+
+_OPTION_ENUMS: Mapping[str, type[StrEnum]] = {
+    "optimizer": OptimizerName,
+    "init": Init,
+    "style_loss": StyleLossName,
+    "pooling": Pooling,
+    "padding": Padding,
+    "color": ColorMode,
+}
+"""The options of a transfer that are enums, beside its preset."""
 
 
 def request_from_proto(request: pb.StylizeRequest) -> TransferRequest:
@@ -51,13 +76,15 @@ class _RequestReader:
             styles=tuple(
                 StyleInput(
                     data=self._picture(f"styles[{index}].picture", style, "picture"),
+                    mask=self._optional_picture(f"styles[{index}].mask", style, "mask"),
                     options=StyleOptions(**_set_scalars(style)),
                 )
                 for index, style in enumerate(request.styles)
             ),
-            init_picture=(
-                self._picture("init_picture", request, "init_picture") if request.HasField("init_picture") else None
-            ),
+            content_mask=self._optional_picture("content_mask", request, "content_mask"),
+            init_picture=self._optional_picture("init_picture", request, "init_picture"),
+            reference=self._optional_picture("reference", request, "reference"),
+            reference_mask=self._optional_picture("reference_mask", request, "reference_mask"),
             options=self._transfer_options(),
             output=OutputOptions(
                 **_set_scalars(request.output) | self._set_enum("output", request.output, "format", PictureFormat)
@@ -69,21 +96,27 @@ class _RequestReader:
 
     def _transfer_options(self) -> TransferOptions:
         options = self._request.options
+        preset = self._set_enum("options", options, "preset", Preset).get("preset", DEFAULT_PRESET)
         values = _set_scalars(options)
-        values |= self._set_enum("options", options, "optimizer", OptimizerName)
         if self._request.HasField("init_picture"):
             values["init"] = Init.PICTURE
-        values |= self._set_enum("options", options, "init", Init)
+        for name, kind in _OPTION_ENUMS.items():
+            values |= self._set_enum("options", options, name, kind)
+        if options.scale_iterations:
+            values["scale_iterations"] = tuple(options.scale_iterations)
         for name in ("content_layers", "style_layers"):
             if layers := getattr(options, name):
                 values[name] = self._layers(f"options.{name}", layers)
-        return TransferOptions(**values)
+        return TransferOptions.from_preset(preset, **values)
 
     def _picture(self, field: str, parent: Message, name: str) -> bytes:
         picture: pb.Picture = getattr(parent, name)
         if not picture.HasField("source"):
             self._violations.append(Violation(field, "is not set, an encoded picture is required in its data"))
         return picture.data
+
+    def _optional_picture(self, field: str, parent: Message, name: str) -> bytes | None:
+        return self._picture(field, parent, name) if parent.HasField(name) else None
 
     def _layers(self, field: str, layers: Iterable[pb.LayerWeight]) -> dict[str, float]:
         weights: dict[str, float] = {}
@@ -119,11 +152,7 @@ def event_to_proto(logged: LoggedEvent, model: Vgg19) -> pb.JobEvent:
                     weights=weights_to_proto(model),
                     width=event.width,
                     height=event.height,
-                    estimate=pb.CostEstimate(
-                        seconds=event.seconds,
-                        queue_seconds=event.queue_seconds,
-                        peak_memory_bytes=event.peak_memory_bytes,
-                    ),
+                    estimate=_estimate_to_proto(event.estimate),
                 )
             )
         case events.Queued() as event:
@@ -184,12 +213,33 @@ def event_to_proto(logged: LoggedEvent, model: Vgg19) -> pb.JobEvent:
     return message
 
 
+def estimate_to_proto(accepted: events.Accepted) -> pb.EstimateResponse:
+    """Translate what a job would do and cost."""
+    return pb.EstimateResponse(
+        options=options_to_proto(accepted.options),
+        output=output_to_proto(accepted.output),
+        width=accepted.width,
+        height=accepted.height,
+        estimate=_estimate_to_proto(accepted.estimate),
+    )
+
+
+def _estimate_to_proto(estimate: events.CostEstimate) -> pb.CostEstimate:
+    return pb.CostEstimate(
+        seconds=estimate.seconds,
+        queue_seconds=estimate.queue_seconds,
+        peak_memory_bytes=estimate.peak_memory_bytes,
+        tile_size=estimate.tile_size,
+    )
+
+
 def options_to_proto(options: TransferOptions) -> pb.TransferOptions:
     """Translate options; what is None stays unset."""
     return pb.TransferOptions(
         **_present_scalars(pb.TransferOptions, options),
-        optimizer=enum_to_proto(options.optimizer),
-        init=enum_to_proto(options.init),
+        preset=enum_to_proto(options.preset),
+        **{name: enum_to_proto(getattr(options, name)) for name in _OPTION_ENUMS},
+        scale_iterations=options.scale_iterations,
         content_layers=_layers_to_proto(options.content_layers),
         style_layers=_layers_to_proto(options.style_layers),
     )

@@ -1,0 +1,41 @@
+"""`nst-client estimate`: what a stylisation would do and cost."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nst_client.cli.exits import reported
+from nst_client.cli.json_lines import to_json
+from nst_client.cli.request import build_request, picture_file, request_flags
+from nst_client.client import StyleTransferClient
+from nst_client.events import Estimate
+
+
+@click.command()
+@click.argument("content", type=picture_file)
+@click.argument("styles", metavar="STYLE...", type=picture_file, nargs=-1)
+@request_flags
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True, help="Seconds."
+)
+@click.pass_obj
+def estimate(target: str, /, *, as_json: bool, timeout: float, **flags: Any) -> None:
+    """Say what `stylize` with the same arguments would take, without doing it."""
+    out: Path | None = None
+    request = build_request(out=out, **flags)
+    with reported(target), StyleTransferClient(target) as client:
+        found = client.estimate(**request, timeout=timeout)
+    click.echo(to_json(found) if as_json else _lines(found))
+
+
+def _lines(found: Estimate) -> str:
+    cost = found.cost
+    tiles = f"in tiles of {cost.tile_size} px" if cost.tile_size else "as a whole"
+    return (
+        f"size    {found.width}x{found.height} px, {tiles}\n"
+        f"time    {cost.seconds:.0f} s for {found.options.iterations} iterations, "
+        f"{cost.queue_seconds:.0f} s in the queue\n"
+        f"memory  {cost.peak_memory_bytes / 2**20:.0f} MiB"
+    )

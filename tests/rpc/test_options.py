@@ -1,0 +1,118 @@
+import io
+
+import grpc
+import numpy as np
+import png
+import pytest
+import tifffile
+from nst.v1 import style_transfer_pb2 as pb
+from nst_client.metadata import read_metadata
+from nst_client.translate import options_from_proto
+from nst_service.engine import options as engine
+from nst_service.engine.canvas import ColorMode
+from nst_service.engine.losses import LossKind, StyleLossName
+from nst_service.engine.pictures import PictureFormat
+from nst_service.engine.vgg import Padding, Pooling
+from nst_service.jobs.states import JobState, StopReason
+from nst_service.rpc.translate import enum_to_proto, options_to_proto, request_from_proto
+from PIL import Image
+
+from tests.rpc.test_service import serving
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrapper"),
+    [
+        (engine.Preset, pb.Preset),
+        (engine.OptimizerName, pb.Optimizer),
+        (engine.Init, pb.Init),
+        (StyleLossName, pb.StyleLoss),
+        (Pooling, pb.Pooling),
+        (Padding, pb.Padding),
+        (ColorMode, pb.ColorMode),
+        (PictureFormat, pb.PictureFormat),
+        (LossKind, pb.LossKind),
+        (StopReason, pb.StopReason),
+        (JobState, pb.JobState),
+    ],
+)
+def test_an_enum_has_every_value_of_the_contract(kind, wrapper):
+    assert {enum_to_proto(value) for value in kind} == set(wrapper.values()) - {0}
+
+
+@pytest.mark.parametrize("preset", list(engine.Preset))
+def test_the_options_of_a_preset_come_back_from_their_echo(request_: pb.StylizeRequest, preset: engine.Preset):
+    options = engine.TransferOptions.from_preset(preset).completed()
+    echo = pb.StylizeRequest(content=request_.content, styles=request_.styles, options=options_to_proto(options))
+    assert request_from_proto(echo).options == options
+
+
+async def test_estimate_says_what_stylize_would_begin_with(request_: pb.StylizeRequest):
+    async with serving() as (server, stub):
+        estimate = await stub.Estimate(pb.EstimateRequest(stylize=request_))
+        call = stub.Stylize(request_)
+        accepted = (await call.read()).event.accepted
+        call.cancel()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Estimate(pb.EstimateRequest())
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert server.scheduler.queued_jobs == 0
+    assert estimate.options == accepted.options
+    assert (estimate.width, estimate.height) == (accepted.width, accepted.height)
+    assert estimate.estimate.peak_memory_bytes == accepted.estimate.peak_memory_bytes > 0
+    assert estimate.estimate.seconds > 0
+
+
+async def test_results_come_in_every_format_and_say_how_they_were_made(request_: pb.StylizeRequest, tmp_path):
+    request_.options.seed = 11
+    found = {}
+    async with serving() as (_, stub):
+        for name, bits in (("PNG", 8), ("JPEG", 8), ("WEBP", 8), ("TIFF", 8), ("PNG", 16), ("TIFF", 16)):
+            request_.output.format = pb.PictureFormat.Value(f"PICTURE_FORMAT_{name}")
+            request_.output.bits = bits
+            events = [response.event async for response in stub.Stylize(request_)]
+            found[name, bits] = b"".join(event.result_chunk.data for event in events)
+            accepted = events[0].accepted
+            path = tmp_path / f"{bits}.{name}"
+            path.write_bytes(found[name, bits])
+            said = read_metadata(path)
+            assert said.options == options_from_proto(accepted.options)
+            assert said.options.seed == 11
+            assert said.weights.sha256 == accepted.weights.sha256
+            assert said.output.bits == bits
+            if bits == 8:
+                assert Image.open(io.BytesIO(found[name, bits])).format == name
+        request_.output.metadata = False
+        events = [response.event async for response in stub.Stylize(request_)]
+        assert b"nst_stylize" not in b"".join(event.result_chunk.data for event in events)
+    shallow = np.asarray(Image.open(io.BytesIO(found["PNG", 8])))
+    _, _, rows, _ = png.Reader(bytes=found["PNG", 16]).read()
+    deep = np.vstack([np.array(row) for row in rows]).reshape(shallow.shape)
+    tiff = tifffile.imread(io.BytesIO(found["TIFF", 16]))
+    assert tiff.dtype == np.uint16
+    assert np.array_equal(tiff, deep)
+    assert np.abs(deep / 257 - shallow).max() <= 0.51
+    assert len(np.unique(deep)) > 256
+
+
+async def test_sixteen_bits_are_refused_where_the_format_has_eight(request_: pb.StylizeRequest):
+    request_.output.format = pb.PICTURE_FORMAT_JPEG
+    request_.output.bits = 16
+    async with serving() as (_, stub):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Estimate(pb.EstimateRequest(stylize=request_))
+    assert "output.bits: is 16, accepted with jpeg is 8" in caught.value.details()
+
+
+@pytest.mark.parametrize("field", ["content_mask", "reference", "reference_mask", "styles[0].mask"])
+async def test_a_picture_that_is_none_is_named(request_: pb.StylizeRequest, field: str):
+    picture = pb.Picture(data=b"text")
+    if field == "styles[0].mask":
+        request_.styles[0].mask.CopyFrom(picture)
+    else:
+        request_.reference.CopyFrom(request_.content)
+        getattr(request_, field).CopyFrom(picture)
+    async with serving() as (_, stub):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Estimate(pb.EstimateRequest(stylize=request_))
+    assert f"{field}: is no picture" in caught.value.details()
