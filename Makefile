@@ -28,6 +28,10 @@ demo: $(READY) ## Stylise a photograph with a painted style, through a real serv
 test: $(READY) ## Run the tests
 	$(BIN)/python -m pytest
 
+.PHONY: gallery
+gallery: $(READY) ## Make docs/gallery.md and its pictures: every option, through a real server
+	$(BIN)/python examples/gallery.py
+
 .PHONY: bench-engine
 bench-engine: $(READY) ## Time the engine against other programs, and weigh the server (BENCH: more arguments)
 	PYTHONPATH=examples $(BIN)/python -m bench.engine $(BENCH)

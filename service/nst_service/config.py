@@ -31,6 +31,11 @@ class ServerConfig:
     max_input_pixels: int = _setting(64_000_000, "Width times height of an input picture.", min=1, max=178_000_000)
     max_image_size: int = _setting(4096, "Longest edge of a result in pixels.", min=1, max=65_500)
     max_iterations: int = _setting(5000, "Iterations of a job.", min=1, max=100_000)
+    max_job_bytes: int = _setting(
+        0,
+        "Memory of a job on its device; larger pictures are worked on in tiles. 0 takes what the device has.",
+        min=0,
+    )
     max_styles: int = _setting(8, "Style pictures in a request.", min=1, max=64)
     threads: int = _setting(0, "CPU threads for computing; 0 takes one for each core.", min=0, max=1024)
     grace: float = _setting(

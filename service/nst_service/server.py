@@ -60,7 +60,9 @@ class Server:
             max_iterations=config.max_iterations,
             max_styles=config.max_styles,
         )
-        self.scheduler = Scheduler(models, limits=limits, max_queued=config.max_queued)
+        self.scheduler = Scheduler(
+            models, limits=limits, max_queued=config.max_queued, max_job_bytes=config.max_job_bytes
+        )
 
     async def run(self, stop: asyncio.Event, on_listening: Callable[[int], None] | None = None) -> bool:
         """Serve until `stop` is set, then drain.

@@ -116,3 +116,28 @@ async def test_a_picture_that_is_none_is_named(request_: pb.StylizeRequest, fiel
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.Estimate(pb.EstimateRequest(stylize=request_))
     assert f"{field}: is no picture" in caught.value.details()
+
+
+async def test_pictures_that_do_not_fit_are_worked_on_in_tiles(request_: pb.StylizeRequest):
+    request_.options.image_size = 2048
+    async with serving(max_job_bytes=4 * 2**30) as (_, stub):
+        tiled = await stub.Estimate(pb.EstimateRequest(stylize=request_))
+        request_.options.image_size = 256
+        whole = await stub.Estimate(pb.EstimateRequest(stylize=request_))
+    assert tiled.estimate.tile_size in (256, 512, 1024)
+    assert tiled.estimate.peak_memory_bytes <= 4 * 2**30
+    assert whole.estimate.tile_size == 0
+
+
+async def test_what_ran_before_does_not_change_a_result(request_: pb.StylizeRequest):
+    other = pb.StylizeRequest()
+    other.CopyFrom(request_)
+    other.options.MergeFrom(pb.TransferOptions(image_size=40, pooling=pb.POOLING_MAX, color=pb.COLOR_MODE_LAB))
+
+    async def sha256(stub, request: pb.StylizeRequest) -> str:
+        events = [response.event async for response in stub.Stylize(request)]
+        return next(event.result_header.sha256 for event in events if event.HasField("result_header"))
+
+    async with serving() as (_, stub):
+        first, between, again = [await sha256(stub, request) for request in (request_, other, request_)]
+    assert first == again != between

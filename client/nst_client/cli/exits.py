@@ -40,8 +40,10 @@ _FLAGS = MappingProxyType(
     {
         "content": "CONTENT",
         "styles": "STYLE",
+        "content_mask": "--mask",
         "init_picture": "--init-picture",
         "options.image_size": "--size",
+        "options.time_budget_seconds": "--time-budget",
         "options.content_layers": "--content-layer",
         "options.style_layers": "--style-layer",
     }
@@ -49,7 +51,9 @@ _FLAGS = MappingProxyType(
 """Fields of a request whose flag has another name."""
 
 _STYLE_FIELD = re.compile(r"styles\[(?P<index>\d+)\]\.(?P<name>\w+)")
-_STYLE_FLAGS = MappingProxyType({"picture": "STYLE", "weight": "--style-blend", "scale": "--style-scale"})
+_STYLE_FLAGS = MappingProxyType(
+    {"picture": "STYLE", "weight": "--style-blend", "scale": "--style-scale", "mask": "--style-mask"}
+)
 
 
 @contextlib.contextmanager

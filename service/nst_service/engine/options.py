@@ -64,10 +64,10 @@ _BALANCED: Mapping[str, Any] = MappingProxyType(
     {
         "normalize": True,
         "content_weight": 1.0,
-        "style_weight": 100.0,
-        "tv_weight": 1.0,
-        "padding": Padding.REFLECT,
-        "scales": 2,
+        "style_weight": 10.0,
+        "tv_weight": 3.0,
+        "pooling": Pooling.AVERAGE,
+        "scales": 3,
     }
 )
 
@@ -174,8 +174,8 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = MappingProxyType(
     {
         Preset.REFERENCE: {},
         Preset.BALANCED: _BALANCED,
-        Preset.FAST: {**_BALANCED, "iterations": 100, "scales": 2},
-        Preset.TEXTURE: {**_BALANCED, "content_weight": 0.0, "init": Init.RANDOM, "scales": 3},
+        Preset.FAST: {**_BALANCED, "iterations": 100},
+        Preset.TEXTURE: {**_BALANCED, "content_weight": 0.0, "init": Init.RANDOM},
         Preset.RECONSTRUCT: {**_BALANCED, "style_weight": 0.0, "init": Init.RANDOM, "scales": 1},
     }
 )

@@ -51,16 +51,18 @@ _RETRY_SECONDS = (1.0, 60.0)
 class Scheduler:
     """Takes jobs on, lets them wait in order, and runs each on the first device that is free."""
 
-    def __init__(self, models: Sequence[Vgg19], *, limits: Limits, max_queued: int):
+    def __init__(self, models: Sequence[Vgg19], *, limits: Limits, max_queued: int, max_job_bytes: int = 0):
         """Make a scheduler with one worker for each model.
 
         Args:
             models: one for each device, all with the same weights.
             limits: of what a request may ask for.
             max_queued: jobs that may wait.
+            max_job_bytes: memory of a job on its device; 0 for all that the device has.
         """
         self.limits = limits
         self.max_queued = max_queued
+        self._max_job_bytes = max_job_bytes
         self.layers = models[0].layers
         self._workers = [DeviceWorker(model) for model in models]
         self._threads = [ThreadPoolExecutor(1, f"nst-{worker.device}") for worker in self._workers]
@@ -150,6 +152,8 @@ class Scheduler:
 
     def _cost(self, spec: TransferSpec) -> Cost:
         capacity = min(worker.capacity for worker in self._workers)
+        if self._max_job_bytes:
+            capacity = min(capacity, self._max_job_bytes)
         cost = estimate(spec, capacity)
         if cost.peak_bytes > capacity:
             largest = largest_size_within(capacity, spec.options, spec.content.size)

@@ -1,0 +1,236 @@
+"""Makes docs/gallery.md: a small picture for every option, through a real server, and how to make it.
+
+python examples/gallery.py --size 320 --iterations 120
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from demo import SCRIPTS, server
+from paint_style import paint
+from PIL import Image, ImageDraw, ImageFilter
+from skimage.data import astronaut, chelsea
+
+GALLERY = Path("docs/gallery.md")
+PICTURES = Path("docs/images/gallery")
+QUALITY = 88
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One picture of the gallery."""
+
+    name: str
+    flags: str
+    says: str
+    content: str = "cat.png"
+    styles: str = "night.png"
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """Pictures that belong together."""
+
+    title: str
+    says: str
+    entries: tuple[Entry, ...]
+
+
+CHAPTERS = (
+    Chapter(
+        "Presets",
+        "What is not given comes from the preset; every option can be changed on top of it.",
+        (
+            Entry("balanced", "", "`balanced`, the default: free of scale, average pooling, three scales."),
+            Entry("reference", "--preset reference", "The objective of Gatys, Ecker & Bethge as neural-style has it."),
+            Entry("fast", "--preset fast --iterations 40", "`fast`, here with 40 iterations."),
+            Entry("texture", "--preset texture", "Style alone, out of noise; the content gives only the size."),
+            Entry("reconstruct", "--preset reconstruct", "Content alone, out of noise: what relu4_2 keeps.", styles=""),
+        ),
+    ),
+    Chapter(
+        "Weights",
+        "How much of each.",
+        (
+            Entry("style-weight-1", "--style-weight 1", "A tenth of the style."),
+            Entry("style-weight-1000", "--style-weight 1000", "A hundred times the style."),
+            Entry("tv-weight-300", "--tv-weight 300", "A hundred times the total variation: flat and soft."),
+            Entry("laplacian", "--laplacian-weight 0.1", "The Laplacian loss holds the contours of the photograph."),
+        ),
+    ),
+    Chapter(
+        "Style loss",
+        "What is matched at each style layer.",
+        (
+            Entry("moments", "--style-loss moments", "Means and covariances."),
+            Entry("sliced", "--style-loss sliced_wasserstein", "Whole distributions, from 32 directions."),
+        ),
+    ),
+    Chapter(
+        "Layers",
+        "Any convolution or ReLU of VGG-19, each with its weight.",
+        (
+            Entry("shallow-style", "--style-layer relu1_1 --style-layer relu2_1", "Shallow style: colours and grain."),
+            Entry("deep-style", "--style-layer relu4_1 --style-layer relu5_1", "Deep style: shapes without colours."),
+            Entry("shallow-content", "--content-layer conv2_2", "Shallow content: the photograph shines through."),
+        ),
+    ),
+    Chapter(
+        "Several styles, and their size",
+        "",
+        (
+            Entry("dusk", "", "The second style alone.", styles="dusk.png"),
+            Entry(
+                "blend", "--style-blend 1 --style-blend 1", "Both, blended half and half.", styles="night.png dusk.png"
+            ),
+            Entry("small-strokes", "--style-scale 0.5", "The style at half the size: small strokes."),
+            Entry("large-strokes", "--style-scale 2", "The style at twice the size: large strokes."),
+        ),
+    ),
+    Chapter(
+        "Where",
+        "Masks are pictures: white is where something applies, grey is a soft edge.",
+        (
+            Entry("mask", "--mask face.png", "The face stays as it was photographed.", content="astronaut.png"),
+            Entry(
+                "two-regions",
+                "--style-mask left.png --style-mask right.png",
+                "One style on the left, the other on the right.",
+                content="astronaut.png",
+                styles="night.png dusk.png",
+            ),
+        ),
+    ),
+    Chapter(
+        "Colour",
+        "The colours of the content, in four ways.",
+        (
+            Entry("color-style", "", "`style`, the default, for comparison.", content="astronaut.png"),
+            Entry("color-match", "--color match", "The style is recoloured first.", content="astronaut.png"),
+            Entry("color-luminance", "--color luminance", "Only luminance is transferred.", content="astronaut.png"),
+            Entry("color-yiq", "--color yiq", "The content's I and Q are put back.", content="astronaut.png"),
+            Entry("color-lab", "--color lab", "The content's a* and b* are put back.", content="astronaut.png"),
+        ),
+    ),
+    Chapter(
+        "Network",
+        "",
+        (
+            Entry("pooling-max", "--pooling max", "Max pooling: harder edges, more grain."),
+            Entry("pooling-l2", "--pooling l2", "L2 pooling: between the two."),
+            Entry("padding-reflect", "--padding reflect", "Features mirrored at the edge of the picture."),
+            Entry("raw", "--no-normalize --style-weight 100 --content-weight 5 --tv-weight 0.001", "Raw scales."),
+        ),
+    ),
+    Chapter(
+        "Optimisation",
+        "",
+        (
+            Entry("one-scale", "--scales 1", "At full size from the start: only small strokes form."),
+            Entry("two-scales", "--scales 2", "Two sizes: larger ones."),
+            Entry("adam", "--optimizer adam --averaging 0.9", "Adam, and the average of its iterates."),
+            Entry("history", "--lbfgs-history 2", "L-BFGS that remembers two steps."),
+            Entry("learning-rate", "--optimizer adam --learning-rate 0.005", "Adam with a quarter of its step."),
+            Entry("random", "--init random --seed 3", "From noise."),
+            Entry("init-style", "--init style", "From the style."),
+            Entry("init-picture", "--init-picture dusk.png", "From another picture."),
+            Entry("time-budget", "--time-budget 10", "The best that ten seconds give."),
+            Entry("min-improvement", "--min-improvement 0.1", "Ends when ten iterations gain less than a tenth."),
+        ),
+    ),
+)
+
+
+def main() -> None:
+    """Makes every picture and writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=320, help="longest edge of the pictures in pixels")
+    parser.add_argument("--iterations", type=int, default=120, help="optimiser steps where an entry does not say")
+    parser.add_argument("--only", nargs="*", help="names of entries; the others keep their pictures")
+    args = parser.parse_args()
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        make_inputs(work, args.size)
+        for name in ("cat", "astronaut", "night", "dusk", "face", "left", "right"):
+            with Image.open(work / f"{name}.png") as picture:
+                picture.convert("RGB").save(PICTURES / f"{name}.jpg", quality=QUALITY)
+        with server(work / "server.log") as target:
+            for entry in (entry for chapter in CHAPTERS for entry in chapter.entries):
+                if args.only is None or entry.name in args.only:
+                    make(entry, work, target, args.size, args.iterations)
+    GALLERY.write_text(page(args.size, args.iterations))
+
+
+def make_inputs(folder: Path, size: int) -> None:
+    """Saves the photographs, the styles and the masks."""
+    for name, pixels in (("cat", chelsea()), ("astronaut", astronaut())):
+        photograph = Image.fromarray(pixels)
+        photograph.thumbnail((size, size), Image.Resampling.LANCZOS)
+        photograph.save(folder / f"{name}.png")
+    night = paint()
+    night.thumbnail((size, size), Image.Resampling.LANCZOS)
+    night.save(folder / "night.png")
+    Image.merge("RGB", night.split()[::-1]).save(folder / "dusk.png")
+    face = Image.new("L", (size, size), 255)
+    ImageDraw.Draw(face).ellipse([round(share * size) for share in (0.29, 0.05, 0.58, 0.46)], fill=0)
+    face.filter(ImageFilter.GaussianBlur(size / 40)).save(folder / "face.png")
+    ramp = np.clip(np.linspace(-3, 4, size), 0, 1)
+    left = Image.fromarray(np.uint8(255 * np.tile(1 - ramp, (size, 1))))
+    left.save(folder / "left.png")
+    left.point(lambda value: 255 - value).save(folder / "right.png")
+
+
+def make(entry: Entry, folder: Path, target: str, size: int, iterations: int) -> None:
+    """Makes one picture."""
+    print(f"{entry.name} ...", flush=True)
+    out = PICTURES.resolve() / f"{entry.name}.jpg"
+    flags = [*common(entry, size, iterations), *entry.flags.split(), "--quality", str(QUALITY), "--no-metadata"]
+    command = [SCRIPTS / "nst-client", "--target", target, "stylize", entry.content, *entry.styles.split()]
+    subprocess.run([*command, "-o", out, "--quiet", *flags], cwd=folder, check=True)
+
+
+def common(entry: Entry, size: int, iterations: int) -> list[str]:
+    """Returns the flags that every picture of the gallery has."""
+    given = [] if "--iterations" in entry.flags else ["--iterations", str(iterations)]
+    return ["--size", str(size), *given]
+
+
+def page(size: int, iterations: int) -> str:
+    """Returns the page in Markdown."""
+    lines = [
+        "# Gallery",
+        "",
+        "Every option of nst, each with a picture that it made. `make gallery` makes this page and its pictures.",
+        f"All of them are at most {size} px and have {iterations} iterations where nothing else is said:",
+        "",
+        f"    nst-client stylize CONTENT STYLE -o OUT --size {size} --iterations {iterations} ...",
+        "",
+        "| cat | astronaut | night | dusk |",
+        "|---|---|---|---|",
+        "| " + " | ".join(picture(name) for name in ("cat", "astronaut", "night", "dusk")) + " |",
+    ]
+    for chapter in CHAPTERS:
+        lines += ["", f"## {chapter.title}", ""]
+        if chapter.says:
+            lines += [chapter.says, ""]
+        lines += ["| | |", "|---|---|"]
+        for entry in chapter.entries:
+            words = ["stylize", entry.content, entry.styles, entry.flags]
+            command = " ".join(word for word in words if word)
+            lines.append(f"| {picture(entry.name)} | {entry.says}<br>`{command}` |")
+    return "\n".join([*lines, ""])
+
+
+def picture(name: str) -> str:
+    """Returns a picture in Markdown."""
+    return f"![{name}]({PICTURES.relative_to(GALLERY.parent)}/{name}.jpg)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
