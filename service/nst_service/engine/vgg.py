@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nst_service.engine.convolution import FrozenConv
 from nst_service.engine.layers import LAYERS, conv_of, convs_through, opens_block, relu_of
 from nst_service.engine.weights import Weights
 
@@ -58,10 +59,7 @@ class Vgg19:
         self.layers = LAYERS[: 2 * len(weights.convs)]
         """Layers that these weights reach."""
         self._convs = {
-            conv: (
-                kernel.to(self.device, torch.float32, memory_format=torch.channels_last),
-                bias.to(self.device, torch.float32),
-            )
+            conv: FrozenConv(kernel.to(self.device, torch.float32), bias.to(self.device, torch.float32))
             for conv, (kernel, bias) in weights.convs.items()
         }
         self._mean = torch.tensor(weights.mean, device=self.device).view(1, 3, 1, 1)
@@ -87,8 +85,7 @@ class Vgg19:
         for conv in convs_through(layers):
             if opens_block(conv):
                 x = _pool(x, variant.pooling)
-            kernel, bias = self._convs[conv]
-            x = _convolve(x, kernel, bias, variant.padding)
+            x = _convolve(x, self._convs[conv], variant.padding)
             if conv in layers:
                 taps[conv] = x
             relu = relu_of(conv)
@@ -116,12 +113,12 @@ class Vgg19:
         return self._scales[pooling]
 
 
-def _convolve(x: Tensor, kernel: Tensor, bias: Tensor, padding: Padding) -> Tensor:
+def _convolve(x: Tensor, conv: FrozenConv, padding: Padding) -> Tensor:
     if padding is Padding.ZERO:
-        return functional.conv2d(x, kernel, bias, padding=1)
+        return conv(x, padding=1)
     # There is nothing to mirror beside a single row or column.
     mode = "reflect" if min(x.shape[-2:]) > 1 else "replicate"
-    return functional.conv2d(functional.pad(x, (1, 1, 1, 1), mode=mode), kernel, bias)
+    return conv(functional.pad(x, (1, 1, 1, 1), mode=mode), padding=0)
 
 
 def _pool(x: Tensor, pooling: Pooling) -> Tensor:
