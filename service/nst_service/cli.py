@@ -4,7 +4,10 @@ import asyncio
 import dataclasses
 import logging
 import os
+import signal
+import sys
 import tomllib
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,6 +81,10 @@ def main(**values: Any) -> None:
     """
     config = ServerConfig(**values)
     logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Before anything slow: the first process of a container ignores a signal that it has no handler for.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # What is odd about a client's picture is no news for the operator.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     # torch takes seconds to import: not for --help or a wrong flag.
     from nst_service.engine.errors import EngineError  # noqa: PLC0415
     from nst_service.server import AddressError, serve  # noqa: PLC0415

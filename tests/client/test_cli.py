@@ -1,6 +1,5 @@
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -77,44 +76,6 @@ def test_without_flags_every_default_is_the_servers(stylize, servicer, script):
             output=pb.OutputOptions(format=pb.PICTURE_FORMAT_PNG),
         )
     ]
-
-
-def test_every_flag_reaches_the_request(run, servicer, script, pictures, tmp_path):
-    servicer.attempts = [script.job()]
-    content, style, other = pictures
-    flags = shlex.split("""--iterations 10 --size keep --content-weight 1 --style-weight 2 --tv-weight 3
-        --content-layer relu4_2=0.5 --style-layer relu1_1 --style-layer relu2_1=2 --optimizer adam --learning-rate 0.5
-        --lbfgs-history 4 --init random --seed 7 --preview-every 3 --preview-size 32 --format webp --quality 50
-        --style-blend 1 --style-blend 3 --style-scale 0.5 --style-scale 2 --timeout 30""")
-    done = run("stylize", content, style, other, "--out", tmp_path / "out", "--preview", tmp_path / "p.jpg", *flags)
-    assert done.exit_code == 0, done.output
-    assert servicer.requests == [
-        pb.StylizeRequest(
-            content=pb.Picture(data=b"content.jpg"),
-            styles=[
-                pb.Style(picture=pb.Picture(data=b"style.jpg"), weight=1, scale=0.5),
-                pb.Style(picture=pb.Picture(data=b"other.jpg"), weight=3, scale=2),
-            ],
-            options=pb.TransferOptions(
-                iterations=10,
-                image_size=0,
-                content_weight=1,
-                style_weight=2,
-                tv_weight=3,
-                content_layers=[pb.LayerWeight(layer="relu4_2", weight=0.5)],
-                style_layers=[pb.LayerWeight(layer="relu1_1"), pb.LayerWeight(layer="relu2_1", weight=2)],
-                optimizer=pb.OPTIMIZER_ADAM,
-                learning_rate=0.5,
-                lbfgs_history=4,
-                init=pb.INIT_RANDOM,
-                seed=7,
-                preview_every=3,
-                preview_size=32,
-            ),
-            output=pb.OutputOptions(format=pb.PICTURE_FORMAT_WEBP, quality=50),
-        )
-    ]
-    assert 0 < servicer.remaining[0] <= 31
 
 
 def test_an_init_picture_is_sent(stylize, servicer, script, pictures):

@@ -50,7 +50,7 @@ def sent(target, servicer, script, pictures, tmp_path):
     return sent
 
 
-def test_every_flag_reaches_the_request(sent, tmp_path):
+def test_every_flag_reaches_the_request(sent, servicer, tmp_path):
     masks = [tmp_path / name for name in ("mask.png", "style-mask.png")]
     for mask in masks:
         mask.write_bytes(mask.name.encode())
@@ -63,6 +63,7 @@ def test_every_flag_reaches_the_request(sent, tmp_path):
         *("--style-mask", masks[1], "--style-mask", "-", "--mask", masks[0]),
         *("--optimizer", "adam", "--learning-rate", 0.1, "--lbfgs-history", 5, "--averaging", 0.9),
         *("--min-improvement", 0.01, "--time-budget", 30, "--init", "random", "--seed", 9),
+        *("--preview", tmp_path / "preview.jpg", "--preview-every", 3, "--preview-size", 32, "--timeout", 30),
         *("--format", "tiff", "--quality", 80, "--bits", 16, "--no-metadata"),
     )
     assert request.options == pb.TransferOptions(
@@ -90,7 +91,10 @@ def test_every_flag_reaches_the_request(sent, tmp_path):
         time_budget_seconds=30,
         init=pb.INIT_RANDOM,
         seed=9,
+        preview_every=3,
+        preview_size=32,
     )
+    assert 0 < servicer.remaining[0] <= 31
     assert request.output == pb.OutputOptions(format=pb.PICTURE_FORMAT_TIFF, quality=80, bits=16, metadata=False)
     assert request.content_mask.data == b"mask.png"
     assert [(style.weight, style.scale, style.mask.data) for style in request.styles] == [
