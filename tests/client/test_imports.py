@@ -4,10 +4,10 @@ import sys
 import nst_client
 import pytest
 
-HEAVY = ("torch", "torchvision", "PIL", "numpy", "nst_service")
+HEAVY = ("torch", "torchvision", "PIL", "numpy", "matplotlib", "av", "nst_service")
 
 
-@pytest.mark.parametrize("module", ["nst_client", "nst_client.cli"])
+@pytest.mark.parametrize("module", ["nst_client", "nst_client.cli", "nst_client.media"])
 def test_the_client_pulls_nothing_heavy(module):
     code = f"import sys, {module}; print(*({HEAVY!r} & sys.modules.keys()))".replace(repr(HEAVY), repr(set(HEAVY)))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,0 +1,108 @@
+"""The loss curve of a run."""
+
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import matplotlib.style
+from matplotlib.figure import Figure
+
+from nst_client.events import Accepted, Event, LossKind, Progress
+from nst_client.files import write_atomically
+from nst_client.result import Result
+
+_STYLE = {
+    "savefig.dpi": 150,
+    # Words stay words, and the same run gives the same bytes.
+    "svg.fonttype": "none",
+    "svg.hashsalt": "nst",
+}
+_INCHES = (9.0, 5.0)
+
+
+@dataclass(frozen=True)
+class _Point:
+    iteration: float
+    total: float = math.nan
+    terms: Mapping[LossKind, float] = field(default_factory=dict)
+    """The sum over the layers of each kind."""
+
+
+class LossPlot:
+    """Draws the objective and its terms over the iterations."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._title = ""
+        self._points: list[_Point] = []
+        self._scale = 1
+        self._scale_starts: dict[int, float] = {}
+        """The iteration at which each scale but the first began."""
+
+    def event(self, event: Event) -> None:
+        """Note the losses."""
+        match event:
+            case Accepted():
+                size = f"{event.width}x{event.height}"
+                self._title = f"{event.options.preset}, {size}" if event.options.preset else size
+            case Progress():
+                if event.scale != self._scale and self._points:
+                    # Not every iteration is told. A point without losses breaks the curves here.
+                    start = (self._points[-1].iteration + event.iteration) / 2
+                    self._points.append(_Point(start))
+                    self._scale_starts[event.scale] = start
+                self._scale = event.scale
+                self._points.append(_Point(event.iteration, event.total_loss, _by_kind(event)))
+
+    def end(self, result: Result | None) -> bool:
+        """Draw what was noted, also of a job that failed: its losses may tell why."""
+        del result
+        if not self._points:
+            return False
+        buffer = io.BytesIO()
+        kind = self.path.suffix.lower().removeprefix(".")
+        # Whatever matplotlibrc says here.
+        with matplotlib.style.context(_STYLE, after_reset=True):
+            self._figure().savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
+        write_atomically(self.path, buffer.getvalue())
+        return True
+
+    def _figure(self) -> Figure:
+        figure = Figure(_INCHES, layout="constrained")
+        axes = figure.add_subplot(title=self._title, xlabel="iteration", ylabel="loss, weights included")
+        # Terms can be 0: that of the content is while the picture still is the content.
+        axes.set_yscale("log", nonpositive="mask")
+        axes.grid(alpha=0.3)
+        iterations = [point.iteration for point in self._points]
+        # Wide, since it often lies under the largest of its terms.
+        totals = [point.total for point in self._points]
+        axes.plot(iterations, totals, color="silver", linewidth=6, solid_capstyle="butt", marker=".", label="total")
+        for index, kind in enumerate(LossKind):  # A kind has the same colour in every plot.
+            if any(kind in point.terms for point in self._points):
+                losses = [point.terms.get(kind, math.nan) for point in self._points]
+                axes.plot(iterations, losses, ".-", color=f"C{index}", markersize=3, label=kind.replace("_", " "))
+        for scale, start in self._scale_starts.items():
+            axes.axvline(start, color="grey", linestyle="--", linewidth=1)
+            axes.text(
+                start,
+                0.98,
+                f"scale {scale}: losses not comparable with those before",
+                transform=axes.get_xaxis_transform(),
+                rotation="vertical",
+                horizontalalignment="right",
+                verticalalignment="top",
+                fontsize="x-small",
+                color="grey",
+                zorder=1,
+            )
+        figure.legend(loc="outside right upper")
+        return figure
+
+
+def _by_kind(progress: Progress) -> dict[LossKind, float]:
+    sums: dict[LossKind, float] = {}
+    for term in progress.terms:
+        sums[term.kind] = sums.get(term.kind, 0.0) + term.value
+    return sums
