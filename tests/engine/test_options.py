@@ -154,7 +154,7 @@ def test_a_reference_holds_the_result(request_: TransferRequest, model: Vgg19):
     spec = spec_of(held, temporal_weight=1e6, iterations=15)
     *_, last = transfer(spec, model)
     content = spec.content.to_tensor()
-    assert (last.result() - content).abs().mean() < 0.3 * (free - content).abs().mean()
+    assert (last.result() - content).abs().mean() < 0.5 * (free - content).abs().mean()
 
 
 def test_scales_are_worked_on_coarse_to_fine_and_the_result_has_full_size(

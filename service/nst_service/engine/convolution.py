@@ -18,7 +18,7 @@ from torch.nn.grad import conv2d_input
 
 _LEAST_CHANNELS = 128
 """Of input and output, from which the products outweigh the transforms."""
-_BLOCK = 2048
+_BLOCK = 512
 """Winograd tiles that are worked on at once: bounds the memory of the transforms."""
 
 _INPUT = (

@@ -13,7 +13,7 @@ from nst_service.engine.devices import available_bytes, release_memory
 from nst_service.engine.errors import NonFiniteLossError
 from nst_service.engine.estimate import largest_size_within, step_flops
 from nst_service.engine.metadata import describe
-from nst_service.engine.options import KEEP_SIZE, OutputOptions, TransferOptions
+from nst_service.engine.options import DEFAULT_PRESET, KEEP_SIZE, OutputOptions, TransferOptions
 from nst_service.engine.pictures import PREVIEW_MEDIA_TYPE, Picture, encode, preview
 from nst_service.engine.spec import Style, TransferSpec
 from nst_service.engine.transfer import Ending, Iterate, transfer
@@ -56,11 +56,15 @@ class DeviceWorker:
         """Run a few steps, so that the first job finds everything loaded and the pace of the device known."""
         size = (256, 192)
         picture = Picture.blank(size)
-        options = TransferOptions(
+        # What most jobs use, as far as the weights reach.
+        reached = {layer: 1.0 for layer in TransferOptions().active_layers if layer in self._model.layers}
+        options = TransferOptions.from_preset(
+            DEFAULT_PRESET,
             iterations=4,
+            scales=1,
             image_size=KEEP_SIZE,
-            content_layers={self._model.layers[-1]: 1.0},
-            style_layers={self._model.layers[-1]: 1.0},
+            content_layers={},
+            style_layers=reached or {self._model.layers[-1]: 1.0},
         ).completed()
         spec = TransferSpec(
             content=picture,
