@@ -9,6 +9,7 @@ The choice between the two ways depends on the layer alone, never on a measureme
 bytes after a restart.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -48,8 +49,8 @@ class FrozenConv:
         self._kernel = kernel.contiguous(memory_format=torch.channels_last)
         self._bias = bias
         self._by_winograd = kernel.device.type == "cpu" and min(kernel.shape[:2]) >= _LEAST_CHANNELS
-        self._forward: _Winograd | None = None
-        self._backward: _Winograd | None = None
+        # Made when it is needed: it takes four times the memory of the kernel, and deep layers are seldom used.
+        self._winograd: _Winograd | None = None
 
     def __call__(self, x: Tensor, *, padding: int) -> Tensor:
         """Convolve features (1, C, H, W) with 0 or 1 rows and columns of zeros around them; differentiable by them."""
@@ -60,18 +61,20 @@ class FrozenConv:
         """Return the features of the next layer, in channels-last memory order."""
         if not self._by_winograd:
             return functional.conv2d(x, self._kernel, self._bias, padding=padding)
-        if self._forward is None:
-            self._forward = _Winograd(self._kernel)
-        return self._forward(x, padding).add_(self._bias.view(1, -1, 1, 1))
+        return self._transformed().forward(x, padding).add_(self._bias.view(1, -1, 1, 1))
 
     def backward(self, gradient: Tensor, size: torch.Size, padding: int) -> Tensor:
         """Return the gradient by an input of this size from the gradient by the output."""
         if not self._by_winograd:
             by_input: Tensor = conv2d_input(size, self._kernel, gradient, padding=padding)  # type: ignore[no-untyped-call]
             return by_input
-        if self._backward is None:
-            self._backward = _Winograd(self._kernel.transpose(0, 1).flip(2, 3))
-        return self._backward(gradient, 2 - padding)
+        return self._transformed().backward(gradient, size, padding)
+
+    def _transformed(self) -> "_Winograd":
+        if self._winograd is None:
+            self._winograd = _Winograd(self._kernel)
+            self._kernel = torch.empty(0)
+        return self._winograd
 
 
 class _Convolution(torch.autograd.Function):
@@ -88,17 +91,20 @@ class _Convolution(torch.autograd.Function):
 
 
 class _Winograd:
-    """A 3x3 convolution by 36 products for each 4x4 outputs."""
+    """A 3x3 convolution by 36 products for each 4x4 outputs, and its transpose by the same products backwards."""
 
     def __init__(self, kernel: Tensor):
         outputs, inputs = kernel.shape[:2]
         transform = torch.tensor(_KERNEL, dtype=torch.float64)
-        transformed = torch.einsum("ai,kcij,bj->abck", transform, kernel.double(), transform)
-        self._weights = transformed.reshape(36, inputs, outputs).float().contiguous()
+        self._weights = torch.empty(36, inputs, outputs)
+        for start in range(0, outputs, _LEAST_CHANNELS):  # In double precision, some at a time for want of memory.
+            some = kernel[start : start + _LEAST_CHANNELS].double()
+            transformed = torch.einsum("ai,kcij,bj->abck", transform, some, transform)
+            self._weights[:, :, start : start + _LEAST_CHANNELS] = transformed.flatten(0, 1)
         self._input = _squared(_INPUT)
         self._output = _squared(_OUTPUT)
 
-    def __call__(self, x: Tensor, padding: int) -> Tensor:
+    def forward(self, x: Tensor, padding: int) -> Tensor:
         """Convolve features (1, C, H, W) with zeros around them; returns channels-last memory order."""
         _, inputs, height, width = x.shape
         height, width = height + 2 * padding - 2, width + 2 * padding - 2
@@ -114,9 +120,7 @@ class _Winograd:
         # Where tiles reach beyond the edge, they are laid out elsewhere first.
         whole = result.permute(0, 2, 3, 1) if fits else torch.empty(1, 4 * rows, 4 * columns, outputs)
         laid = whole.view(rows, 4, columns, 4, outputs)
-        step = max(1, _BLOCK // columns)
-        for row in range(0, rows, step):
-            count = min(step, rows - row)
+        for row, count in _blocks(rows, columns):
             # Every 6x6 inputs overlap their neighbours by two.
             patches = padded.as_strided(
                 (6, 6, count, columns, inputs), (down, right, 4 * down, 4 * right, 1), 4 * row * down
@@ -128,6 +132,37 @@ class _Winograd:
         if not fits:
             result.copy_(whole[:, :height, :width].permute(0, 3, 1, 2))
         return result
+
+    def backward(self, gradient: Tensor, size: torch.Size, padding: int) -> Tensor:
+        """Return the gradient by an input (1, C, H, W) of this size, in channels-last memory order."""
+        _, outputs, height, width = gradient.shape
+        rows, columns = -(-height // 4), -(-width // 4)
+        inputs = self._weights.shape[1]
+        padded = functional.pad(
+            gradient.permute(0, 2, 3, 1)[0], (0, 0, 0, 4 * columns - width, 0, 4 * rows - height)
+        ).contiguous()
+        # A row and a column of tiles more, for what reaches into them from the last ones.
+        result = torch.zeros(rows + 1, 4, columns + 1, 4, inputs)
+        for row, count in _blocks(rows, columns):
+            tiles = padded[4 * row : 4 * (row + count)].view(count, 4, columns, 4, outputs).permute(1, 3, 0, 2, 4)
+            products = torch.mm(self._output.T, tiles.reshape(16, -1)).view(36, count * columns, outputs)
+            spectrum = torch.bmm(products, self._weights.transpose(1, 2)).view(36, -1)
+            patches = torch.mm(self._input.T, spectrum).view(6, 6, count, columns, inputs).permute(2, 0, 3, 1, 4)
+            below = slice(row + 1, row + count + 1)
+            result[row : row + count, :, :-1] += patches[:, :4, :, :4]
+            result[row : row + count, :, 1:, :2] += patches[:, :4, :, 4:]
+            result[below, :2, :-1] += patches[:, 4:, :, :4]
+            result[below, :2, 1:, :2] += patches[:, 4:, :, 4:]
+        whole = result.view(1, 4 * rows + 4, 4 * columns + 4, inputs)
+        inside = whole[:, padding : padding + size[2], padding : padding + size[3]]
+        return inside.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+
+
+def _blocks(rows: int, columns: int) -> Iterator[tuple[int, int]]:
+    """Yield the first row of each block of tiles, and how many rows it has."""
+    step = max(1, _BLOCK // columns)
+    for row in range(0, rows, step):
+        yield row, min(step, rows - row)
 
 
 def _squared(transform: tuple[tuple[float, ...], ...]) -> Tensor:

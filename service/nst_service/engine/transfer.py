@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from nst_service.engine.canvas import Canvas
 from nst_service.engine.criterion import Criterion, Evaluation
+from nst_service.engine.devices import release_memory
 from nst_service.engine.objective import build_canvas, build_criterion
 from nst_service.engine.optimizers import LBFGS, Adam, Optimizer
 from nst_service.engine.options import Init, OptimizerName, TransferOptions
@@ -195,6 +196,8 @@ class _Transfer:
                     break
 
     def _open(self, scale: Scale, coarser: _Stage | None) -> _Stage:
+        # What the coarser scale has used fits nothing of this one.
+        release_memory(self._model.device)
         spec = self._spec.at(scale.size)
         canvas = self._full if scale.is_last else build_canvas(spec, self._model.device)
         criterion = build_criterion(spec, self._model, canvas, self._tile)
