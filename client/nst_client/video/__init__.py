@@ -21,8 +21,8 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(message, name=error.name) from error
 
 from nst_client.video.flow import flow_between, reliable, warp
-from nst_client.video.frames import Footage, FootageError, Frame, open_footage
-from nst_client.video.sequence import FinishedFrame, stream_sequence, stylize_sequence
+from nst_client.video.frames import Footage, FootageError, Frame, naming, open_footage
+from nst_client.video.sequence import FinishedFrame, stylize_sequence
 from nst_client.video.writers import FolderWriter, FrameWriter, VideoWriter
 
 __all__ = [
@@ -34,9 +34,9 @@ __all__ = [
     "FrameWriter",
     "VideoWriter",
     "flow_between",
+    "naming",
     "open_footage",
     "reliable",
-    "stream_sequence",
     "stylize_sequence",
     "warp",
 ]

@@ -1,5 +1,6 @@
 """The frames of a folder of pictures or of a video file."""
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation
 
-from nst_client.errors import InvalidRequestError
+from nst_client.errors import InvalidRequestError, NstError
 from nst_client.files import PICTURE_FORMATS
 from nst_client.options import Picture
 from nst_client.video.pixels import encode
@@ -39,6 +40,16 @@ class Frame:
 
     def __str__(self) -> str:
         return f"frame {self.number} ({self.name})"
+
+
+@contextlib.contextmanager
+def naming(frame: Frame) -> Iterator[None]:
+    """Add a note that names the frame to an error."""
+    try:
+        yield
+    except NstError as error:
+        error.add_note(str(frame))
+        raise
 
 
 class Footage(Protocol):

@@ -5,25 +5,25 @@ previous result, warped by optical flow (section 4.1), and a term of its objecti
 the flow can be trusted (equation 7). See `nst_client.video.flow` for both.
 """
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from nst_client.client import StyleTransferClient, Stylization
-from nst_client.errors import InvalidRequestError, NstError
+from nst_client.errors import InvalidRequestError
 from nst_client.events import Event
 from nst_client.files import read_picture
 from nst_client.options import OutputOptions, Picture, Styles, TransferOptions
 from nst_client.result import Result
 from nst_client.video.flow import flow_between, reliable, warp
-from nst_client.video.frames import Frame
+from nst_client.video.frames import Frame, naming
 from nst_client.video.pixels import Pixels, decode, encode, resized
 
-_LEAST_RELIABLE = 0.1
-"""Share of a frame whose flow can be trusted, below which it is the first of another shot."""
+_LEAST_RELIABLE = 0.15
+"""Share of a frame whose flow can be trusted, below which it is the first of another shot. Between unrelated
+photographs it is below 0.1, between frames with fast motion above 0.3."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,7 @@ def stylize_sequence(
     use_flow: bool = True,
     previous: FinishedFrame | None = None,
     timeout: float | None = None,
+    on_start: Callable[[Frame, Stylization], object] | None = None,
     on_event: Callable[[Frame, Event], object] | None = None,
 ) -> Iterator[tuple[Frame, Result]]:
     """Stylise frames one after the other, and yield each with its result.
@@ -65,51 +66,8 @@ def stylize_sequence(
             start from it, as it is: for pictures that show different things.
         previous: the frame before the first one; default: none, the first one starts as any picture does.
         timeout: seconds for each frame, its retries and queue included.
+        on_start: told the job of each frame as it begins, so that it can be ended.
         on_event: told each event of each frame as it happens.
-
-    Raises:
-        NstError: see `nst_client.errors` for each kind; a note names the frame.
-    """
-    jobs = stream_sequence(
-        client,
-        frames,
-        styles,
-        content_mask=content_mask,
-        init_picture=init_picture,
-        options=options,
-        output=output,
-        follow_iterations=follow_iterations,
-        use_flow=use_flow,
-        previous=previous,
-        timeout=timeout,
-    )
-    with contextlib.closing(jobs):
-        for frame, stylization in jobs:
-            with _naming(frame):
-                for event in stylization:
-                    if on_event:
-                        on_event(frame, event)
-            yield frame, stylization.result
-
-
-def stream_sequence(
-    client: StyleTransferClient,
-    frames: Iterable[Frame],
-    styles: Styles,
-    *,
-    content_mask: Picture | None = None,
-    init_picture: Picture | None = None,
-    options: TransferOptions | None = None,
-    output: OutputOptions | None = None,
-    follow_iterations: int | None = None,
-    use_flow: bool = True,
-    previous: FinishedFrame | None = None,
-    timeout: float | None = None,
-) -> Generator[tuple[Frame, Stylization], None, None]:
-    """Start to stylise frames one after the other (see `stylize_sequence` for the arguments).
-
-    Yields each frame with the iterator of its events. The next frame begins when the generator is resumed, and needs
-    the result of this one: events that were left are skipped first.
 
     Raises:
         NstError: see `nst_client.errors` for each kind; a note names the frame.
@@ -117,7 +75,7 @@ def stream_sequence(
     options = options or TransferOptions()
     following: TransferOptions | None = None
     for frame in frames:
-        with _naming(frame):
+        with naming(frame):
             ties = {} if previous is None else _ties(previous, frame, use_flow=use_flow)
             if ties and following is None:
                 iterations = follow_iterations or _half_of_the_first(client, frame, styles, options)
@@ -133,12 +91,15 @@ def stream_sequence(
                 timeout=timeout,
                 **ties or {"init_picture": init_picture if previous is None else None},
             )
-        with stylization:
-            yield frame, stylization
-            with _naming(frame):
-                for _ in stylization:
-                    pass
-            previous = FinishedFrame(frame=frame, result=stylization.result.data)
+            with stylization:
+                if on_start:
+                    on_start(frame, stylization)
+                for event in stylization:
+                    if on_event:
+                        on_event(frame, event)
+                result = stylization.result
+        yield frame, result
+        previous = FinishedFrame(frame=frame, result=result.data)
 
 
 def _ties(previous: FinishedFrame, frame: Frame, *, use_flow: bool) -> dict[str, Picture | None]:
@@ -181,13 +142,3 @@ def _half_of_the_first(client: StyleTransferClient, frame: Frame, styles: Styles
         # The default is the server's, and depends on the preset.
         iterations = client.estimate(frame.picture, styles, options=options).options.iterations
     return max(1, (iterations or 0) // 2)
-
-
-@contextlib.contextmanager
-def _naming(frame: Frame) -> Iterator[None]:
-    """Name the frame in an error."""
-    try:
-        yield
-    except NstError as error:
-        error.add_note(str(frame))
-        raise

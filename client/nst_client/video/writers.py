@@ -27,17 +27,30 @@ _BT709 = 1
 """Of FFmpeg's enumerations of primaries and transfer characteristics."""
 
 
+@contextlib.contextmanager
+def _os_errors() -> Iterator[None]:
+    """Raise an OSError for whatever FFmpeg fails at."""
+    try:
+        yield
+    except av.FFmpegError as error:
+        raise OSError(error.errno, error.strerror) from error
+
+
 class FrameWriter(Protocol):
     """Takes finished frames; a context manager that keeps what it got, whatever ends it."""
 
-    def write(self, number: int, picture: bytes) -> None:
+    def write(self, number: int, picture: bytes) -> Path | None:
         """Take the next frame.
 
         Args:
             number: of the frame in its footage.
             picture: encoded.
 
+        Returns:
+            The file of this frame; None where all go into one.
+
         Raises:
+            FootageError: it does not go with the frames before.
             OSError: it cannot be written.
         """
 
@@ -66,9 +79,11 @@ class FolderWriter:
             start += 1
         return start
 
-    def write(self, number: int, picture: bytes) -> None:
+    def write(self, number: int, picture: bytes) -> Path:
         """Write the file of a frame (see `FrameWriter.write`)."""
-        write_atomically(self.path(number), picture)
+        path = self.path(number)
+        write_atomically(path, picture)
+        return path
 
     def __enter__(self) -> Self:
         self._folder.mkdir(exist_ok=True)
@@ -103,13 +118,9 @@ class VideoWriter:
         self._next_packet: tuple[Fraction, _SoundPacket] | None = None
         self._written = 0
 
+    @_os_errors()
     def write(self, number: int, picture: bytes) -> None:
-        """Encode a frame (see `FrameWriter.write`).
-
-        Raises:
-            FootageError: it has another size than the frames before.
-            OSError: it cannot be written.
-        """
+        """Encode a frame (see `FrameWriter.write`)."""
         del number
         pixels = decode(picture)
         if pixels is None:
@@ -135,14 +146,18 @@ class VideoWriter:
     def __enter__(self) -> Self:
         return self
 
+    @_os_errors()
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with self._resources:
+        try:
+            with self._resources:
+                if self._stream is not None:
+                    self._container.mux(self._stream.encode())
             if self._stream is not None:
-                self._container.mux(self._stream.encode())
-        if self._stream is not None:
-            self._temporary.replace(self._path)
+                self._temporary.replace(self._path)
+        finally:
+            self._temporary.unlink(missing_ok=True)
 
     def _begin(self, pixels: Pixels) -> VideoStream:
         self._container = self._resources.enter_context(
