@@ -3,9 +3,22 @@
 import os
 import secrets
 from pathlib import Path
+from types import MappingProxyType
 
 from nst_client.errors import InvalidRequestError
-from nst_client.options import Picture
+from nst_client.options import Picture, PictureFormat
+
+PICTURE_FORMATS = MappingProxyType(
+    {
+        ".png": PictureFormat.PNG,
+        ".jpg": PictureFormat.JPEG,
+        ".jpeg": PictureFormat.JPEG,
+        ".webp": PictureFormat.WEBP,
+        ".tif": PictureFormat.TIFF,
+        ".tiff": PictureFormat.TIFF,
+    }
+)
+"""By the suffix of a file, in lower case."""
 
 
 def read_picture(field: str, picture: Picture) -> bytes:

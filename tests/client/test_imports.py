@@ -4,7 +4,7 @@ import sys
 import nst_client
 import pytest
 
-HEAVY = ("torch", "torchvision", "PIL", "numpy", "matplotlib", "av", "nst_service")
+HEAVY = ("torch", "torchvision", "PIL", "numpy", "matplotlib", "cv2", "av", "nst_service")
 
 
 @pytest.mark.parametrize("module", ["nst_client", "nst_client.cli", "nst_client.media"])

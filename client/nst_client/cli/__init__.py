@@ -3,6 +3,7 @@
 import click
 
 from nst_client.cli.estimate import estimate
+from nst_client.cli.sequence import sequence
 from nst_client.cli.server import cancel, health, info
 from nst_client.cli.stylize import stylize
 from nst_client.session import TARGET
@@ -16,7 +17,7 @@ Exit codes:
     4  the job does not fit the device
     5  the timeout is too short or has passed
     6  the server broke the contract, or the picture arrived corrupt
-  130  cancelled; the best picture so far is written where there is one
+  130  cancelled; the best picture so far is written where there is one, of a sequence every finished frame
 """
 
 
@@ -35,7 +36,7 @@ def commands(context: click.Context, target: str) -> None:
         click.echo(context.get_help())
 
 
-for _command in (stylize, estimate, info, cancel, health):
+for _command in (stylize, sequence, estimate, info, cancel, health):
     commands.add_command(_command)
 
 

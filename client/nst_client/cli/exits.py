@@ -63,7 +63,8 @@ def reported(target: str) -> Iterator[None]:
         yield
     except NstError as error:
         code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), 1)
-        _fail(_message(error, target), code)
+        # Notes name what it happened to: a frame of a sequence.
+        _fail(": ".join([*getattr(error, "__notes__", ()), _message(error, target)]), code)
     except KeyboardInterrupt:
         _fail("interrupted", CANCELLED)
 

@@ -46,18 +46,12 @@ def held_back() -> Iterator[Interrupts]:
 
 
 @contextlib.contextmanager
-def cancelling(stylization: Stylization, interrupts: Interrupts, note: Callable[[str], None]) -> Iterator[None]:
-    """Cancel the job at the first Ctrl-C, whether it came before or comes now; the job still gives its best picture."""
+def at_interrupt(interrupts: Interrupts, action: Callable[[], None]) -> Iterator[None]:
+    """Call the action, in a thread of its own, at the first Ctrl-C, whether it came before or comes now."""
 
     def watch() -> None:
-        if not interrupts.get():
-            return
-        note("cancelling: waiting for the best picture so far; press Ctrl-C again to leave at once")
-        try:
-            stylization.cancel(timeout=_ANSWER_SECONDS)
-        except NstError as error:
-            note(f"the server could not be asked to cancel: {error}")
-            stylization.close()
+        if interrupts.get():
+            action()
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -66,3 +60,19 @@ def cancelling(stylization: Stylization, interrupts: Interrupts, note: Callable[
     finally:
         interrupts.put(False)
         watcher.join()
+
+
+@contextlib.contextmanager
+def cancelling(stylization: Stylization, interrupts: Interrupts, note: Callable[[str], None]) -> Iterator[None]:
+    """Cancel the job at the first Ctrl-C; it still gives its best picture."""
+
+    def cancel() -> None:
+        note("cancelling: waiting for the best picture so far; press Ctrl-C again to leave at once")
+        try:
+            stylization.cancel(timeout=_ANSWER_SECONDS)
+        except NstError as error:
+            note(f"the server could not be asked to cancel: {error}")
+            stylization.close()
+
+    with at_interrupt(interrupts, cancel):
+        yield

@@ -38,6 +38,11 @@ def result_to_json(path: Path, result: Result) -> str:
     )
 
 
+def position_to_json(position: Any) -> str:
+    """Return the frame that the next events are about as a JSON object on one line."""
+    return json.dumps(_plain({"event": "frame"} | dataclasses.asdict(position)))
+
+
 def _plain(value: Any) -> Any:
     """Return the value with null for what JSON cannot say: numbers that are not finite."""
     match value:

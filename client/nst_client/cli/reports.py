@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as ProgressBar
 
-from nst_client.cli.json_lines import event_to_json, result_to_json
+from nst_client.cli.json_lines import event_to_json, position_to_json, result_to_json
 from nst_client.events import Accepted, Completed, Event, Preview, Progress, Queued, Started
 from nst_client.result import Result
 
@@ -20,11 +21,35 @@ _LINE_SECONDS = 1.0
 """Between two lines about the progress."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """Where a sequence stands."""
+
+    number: int
+    """Of the frame in its footage."""
+    index: int
+    """Of the frame among those that are to be done, from 1 on."""
+    count: int | None
+    """How many are to be done, where that is known."""
+    name: str
+    """Of the file that the frame comes from."""
+    eta_seconds: float | None
+    """Expected seconds until the last frame is done."""
+
+    def __str__(self) -> str:
+        count = "?" if self.count is None else self.count
+        left = "" if self.eta_seconds is None else f", {_duration(self.eta_seconds)} left"
+        return f"frame {self.index} of {count}{left}: "
+
+
 class Report(Protocol):
     """Shows events."""
 
     def event(self, event: Event) -> None:
         """Show an event."""
+
+    def frame(self, position: Position) -> None:
+        """Tell which frame of a sequence the next events are about."""
 
     def note(self, text: str) -> None:
         """Show a line that stays."""
@@ -37,6 +62,9 @@ class Silence:
     """Shows nothing."""
 
     def event(self, event: Event) -> None:
+        """Show nothing."""
+
+    def frame(self, position: Position) -> None:
         """Show nothing."""
 
     def note(self, text: str) -> None:
@@ -52,6 +80,10 @@ class JsonLines:
     def event(self, event: Event) -> None:
         """Write an event."""
         click.echo(event_to_json(event))
+
+    def frame(self, position: Position) -> None:
+        """Write the position."""
+        click.echo(position_to_json(position))
 
     def note(self, text: str) -> None:
         """Write a line to stderr."""
@@ -69,6 +101,7 @@ class Lines:
         self._write = write
         self._clock = clock
         self._written = -_LINE_SECONDS
+        self._prefix = ""
 
     def event(self, event: Event) -> None:
         """Show an event, unless it is progress and another was shown just before."""
@@ -80,7 +113,11 @@ class Lines:
             if now - self._written < _LINE_SECONDS and event.iteration < event.total_iterations:
                 return
             self._written = now
-        self._write(text)
+        self._write(self._prefix + text)
+
+    def frame(self, position: Position) -> None:
+        """Show the position before everything that happens to the frame."""
+        self._prefix = str(position)
 
     def note(self, text: str) -> None:
         """Show a line."""
@@ -97,13 +134,18 @@ class Bar:
     def __init__(self, bar: ProgressBar):
         self._bar = bar
         self._task = bar.add_task("waiting for the server", total=None)
+        self._prefix = ""
 
     def event(self, event: Event) -> None:
         """Show an event in place of the one before."""
         if (text := describe(event)) is not None:
-            self._bar.update(self._task, description=text)
+            self._bar.update(self._task, description=self._prefix + text)
         if isinstance(event, Progress):
             self._bar.update(self._task, completed=event.iteration, total=event.total_iterations)
+
+    def frame(self, position: Position) -> None:
+        """Show the position before everything that happens to the frame."""
+        self._prefix = str(position)
 
     def note(self, text: str) -> None:
         """Show a line above the bar."""

@@ -4,12 +4,12 @@ import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import click
 
 from nst_client.errors import InvalidRequestError
+from nst_client.files import PICTURE_FORMATS
 from nst_client.metadata import Metadata, read_metadata
 from nst_client.options import (
     ColorMode,
@@ -26,18 +26,6 @@ from nst_client.options import (
 )
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-
-_FORMATS = MappingProxyType(
-    {
-        ".png": PictureFormat.PNG,
-        ".jpg": PictureFormat.JPEG,
-        ".jpeg": PictureFormat.JPEG,
-        ".webp": PictureFormat.WEBP,
-        ".tif": PictureFormat.TIFF,
-        ".tiff": PictureFormat.TIFF,
-    }
-)
-"""By the suffix of a file."""
 
 picture_file = click.Path(path_type=Path)
 
@@ -256,9 +244,9 @@ def _format(out: Path | None, name: str | None) -> PictureFormat | None:
     if out is None:
         return None
     try:
-        return _FORMATS[out.suffix.lower()]
+        return PICTURE_FORMATS[out.suffix.lower()]
     except KeyError:
-        message = f"--out {out} has no suffix of a picture, accepted are {', '.join(_FORMATS)}; or say --format"
+        message = f"--out {out} has no suffix of a picture, accepted are {', '.join(PICTURE_FORMATS)}; or say --format"
         raise click.UsageError(message) from None
 
 

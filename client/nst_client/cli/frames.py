@@ -1,0 +1,198 @@
+"""The work of `nst-client sequence`. Needs the extra "video", which the commands themselves do without."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nst_client.cli.exits import reported
+from nst_client.cli.interrupts import at_interrupt, held_back
+from nst_client.cli.reports import Position, Report
+from nst_client.client import StyleTransferClient, Stylization
+from nst_client.errors import JobCancelledError, NstError, UnavailableError
+from nst_client.events import StopReason
+from nst_client.result import Result
+from nst_client.video import (
+    FinishedFrame,
+    FolderWriter,
+    Footage,
+    FootageError,
+    Frame,
+    FrameWriter,
+    VideoWriter,
+    naming,
+    open_footage,
+    stylize_sequence,
+)
+
+
+def run_sequence(
+    target: str,
+    source: Path,
+    out: Path,
+    *,
+    is_folder: bool,
+    start: int,
+    end: int | None,
+    rate: Fraction | None,
+    resume: bool,
+    retries: int,
+    open_report: Callable[[], AbstractContextManager[Report]],
+    **arguments: Any,
+) -> bool:
+    """Stylise frames of `source` and write them to `out`.
+
+    Args:
+        target: the server.
+        source: a folder of pictures or a video.
+        out: a folder or a video.
+        is_folder: which of both `out` is.
+        start: number of the first frame.
+        end: number of the last frame.
+        rate: frames a second, where `out` is a video; None for that of `source`.
+        resume: whether to go on after the frames that the folder has.
+        retries: see `StyleTransferClient`.
+        open_report: opens what shows how it goes.
+        arguments: further ones of `stylize_sequence`.
+
+    Returns:
+        False where Ctrl-C ended it.
+    """
+    with reported(target):
+        footage = open_footage(source)
+        previous = None
+        writer: FrameWriter
+        if is_folder:
+            writer = FolderWriter(out)
+            previous = _last_finished(footage, writer, start, resume=resume)
+        else:
+            # At another speed, the sound would not fit; a folder has neither.
+            sound = source if footage.rate is not None and rate is None else None
+            writer = VideoWriter(out, rate or footage.rate, sound=sound, start=start)
+        first = start if previous is None else previous.frame.number + 1
+        last = min((number for number in (end, footage.count) if number is not None), default=None)
+        if last is not None and last < start:
+            raise FootageError(f"{str(source)!r} has {footage.count} frames, there is no frame {start}")
+        with (
+            held_back() as interrupts,
+            StyleTransferClient(target, retries=retries) as client,
+            open_report() as report,
+        ):
+            progress = _Progress(None if last is None else last - first + 1, report)
+            jobs = stylize_sequence(
+                client,
+                footage.frames(first, end),
+                previous=previous,
+                on_start=progress.begin,
+                on_event=lambda _, event: report.event(event),
+                **arguments,
+            )
+            try:
+                with _writing(out), writer, at_interrupt(interrupts, progress.stop):
+                    _write_all(jobs, writer, progress, report)
+            finally:
+                report.note(progress.summary())
+    return not progress.stopped
+
+
+def _last_finished(footage: Footage, writer: FolderWriter, start: int, *, resume: bool) -> FinishedFrame | None:
+    """Return the frame to go on after, None where there is none.
+
+    Raises:
+        click.UsageError: there is one, but that was not expected.
+    """
+    number = writer.first_missing(start) - 1
+    if number < start:
+        return None
+    if not resume:
+        raise click.UsageError(f"{writer.path(start)} is there already: --resume goes on after the frames of a folder")
+    frame = next(footage.frames(number), None)
+    if frame is None:
+        raise FootageError(f"{writer.path(number)} is of another sequence: {str(footage.path)!r} has fewer frames")
+    return FinishedFrame(frame=frame, result=writer.path(number))
+
+
+class _Progress:
+    """How far the sequence is, and whether it goes on: that is for the thread to say which sees Ctrl-C."""
+
+    def __init__(self, count: int | None, report: Report):
+        self.stopped = False
+        self._count = count
+        self._report = report
+        self._finished = 0
+        self._running: Stylization | None = None
+        self._began = 0.0
+        self._seconds: float | None = None
+        """That the latest frame took."""
+
+    def begin(self, frame: Frame, stylization: Stylization) -> None:
+        """Take the job of the next frame."""
+        self._began = time.monotonic()
+        self._report.frame(
+            Position(
+                number=frame.number,
+                index=self._finished + 1,
+                count=self._count,
+                name=frame.name,
+                eta_seconds=self._eta(),
+            )
+        )
+        # In this order: of this and `stop`, at least one sees what the other did.
+        self._running = stylization
+        if self.stopped:
+            stylization.close()
+
+    def finish(self) -> None:
+        """Take the end of that job."""
+        self._finished += 1
+        self._seconds = time.monotonic() - self._began
+
+    def _eta(self) -> float | None:
+        if self._count is None or self._seconds is None:
+            return None
+        return (self._count - self._finished) * self._seconds
+
+    def stop(self) -> None:
+        """End the job that runs, and every one that follows."""
+        self._report.note("ending the frame that runs; press Ctrl-C again to leave at once")
+        self.stopped = True
+        if self._running is not None:
+            self._running.close()
+
+    def summary(self) -> str:
+        """Return what there is."""
+        count = "" if self._count is None else f" of {self._count}"
+        return f"{self._finished}{count} frames are finished"
+
+
+def _write_all(jobs: Iterator[tuple[Frame, Result]], writer: FrameWriter, progress: _Progress, report: Report) -> None:
+    """Write each frame as it is finished. One that was ended early is not: others would follow from it."""
+    try:
+        for frame, result in jobs:
+            with naming(frame):
+                match result.completed.stop_reason:
+                    case StopReason.CANCELLED:
+                        raise JobCancelledError("the job was cancelled")
+                    case StopReason.SHUTDOWN:
+                        raise UnavailableError("it shut down")
+                path = writer.write(frame.number, result.data)
+            progress.finish()
+            if path is not None:
+                report.saved(path, result)
+    except NstError:
+        # That is how a job ends that was closed.
+        if not progress.stopped:
+            raise
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise click.FileError(str(path), hint=error.strerror) from error

@@ -1,0 +1,144 @@
+"""A stylisation of many frames, each of which follows from the one before.
+
+Ruder, Dosovitskiy & Brox, "Artistic style transfer for videos" (2016): the optimisation of a frame starts from the
+previous result, warped by optical flow (section 4.1), and a term of its objective holds it to that picture wherever
+the flow can be trusted (equation 7). See `nst_client.video.flow` for both.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nst_client.client import StyleTransferClient, Stylization
+from nst_client.errors import InvalidRequestError
+from nst_client.events import Event
+from nst_client.files import read_picture
+from nst_client.options import OutputOptions, Picture, Styles, TransferOptions
+from nst_client.result import Result
+from nst_client.video.flow import flow_between, reliable, warp
+from nst_client.video.frames import Frame, naming
+from nst_client.video.pixels import Pixels, decode, encode, resized
+
+_LEAST_RELIABLE = 0.15
+"""Share of a frame whose flow can be trusted, below which it is the first of another shot. Between unrelated
+photographs it is below 0.1, between frames with fast motion above 0.3."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedFrame:
+    """A frame with its result, that the next one follows from."""
+
+    frame: Frame
+    result: Picture = field(repr=False)
+
+
+def stylize_sequence(
+    client: StyleTransferClient,
+    frames: Iterable[Frame],
+    styles: Styles,
+    *,
+    content_mask: Picture | None = None,
+    init_picture: Picture | None = None,
+    options: TransferOptions | None = None,
+    output: OutputOptions | None = None,
+    follow_iterations: int | None = None,
+    use_flow: bool = True,
+    previous: FinishedFrame | None = None,
+    timeout: float | None = None,
+    on_start: Callable[[Frame, Stylization], object] | None = None,
+    on_event: Callable[[Frame, Event], object] | None = None,
+) -> Iterator[tuple[Frame, Result]]:
+    """Stylise frames one after the other, and yield each with its result.
+
+    Args:
+        client: of the server that does the work.
+        frames: in their order; see `nst_client.video.open_footage`.
+        styles: the style, or several that are blended.
+        content_mask: white where the frames may change, the same for all of them.
+        init_picture: the picture that the first frame starts from.
+        options: how to stylise. A frame that follows another starts from its result, at full size at once: `init` and
+            `scales` do not apply to it.
+        output: how results are encoded.
+        follow_iterations: iterations of frames that follow another. Default: half of those of the first.
+        use_flow: whether frames follow from the previous result by optical flow, and are held to it. Without, they only
+            start from it, as it is: for pictures that show different things.
+        previous: the frame before the first one; default: none, the first one starts as any picture does.
+        timeout: seconds for each frame, its retries and queue included.
+        on_start: told the job of each frame as it begins, so that it can be ended.
+        on_event: told each event of each frame as it happens.
+
+    Raises:
+        NstError: see `nst_client.errors` for each kind; a note names the frame.
+    """
+    options = options or TransferOptions()
+    following: TransferOptions | None = None
+    for frame in frames:
+        with naming(frame):
+            ties = {} if previous is None else _ties(previous, frame, use_flow=use_flow)
+            if ties and following is None:
+                iterations = follow_iterations or _half_of_the_first(client, frame, styles, options)
+                following = dataclasses.replace(
+                    options, iterations=iterations, scales=1, scale_iterations=(), init=None
+                )
+            stylization = client.stream(
+                frame.picture,
+                styles,
+                content_mask=content_mask,
+                options=following if ties else options,
+                output=output,
+                timeout=timeout,
+                **ties or {"init_picture": init_picture if previous is None else None},
+            )
+            with stylization:
+                if on_start:
+                    on_start(frame, stylization)
+                for event in stylization:
+                    if on_event:
+                        on_event(frame, event)
+                result = stylization.result
+        yield frame, result
+        previous = FinishedFrame(frame=frame, result=result.data)
+
+
+def _ties(previous: FinishedFrame, frame: Frame, *, use_flow: bool) -> dict[str, Picture | None]:
+    """Return what ties a frame to the one before, as arguments of `stylize`; nothing for the first of another shot.
+
+    Raises:
+        InvalidRequestError: a picture cannot be read, or the frames have different sizes.
+    """
+    if not use_flow:
+        return {"init_picture": previous.result}
+    result = _pixels(previous.result)
+    present, past = _pixels(frame.picture), _pixels(previous.frame.picture)
+    if present.shape != past.shape:
+        (height, width), (past_height, past_width) = present.shape[:2], past.shape[:2]
+        raise InvalidRequestError.of(
+            "content", f"is {width}x{height} px, the frame before is {past_width}x{past_height} px: there is no flow"
+        )
+    height, width = result.shape[:2]
+    present, past = (resized(picture, width, height) for picture in (present, past))
+    backward = flow_between(present, past)
+    known = reliable(backward, flow_between(past, present))
+    if known.mean() < _LEAST_RELIABLE:
+        return {}
+    warped = encode(warp(result, backward, beyond=present))
+    mask = encode(np.uint8(255) * known.astype(np.uint8))
+    return {"init_picture": warped, "reference": warped, "reference_mask": mask}
+
+
+def _pixels(picture: Picture) -> Pixels:
+    pixels = decode(read_picture("content", picture))
+    if pixels is None:
+        raise InvalidRequestError.of("content", "is no picture that can be read")
+    return pixels
+
+
+def _half_of_the_first(client: StyleTransferClient, frame: Frame, styles: Styles, options: TransferOptions) -> int:
+    """Return how many iterations a frame needs that starts from a good picture."""
+    iterations = options.iterations
+    if iterations is None:
+        # The default is the server's, and depends on the preset.
+        iterations = client.estimate(frame.picture, styles, options=options).options.iterations
+    return max(1, (iterations or 0) // 2)

@@ -1,0 +1,207 @@
+"""Where finished frames go: a folder of PNGs, or a video file."""
+
+import contextlib
+import secrets
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self, TypeAlias
+
+import av
+import numpy as np
+from av.audio import AudioStream
+from av.video import VideoStream
+from av.video.reformatter import ColorRange, Colorspace
+
+from nst_client.files import write_atomically
+from nst_client.video.frames import EXACT, FootageError
+from nst_client.video.pixels import Pixels, decode
+
+_SoundPacket: TypeAlias = "av.Packet[AudioStream]"
+
+DEFAULT_RATE = Fraction(25)
+"""Frames a second of a video that is made of pictures."""
+
+_BT709 = 1
+"""Of FFmpeg's enumerations of primaries and transfer characteristics."""
+
+
+@contextlib.contextmanager
+def _os_errors() -> Iterator[None]:
+    """Raise an OSError for whatever FFmpeg fails at."""
+    try:
+        yield
+    except av.FFmpegError as error:
+        raise OSError(error.errno, error.strerror) from error
+
+
+class FrameWriter(Protocol):
+    """Takes finished frames; a context manager that keeps what it got, whatever ends it."""
+
+    def write(self, number: int, picture: bytes) -> Path | None:
+        """Take the next frame.
+
+        Args:
+            number: of the frame in its footage.
+            picture: encoded.
+
+        Returns:
+            The file of this frame; None where all go into one.
+
+        Raises:
+            FootageError: it does not go with the frames before.
+            OSError: it cannot be written.
+        """
+
+    def __enter__(self) -> Self:
+        """Begin."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Finish what was written."""
+
+
+class FolderWriter:
+    """Writes each frame as a file of its own, named by its number: 000001.png, as FFmpeg likes it."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    def path(self, number: int) -> Path:
+        """Return the file of a frame."""
+        return self._folder / f"{number:06d}.png"
+
+    def first_missing(self, start: int) -> int:
+        """Return the number of the first frame from `start` on that is not there."""
+        while self.path(start).exists():
+            start += 1
+        return start
+
+    def write(self, number: int, picture: bytes) -> Path:
+        """Write the file of a frame (see `FrameWriter.write`)."""
+        path = self.path(number)
+        write_atomically(path, picture)
+        return path
+
+    def __enter__(self) -> Self:
+        self._folder.mkdir(exist_ok=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        pass
+
+
+class VideoWriter:
+    """Writes an MP4 with H.264, under a temporary name until it is finished."""
+
+    def __init__(self, path: Path, rate: Fraction | None = None, sound: Path | None = None, start: int = 1):
+        """Prepare; the file begins with the first frame, which says how large it is.
+
+        Args:
+            path: of the file.
+            rate: frames a second.
+            sound: a file whose first sound track is copied as it is, if MP4 can hold it.
+            start: number of the first frame, that the sound begins with.
+        """
+        self._path = path
+        self._temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.mp4")
+        self._rate = rate or DEFAULT_RATE
+        self._sound = sound
+        self._start = start
+        self._resources = contextlib.ExitStack()
+        self._stream: VideoStream | None = None
+        self._packets: Iterator[tuple[Fraction, _SoundPacket]] = iter(())
+        self._next_packet: tuple[Fraction, _SoundPacket] | None = None
+        self._written = 0
+
+    @_os_errors()
+    def write(self, number: int, picture: bytes) -> None:
+        """Encode a frame (see `FrameWriter.write`)."""
+        del number
+        pixels = decode(picture)
+        if pixels is None:
+            raise FootageError("the result cannot be decoded")
+        # H.264 halves the resolution of colours, and wants whole halves.
+        pixels = pixels[: pixels.shape[0] // 2 * 2, : pixels.shape[1] // 2 * 2]
+        stream = self._stream or self._begin(pixels)
+        height, width = pixels.shape[:2]
+        if (width, height) != (stream.width, stream.height):
+            raise FootageError(f"is {width}x{height} px, the video has {stream.width}x{stream.height} px")
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="bgr24")
+        frame = frame.reformat(
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
+            interpolation=EXACT,
+        )
+        frame.pts, frame.time_base = self._written, 1 / self._rate
+        self._container.mux(stream.encode(frame))
+        self._written += 1
+        self._copy_sound()
+
+    def __enter__(self) -> Self:
+        return self
+
+    @_os_errors()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            with self._resources:
+                if self._stream is not None:
+                    self._container.mux(self._stream.encode())
+            if self._stream is not None:
+                self._temporary.replace(self._path)
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+    def _begin(self, pixels: Pixels) -> VideoStream:
+        self._container = self._resources.enter_context(
+            # The index first, so that a player can begin before it has everything.
+            av.open(self._temporary, "w", format="mp4", options={"movflags": "+faststart"})
+        )
+        stream = self._container.add_stream("libx264", rate=self._rate, options={"crf": "17"})
+        stream.height, stream.width = pixels.shape[:2]
+        stream.pix_fmt = "yuv420p"
+        coding = stream.codec_context
+        coding.colorspace, coding.color_range = Colorspace.ITU709, ColorRange.MPEG
+        coding.color_primaries = coding.color_trc = _BT709
+        if self._sound is not None:
+            self._open_sound(self._sound)
+        self._stream = stream
+        return stream
+
+    def _open_sound(self, path: Path) -> None:
+        source = self._resources.enter_context(av.open(path))
+        tracks = source.streams.audio
+        if not tracks or tracks[0].codec_context.name not in self._container.supported_codecs:
+            return
+        track = self._container.add_stream_from_template(tracks[0])
+        self._packets = self._from_start(source.demux(tracks[0]), track)
+        self._next_packet = next(self._packets, None)
+
+    def _from_start(
+        self, packets: Iterable[_SoundPacket], track: AudioStream
+    ) -> Iterator[tuple[Fraction, _SoundPacket]]:
+        """Yield the packets from the first frame on, each with its seconds since then."""
+        begin = (self._start - 1) / self._rate
+        for packet in packets:
+            if packet.pts is None or packet.dts is None:  # The end.
+                continue
+            # Many tracks begin a little before 0, for decoders to warm up.
+            if begin > 0 and packet.pts * packet.time_base < begin:
+                continue
+            offset = round(begin / packet.time_base)
+            packet.pts, packet.dts = packet.pts - offset, packet.dts - offset
+            packet.stream = track
+            yield packet.pts * packet.time_base, packet
+
+    def _copy_sound(self) -> None:
+        """Copy what is heard until the end of the last frame, so that sound and pictures lie beside each other."""
+        while self._next_packet is not None and self._next_packet[0] < self._written / self._rate:
+            self._container.mux(self._next_packet[1])
+            self._next_packet = next(self._packets, None)
