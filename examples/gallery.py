@@ -1,6 +1,6 @@
 """Makes docs/gallery.md: a small picture for every option, through a real server, and how to make it.
 
-python examples/gallery.py --size 320 --iterations 120
+python examples/gallery.py --size 256 --iterations 100
 """
 
 import argparse
@@ -149,8 +149,8 @@ CHAPTERS = (
 def main() -> None:
     """Makes every picture and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=320, help="longest edge of the pictures in pixels")
-    parser.add_argument("--iterations", type=int, default=120, help="optimiser steps where an entry does not say")
+    parser.add_argument("--size", type=int, default=256, help="longest edge of the pictures in pixels")
+    parser.add_argument("--iterations", type=int, default=100, help="optimiser steps where an entry does not say")
     parser.add_argument("--only", nargs="*", help="names of entries; the others keep their pictures")
     args = parser.parse_args()
     PICTURES.mkdir(parents=True, exist_ok=True)

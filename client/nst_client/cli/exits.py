@@ -3,6 +3,7 @@
 import contextlib
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from types import MappingProxyType
 from typing import NoReturn
 
@@ -67,6 +68,15 @@ def reported(target: str) -> Iterator[None]:
         _fail(": ".join([*getattr(error, "__notes__", ()), _message(error, target)]), code)
     except KeyboardInterrupt:
         _fail("interrupted", CANCELLED)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """End the command with a message where a file cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise click.FileError(str(path), hint=error.strerror or str(error)) from error
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -1,6 +1,5 @@
 """The work of `nst-client sequence`. Needs the extra "video", which the commands themselves do without."""
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -10,7 +9,7 @@ from typing import Any
 
 import click
 
-from nst_client.cli.exits import reported
+from nst_client.cli.exits import reported, writing
 from nst_client.cli.interrupts import at_interrupt, held_back
 from nst_client.cli.reports import Position, Report
 from nst_client.client import StyleTransferClient, Stylization
@@ -93,7 +92,7 @@ def run_sequence(
                 **arguments,
             )
             try:
-                with _writing(out), writer, at_interrupt(interrupts, progress.stop):
+                with writing(out), writer, at_interrupt(interrupts, progress.stop):
                     _write_all(jobs, writer, progress, report)
             finally:
                 report.note(progress.summary())
@@ -188,11 +187,3 @@ def _write_all(jobs: Iterator[tuple[Frame, Result]], writer: FrameWriter, progre
         # That is how a job ends that was closed.
         if not progress.stopped:
             raise
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise click.FileError(str(path), hint=error.strerror) from error

@@ -1,14 +1,13 @@
 """`nst-client stylize`: one picture, from file to file."""
 
-import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from nst_client.cli.exits import CANCELLED, reported
+from nst_client.cli.exits import CANCELLED, reported, writing
 from nst_client.cli.interrupts import cancelling, held_back
 from nst_client.cli.reports import open_report
 from nst_client.cli.request import build_request, picture_file, request_flags
@@ -162,19 +161,19 @@ def stylize(
         try:
             for event in stylization:
                 if isinstance(event, Preview) and preview is not None:
-                    with _writing(preview):
+                    with writing(preview):
                         write_atomically(preview, event.data)
                 for recorder in recorders:
-                    with _writing(recorder.path):
+                    with writing(recorder.path):
                         recorder.event(event)
                 report.event(event)
             result = stylization.result
-            with _writing(out):
+            with writing(out):
                 result.save(out)
             report.saved(out, result)
         finally:
             for recorder in recorders:
-                with _writing(recorder.path):
+                with writing(recorder.path):
                     if recorder.end(result):
                         report.note(f"wrote {recorder.path}")
     context.exit(CANCELLED if result.completed.stop_reason is StopReason.CANCELLED else 0)
@@ -197,11 +196,3 @@ def _recorders(plot: Path | None, frames: Path | None, timelapse: Path | None) -
             except MissingLibraryError as error:
                 raise click.UsageError(f"{flag} needs {error.library}: pip install '{EXTRA}'") from error
     return recorders
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise click.FileError(str(path), hint=error.strerror or str(error)) from error
