@@ -46,7 +46,7 @@ CHAPTERS = (
         "Presets",
         "What is not given comes from the preset; every option can be changed on top of it.",
         (
-            Entry("balanced", "", "`balanced`, the default: free of scale, average pooling, three scales."),
+            Entry("balanced", "", "`balanced`, the default: free of scale, average pooling, coarse to fine."),
             Entry("reference", "--preset reference", "The objective of Gatys, Ecker & Bethge as neural-style has it."),
             Entry("fast", "--preset fast --iterations 40", "`fast`, here with 40 iterations."),
             Entry("texture", "--preset texture", "Style alone, out of noise; the content gives only the size."),
@@ -57,10 +57,10 @@ CHAPTERS = (
         "Weights",
         "How much of each.",
         (
-            Entry("style-weight-1", "--style-weight 1", "A tenth of the style."),
-            Entry("style-weight-1000", "--style-weight 1000", "A hundred times the style."),
-            Entry("tv-weight-300", "--tv-weight 300", "A hundred times the total variation: flat and soft."),
-            Entry("laplacian", "--laplacian-weight 0.1", "The Laplacian loss holds the contours of the photograph."),
+            Entry("style-weight-0.1", "--style-weight 0.1", "A tenth of the style."),
+            Entry("style-weight-30", "--style-weight 30", "Thirty times the style."),
+            Entry("tv-weight-30", "--tv-weight 30", "Thirty times the total variation: flat and soft."),
+            Entry("laplacian", "--laplacian-weight 0.01", "The Laplacian loss holds the contours of the photograph."),
         ),
     ),
     Chapter(
@@ -123,7 +123,7 @@ CHAPTERS = (
         (
             Entry("pooling-max", "--pooling max", "Max pooling: harder edges, more grain."),
             Entry("pooling-l2", "--pooling l2", "L2 pooling: between the two."),
-            Entry("padding-reflect", "--padding reflect", "Features mirrored at the edge of the picture."),
+            Entry("padding-zero", "--padding zero", "Zeros beyond the edge: it sees a frame."),
             Entry("raw", "--no-normalize --style-weight 100 --content-weight 5 --tv-weight 0.001", "Raw scales."),
         ),
     ),
@@ -132,7 +132,6 @@ CHAPTERS = (
         "",
         (
             Entry("one-scale", "--scales 1", "At full size from the start: only small strokes form."),
-            Entry("two-scales", "--scales 2", "Two sizes: larger ones."),
             Entry("adam", "--optimizer adam --averaging 0.9", "Adam, and the average of its iterates."),
             Entry("history", "--lbfgs-history 2", "L-BFGS that remembers two steps."),
             Entry("learning-rate", "--optimizer adam --learning-rate 0.005", "Adam with a quarter of its step."),

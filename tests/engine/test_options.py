@@ -160,15 +160,15 @@ def test_a_reference_holds_the_result(request_: TransferRequest, model: Vgg19):
 def test_scales_are_worked_on_coarse_to_fine_and_the_result_has_full_size(
     content_png: bytes, style_png: bytes, model: Vgg19
 ):
-    options = TransferOptions(iterations=5, scales=2, image_size=96)
+    options = TransferOptions(iterations=5, scales=2, image_size=192)
     request = TransferRequest(
         content=content_png, styles=(StyleInput(data=style_png, options=_large()),), options=options
     )
     iterates = list(transfer(prepare(request, LIMITS, LAYERS), model))
-    assert [(it.scale, it.size) for it in iterates] == 3 * [(1, (48, 37))] + 2 * [(2, (96, 74))]
+    assert [(it.scale, it.size) for it in iterates] == 3 * [(1, (96, 74))] + 2 * [(2, (192, 148))]
     assert [it.iteration for it in iterates] == [1, 2, 3, 4, 5]
-    assert {it.result().shape for it in iterates} == {(1, 3, 74, 96)}
-    assert iterates[0].picture().shape == (1, 3, 37, 48)
+    assert {it.result().shape for it in iterates} == {(1, 3, 148, 192)}
+    assert iterates[0].picture().shape == (1, 3, 74, 96)
 
 
 def _large():
@@ -181,7 +181,7 @@ def _large():
 def test_an_optimizer_carries_what_it_learnt_to_the_next_scale(
     content_png: bytes, style_png: bytes, model: Vgg19, optimizer: OptimizerName
 ):
-    options = TransferOptions(iterations=12, scales=2, image_size=96, optimizer=optimizer)
+    options = TransferOptions(iterations=12, scales=2, image_size=192, optimizer=optimizer)
     request = TransferRequest(
         content=content_png, styles=(StyleInput(data=style_png, options=_large()),), options=options
     )

@@ -9,5 +9,5 @@ def test_scales_double_up_to_the_full_size():
 
 
 def test_there_are_no_more_scales_than_the_shortest_edge_has_room_for():
-    assert [most_scales(edge, 16) for edge in (10, 32, 63, 64, 300)] == [1, 1, 1, 2, 4]
+    assert [most_scales(edge, 16) for edge in (10, 64, 127, 128, 300)] == [1, 1, 1, 2, 3]
     assert most_scales(300, 128) == 2

@@ -10,7 +10,6 @@ from nst_service.engine.pictures import Size, fit
 from nst_service.engine.schedule import schedule
 from nst_service.engine.spec import TransferSpec
 from nst_service.engine.tiles import halo_of
-from nst_service.engine.vgg import Padding
 
 _FLOAT_BYTES = 4
 _POOL_INDEX_BYTES = 8
@@ -87,11 +86,9 @@ def peak_bytes(options: TransferOptions, size: Size, styles: Sequence[Size], til
         edge = tile + 2 * halo_of(layers)
         part = min(size[0], edge), min(size[1], edge)
         style_parts = [(min(style[0], edge), min(style[1], edge)) for style in styles]
-    # Every activation is kept for the gradient; where a convolution is tapped, its ReLU is a second copy, and where
-    # features are mirrored at the edge, the padded ones are another.
-    copies = 1 if options.padding is Padding.ZERO else 2
+    # Every activation is kept for the gradient; where a convolution is tapped, its ReLU is a second copy.
     activations = sum(
-        _activation_bytes(part, conv) * (copies + (conv in layers))
+        _activation_bytes(part, conv) * (2 if conv in layers else 1)
         + (_FLOAT_BYTES + _POOL_INDEX_BYTES) * KERNEL_SHAPES[conv][1] * _area(part, conv) * opens_block(conv)
         for conv in convs
     )

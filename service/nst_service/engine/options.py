@@ -64,9 +64,10 @@ _BALANCED: Mapping[str, Any] = MappingProxyType(
     {
         "normalize": True,
         "content_weight": 1.0,
-        "style_weight": 10.0,
-        "tv_weight": 3.0,
+        "style_weight": 1.0,
+        "tv_weight": 1.0,
         "pooling": Pooling.AVERAGE,
+        "padding": Padding.REFLECT,
         "scales": 3,
     }
 )

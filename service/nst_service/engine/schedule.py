@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from nst_service.engine.pictures import Size, fit
 
-_LEAST_EDGE = 32
+_LEAST_EDGE = 64
 """Pixels: a coarser picture says nothing about the strokes of a style."""
 
 
