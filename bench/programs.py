@@ -5,13 +5,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 from nst_service.engine.layers import CONVS
-from nst_service.engine.weights import load_weights
-
-_TORCHVISION_INDEX = dict(zip(CONVS, (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34), strict=True))
+from nst_service.engine.weights import TORCHVISION_INDEX, load_weights
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def export_weights(folder: Path) -> Path:
     """Write the default weights with torchvision's key names, for BGR pixels in 0..255."""
     state = {}
     for conv, (kernel, bias) in load_weights("caffe").convs.items():
-        index = _TORCHVISION_INDEX[conv]
+        index = TORCHVISION_INDEX[conv]
         state[f"features.{index}.weight"] = kernel.flip(1).contiguous() if conv == CONVS[0] else kernel
         state[f"features.{index}.bias"] = bias
     path = folder / "vgg19.pth"
@@ -86,7 +85,7 @@ def evaluation_seconds(program: Program, task: Task, *, skip: int) -> list[float
         RuntimeError: it failed, with the end of what it said.
     """
     ends = list(_evaluation_ends(program, task))
-    return [after - before for before, after in zip(ends[skip - 1 :], ends[skip:], strict=False)]
+    return [after - before for before, after in pairwise(ends[skip - 1 :])]
 
 
 def _evaluation_ends(program: Program, task: Task) -> Iterator[float]:

@@ -4,12 +4,12 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from nst_service.engine.layers import KERNEL_SHAPES, conv_of, convs_through, features_edge, minimum_edge, opens_block
+from nst_service.engine.layers import KERNEL_SHAPES, conv_of, convs_through, features_size, minimum_edge, opens_block
 from nst_service.engine.options import OptimizerName, TransferOptions
-from nst_service.engine.pictures import Size, fit
+from nst_service.engine.pictures import Size, fit, scaled
 from nst_service.engine.schedule import schedule
 from nst_service.engine.spec import TransferSpec
-from nst_service.engine.tiles import halo_of
+from nst_service.engine.tiles import halo_of, spans
 
 _FLOAT_BYTES = 4
 _POOL_INDEX_BYTES = 8
@@ -56,8 +56,9 @@ def estimate(spec: TransferSpec, available: int | None = None) -> Cost:
     target_flops = optimize_flops = 0.0
     for scale in schedule(size, options.scale_iterations):
         factor = max(scale.size) / max(size)
-        scaled = [fit(style, max(1, round(factor * max(style)))) for style in styles]
-        target_flops += sum(_forward_flops(style, options.active_style_layers, tile) for style in scaled)
+        target_flops += sum(
+            _forward_flops(scaled(style, factor), options.active_style_layers, tile) for style in styles
+        )
         target_flops += _forward_flops(scale.size, options.active_content_layers, tile)
         optimize_flops += scale.iterations * step_flops(options, scale.size, tile)
     return Cost(target_flops, optimize_flops, peak, tile, options.time_budget_seconds)
@@ -111,8 +112,8 @@ def largest_size_within(available: int, options: TransferOptions, size: Size) ->
     low, high = 0, max(size)
     while low < high:
         edge = (low + high + 1) // 2
-        scaled = fit(size, edge)
-        if fitting_tile(options, scaled, [scaled], available)[1] <= available:
+        smaller = fit(size, edge)
+        if fitting_tile(options, smaller, [smaller], available)[1] <= available:
             low = edge
         else:
             high = edge - 1
@@ -140,16 +141,12 @@ def _forward_flops(size: Size, layers: Iterable[str], tile: int | None) -> float
     if tile is None or not layers:
         return flops
     halo = halo_of(layers)
-    return flops * math.prod(_covered(edge, tile, halo) / edge for edge in size)
-
-
-def _covered(length: int, tile: int, halo: int) -> int:
-    """Return how many pixels the tiles along an edge cover, with their halos."""
-    return sum(min(length, start + tile + halo) - max(0, start - halo) for start in range(0, length, tile))
+    # What lies in several halos is computed as often.
+    return flops * math.prod(sum(len(span) for span, _ in spans(edge, tile, halo)) / edge for edge in size)
 
 
 def _area(size: Size, layer: str) -> int:
-    return features_edge(size[0], layer) * features_edge(size[1], layer)
+    return math.prod(features_size(size, layer))
 
 
 def _activation_bytes(size: Size, conv: str) -> int:

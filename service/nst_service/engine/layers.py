@@ -51,9 +51,10 @@ def convs_through(layers: Collection[str]) -> tuple[str, ...]:
     return CONVS[: last + 1]
 
 
-def features_edge(edge: int, layer: str) -> int:
-    """Return how many features of a layer lie along an edge of the picture: halved at every pooling, rounded up."""
-    return -(-edge >> (block_of(layer) - 1))
+def features_size(size: tuple[int, int], layer: str) -> tuple[int, int]:
+    """Return how many features of a layer lie along both edges of a picture: halved at every pooling, rounded up."""
+    poolings = block_of(layer) - 1
+    return -(-size[0] >> poolings), -(-size[1] >> poolings)
 
 
 def minimum_edge(layers: Collection[str]) -> int:

@@ -5,7 +5,7 @@ whole statistic. With that, the same loss works on a picture as a whole and tile
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import InitVar, dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -100,7 +100,7 @@ class ContentLoss:
 
     def combine(self, parts: Sequence[Tensor]) -> Tensor:
         """Add the parts."""
-        return torch.stack(list(parts)).sum(0)
+        return _added(parts)
 
     def value(self, statistic: Tensor) -> Tensor:
         """Return the weighted loss, a scalar."""
@@ -139,7 +139,19 @@ class StyleStatistic(Protocol):
         """Return the distance of statistics to a target."""
 
 
-class Gram:
+class _Mean:
+    """A statistic that is a mean over the features of a region."""
+
+    def combine(self, parts: Sequence[Tensor]) -> Tensor:
+        """Add the parts: each was divided by the area of the whole."""
+        return _added(parts)
+
+    def blend(self, statistics: Sequence[tuple[Tensor, float]]) -> Tensor:
+        """Return the weighted mean: the statistic of the mixture."""
+        return _added([share * statistic for statistic, share in statistics])
+
+
+class Gram(_Mean):
     """The Gram matrix, compared by mean squared difference (Gatys, Ecker & Bethge 2016, equations 3 and 4).
 
     With a mask it is a guided one (Gatys et al. 2017, "Controlling perceptual factors", section 4).
@@ -152,20 +164,12 @@ class Gram:
         vectors = _vectors(features)
         return _weighted(vectors, region, window).T @ vectors / (region.area * features.shape[1])
 
-    def combine(self, parts: Sequence[Tensor]) -> Tensor:
-        """Add the parts."""
-        return torch.stack(list(parts)).sum(0)
-
-    def blend(self, statistics: Sequence[tuple[Tensor, float]]) -> Tensor:
-        """Return the weighted mean."""
-        return torch.stack([share * gram for gram, share in statistics]).sum(0)
-
     def distance_to(self, target: Tensor) -> Distance:
         """Return the mean squared difference."""
         return lambda gram: functional.mse_loss(gram, target)
 
 
-class Moments:
+class Moments(_Mean):
     """Mean and covariance, compared as two Gaussians are.
 
     The squared Wasserstein-2 distance over the number of channels (Olkin & Pukelsheim 1982):
@@ -180,14 +184,6 @@ class Moments:
         vectors = _vectors(features)
         weighted = _weighted(vectors, region, window)
         return torch.cat([weighted.T @ vectors, weighted.sum(0, keepdim=True)]) / region.area
-
-    def combine(self, parts: Sequence[Tensor]) -> Tensor:
-        """Add the parts."""
-        return torch.stack(list(parts)).sum(0)
-
-    def blend(self, statistics: Sequence[tuple[Tensor, float]]) -> Tensor:
-        """Return the moments of the mixture."""
-        return torch.stack([share * moments for moments, share in statistics]).sum(0)
 
     def distance_to(self, target: Tensor) -> Distance:
         """Return the squared Wasserstein-2 distance over the number of channels."""
@@ -239,36 +235,36 @@ class SlicedProjections:
         return lambda values: functional.mse_loss(_sorted(values), _quantiles(target, values.shape[1]))
 
 
-@dataclass(frozen=True, slots=True)
 class StyleLoss:
     """Distance of a statistic of the features at one layer to that of the style."""
 
-    layer: str
-    weight: float
-    statistic_: StyleStatistic
-    target: InitVar[Tensor]
-    region: Region
-    _distance: Distance = field(init=False)
+    def __init__(self, layer: str, weight: float, statistic: StyleStatistic, target: Tensor, region: Region):
+        """Make the loss.
 
-    def __post_init__(self, target: Tensor) -> None:
-        object.__setattr__(self, "_distance", self.statistic_.distance_to(target))
-
-    @property
-    def term(self) -> Term:
-        """The name of the term."""
-        return Term(LossKind.STYLE, self.layer)
+        Args:
+            layer: whose features are looked at.
+            weight: of the loss.
+            statistic: what is compared.
+            target: the statistic of the style.
+            region: where the style applies.
+        """
+        self.term = Term(LossKind.STYLE, layer)
+        self._weight = weight
+        self._statistic = statistic
+        self._region = region
+        self._distance = statistic.distance_to(target)
 
     def statistic(self, features: Tensor, window: Window) -> Tensor:
         """Return the part of the statistic that comes from the window."""
-        return self.statistic_.gather(features, self.region, window)
+        return self._statistic.gather(features, self._region, window)
 
     def combine(self, parts: Sequence[Tensor]) -> Tensor:
         """Return the statistic of the whole from those of its parts."""
-        return self.statistic_.combine(parts)
+        return self._statistic.combine(parts)
 
     def value(self, statistic: Tensor) -> Tensor:
         """Return the weighted loss, a scalar."""
-        return self.weight * self._distance(statistic)
+        return self._weight * self._distance(statistic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,6 +373,10 @@ class _TraceOfRoot(torch.autograd.Function):
         (slope,) = ctx.saved_tensors  # type: ignore[attr-defined]
         slope_of_loss: Tensor = gradients[0] * slope
         return slope_of_loss, None
+
+
+def _added(parts: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(parts)).sum(0)
 
 
 def _covariance(moments: Tensor) -> Tensor:

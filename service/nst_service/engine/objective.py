@@ -1,5 +1,6 @@
 """From a specification to its criterion: the targets, and the losses that lead to them."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -9,7 +10,7 @@ from torch.nn import functional
 from nst_service.engine.canvas import Canvas, ColorMode
 from nst_service.engine.colors import luminance, match_colors, match_luminance
 from nst_service.engine.criterion import Criterion, Extractor
-from nst_service.engine.layers import KERNEL_SHAPES, conv_of, features_edge
+from nst_service.engine.layers import KERNEL_SHAPES, conv_of, features_size
 from nst_service.engine.losses import (
     WHOLE,
     ContentLoss,
@@ -60,10 +61,11 @@ class _Builder:
         self._model = model
         self._canvas = canvas
         self._extractor = Extractor(model, spec.options.variant, tile)
+        layers = spec.options.active_layers
         self._scales: Mapping[str, float] = (
-            model.activation_scales(spec.options.pooling)
+            model.activation_scales(layers, spec.options.pooling)
             if spec.options.normalize
-            else dict.fromkeys(model.layers, 1.0)
+            else dict.fromkeys(layers, 1.0)
         )
 
     @torch.no_grad()
@@ -97,9 +99,8 @@ class _Builder:
         return joined
 
     def _empty_features(self, size: Size, layer: str) -> Tensor:
-        channels = KERNEL_SHAPES[conv_of(layer)][0]
-        width, height = (features_edge(edge, layer) for edge in size)
-        features = torch.empty(1, channels, height, width, device=self._model.device)
+        width, height = features_size(size, layer)
+        features = torch.empty(1, _channels(layer), height, width, device=self._model.device)
         return features.contiguous(memory_format=torch.channels_last)
 
     def _style_losses(self) -> Iterator[StyleLoss]:
@@ -131,16 +132,14 @@ class _Builder:
         parts: dict[str, list[Tensor]] = {layer: [] for layer in statistics}
         for part in self._extractor.parts(pixels, list(statistics)):
             for layer, (features, _) in part.items():
-                whole = Region(None, features_edge(width, layer) * features_edge(height, layer))
+                whole = Region(None, math.prod(features_size((width, height), layer)))
                 parts[layer].append(statistics[layer].gather(features, whole, WHOLE))
         return {layer: statistic.combine(parts[layer]) for layer, statistic in statistics.items()}
 
     def _factor(self, layer: str, statistic: StyleStatistic) -> float:
         """Return what makes a style loss free of scale, where that is asked for."""
-        if not self._options.normalize:
-            return 1.0
         # A Gram matrix is divided by the number of channels.
-        channels = _channels(layer) if isinstance(statistic, Gram) else 1
+        channels = _channels(layer) if self._options.normalize and isinstance(statistic, Gram) else 1
         return float(channels**2 / self._scales[layer] ** statistic.degree)
 
     def _style_pixels(self, style: Style) -> Tensor:
@@ -156,7 +155,7 @@ class _Builder:
 
     def _region(self, layer: str, mask: Tensor | None) -> Region:
         """Return a mask at the resolution of a layer: each feature counts as much as the pixels it stands for."""
-        width, height = (features_edge(edge, layer) for edge in self._spec.content.size)
+        width, height = features_size(self._spec.content.size, layer)
         if mask is None:
             return Region(None, width * height)
         small = functional.interpolate(mask, (height, width), mode="area")

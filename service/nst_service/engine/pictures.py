@@ -173,6 +173,11 @@ def mask_to_tensor(mask: Image.Image) -> Tensor:
     return values.unsqueeze(0).to(torch.float32) / 255
 
 
+def scaled(size: Size, factor: float) -> Size:
+    """Return the size times a factor, with the same shape, nowhere below one pixel."""
+    return fit(size, max(1, round(factor * max(size))))
+
+
 def decode(data: bytes, *, max_pixels: int) -> Picture:
     """Decode a PNG, JPEG, WebP or TIFF: upright by its EXIF orientation, in sRGB by its ICC profile.
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nst_service.engine.pictures import Size, fit
+from nst_service.engine.pictures import Size, scaled
 
 _LEAST_EDGE = 64
 """Pixels: a coarser picture says nothing about the strokes of a style."""
@@ -42,6 +42,6 @@ def schedule(size: Size, scale_iterations: tuple[int, ...]) -> list[Scale]:
     """Return the scales of a transfer, coarse to fine; the last is the full size."""
     last = len(scale_iterations) - 1
     return [
-        Scale(size if index == last else fit(size, round(max(size) / 2 ** (last - index))), iterations, index == last)
+        Scale(scaled(size, 0.5 ** (last - index)), iterations, index == last)
         for index, iterations in enumerate(scale_iterations)
     ]

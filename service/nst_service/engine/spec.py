@@ -18,7 +18,7 @@ from nst_service.engine.options import (
     range_violations,
     transfer_violations,
 )
-from nst_service.engine.pictures import Picture, Size, decode, fit, resampled
+from nst_service.engine.pictures import Picture, Size, decode, fit, resampled, scaled
 from nst_service.engine.schedule import most_scales
 
 
@@ -89,9 +89,7 @@ class TransferSpec:
             styles=tuple(
                 dataclasses.replace(
                     style,
-                    picture=style.picture.resized(
-                        fit(style.picture.size, max(1, round(factor * max(style.picture.size))))
-                    ),
+                    picture=style.picture.resized(scaled(style.picture.size, factor)),
                     mask=style.mask and resampled(style.mask, size),
                 )
                 for style in self.styles

