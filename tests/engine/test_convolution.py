@@ -1,27 +1,83 @@
 import pytest
 import torch
-from nst_service.engine.convolution import FrozenConv
+from nst_service.engine import winograd
+from nst_service.engine.convolution import FrozenConv, Padding
+from torch import Tensor
 from torch.nn import functional
 
 
-@pytest.mark.parametrize("channels", [(8, 16), (128, 128), (128, 192)])
-@pytest.mark.parametrize("size", [(1, 1), (3, 5), (16, 16), (17, 30), (4, 3000)])
-@pytest.mark.parametrize("padding", [0, 1])
+@pytest.fixture(params=["native", "torch"])
+def _kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the native kernel where it was built, and as on a machine where it was not."""
+    if request.param == "torch":
+        monkeypatch.setattr(winograd, "_winograd", None)
+    elif winograd._winograd is None:
+        pytest.skip("the native kernel was not built")
+
+
+def _reference(x: Tensor, kernel: Tensor, bias: Tensor, padding: Padding, *, relu: bool) -> Tensor:
+    if padding is Padding.REFLECT:
+        height, width = x.shape[-2:]
+        x = functional.pad(x, (1, 1, 0, 0), mode="reflect" if width > 1 else "replicate")
+        x = functional.pad(x, (0, 0, 1, 1), mode="reflect" if height > 1 else "replicate")
+    y = functional.conv2d(x, kernel, bias, padding=0 if padding is Padding.REFLECT else 1)
+    return functional.relu(y) if relu else y
+
+
+@pytest.mark.usefixtures("_kernels")
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("padding", list(Padding))
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 5), (16, 16), (17, 30), (5, 700)])
+@pytest.mark.parametrize("channels", [(3, 64), (64, 64), (128, 128), (128, 192)])
 def test_a_convolution_and_its_gradient_are_those_of_torch(
-    channels: tuple[int, int], size: tuple[int, int], padding: int
+    channels: tuple[int, int], size: tuple[int, int], padding: Padding, relu: bool
 ):
     inputs, outputs = channels
-    height, width = (edge + 2 - 2 * padding for edge in size)
     generator = torch.Generator().manual_seed(0)
     kernel = torch.randn(outputs, inputs, 3, 3, generator=generator) / (9 * inputs) ** 0.5
     bias = torch.randn(outputs, generator=generator)
-    x = torch.randn(1, inputs, height, width, generator=generator).contiguous(memory_format=torch.channels_last)
+    x = torch.randn(1, inputs, *size, generator=generator).contiguous(memory_format=torch.channels_last)
     x.requires_grad_()
-    ours = FrozenConv(kernel, bias)(x, padding=padding)
-    theirs = functional.conv2d(x, kernel, bias, padding=padding)
+    ours = FrozenConv(kernel, bias)(x, padding, relu=relu)
+    theirs = _reference(x.double(), kernel.double(), bias.double(), padding, relu=relu)
     assert ours.shape == theirs.shape == (1, outputs, *size)
     assert ours.is_contiguous(memory_format=torch.channels_last)
     towards = torch.randn(theirs.shape, generator=generator)
     mine, other = (torch.autograd.grad((y * towards).sum(), x)[0] for y in (ours, theirs))
     assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
     assert (mine - other).norm() <= 1e-5 * other.norm()
+
+
+def test_the_native_kernel_gives_the_same_bytes_whatever_the_number_of_threads():
+    if winograd._winograd is None:
+        pytest.skip("the native kernel was not built")
+    conv = FrozenConv(torch.randn(64, 64, 3, 3), torch.randn(64))
+    x = torch.randn(1, 64, 90, 130).contiguous(memory_format=torch.channels_last).requires_grad_()
+    threads = torch.get_num_threads()
+
+    def run() -> tuple[Tensor, Tensor]:
+        y = conv(x, Padding.REFLECT, relu=True)
+        return y, torch.autograd.grad(y.sum(), x)[0]
+
+    first = run()
+    try:
+        torch.set_num_threads(3)
+        second = run()
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+def test_layers_with_many_channels_take_the_native_kernel_where_it_was_built():
+    if winograd._winograd is None:
+        pytest.skip("the native kernel was not built")
+    conv = FrozenConv(torch.randn(64, 64, 3, 3), torch.randn(64))
+    assert isinstance(conv.way, winograd.NativeWinograd)
+
+
+@pytest.mark.usefixtures("_kernels")
+def test_features_in_another_memory_order_are_convolved_alike():
+    conv = FrozenConv(torch.randn(64, 64, 3, 3), torch.randn(64))
+    x = torch.randn(1, 64, 9, 13)
+    there = conv(x.contiguous(memory_format=torch.channels_last), Padding.ZERO, relu=True)
+    assert torch.equal(conv(x.contiguous(), Padding.ZERO, relu=True), there)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 import pytest
 import torch
 from nst_service.engine.canvas import ColorMode
+from nst_service.engine.convolution import Padding
 from nst_service.engine.layers import LAYERS
 from nst_service.engine.losses import LossKind, StyleLossName
 from nst_service.engine.objective import build_canvas, build_criterion
@@ -11,7 +12,7 @@ from nst_service.engine.options import Init, Limits, OptimizerName, Preset, Tran
 from nst_service.engine.pictures import PictureFormat, encode
 from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
 from nst_service.engine.transfer import Ending, Iterate, transfer
-from nst_service.engine.vgg import Padding, Pooling, Vgg19
+from nst_service.engine.vgg import Pooling, Vgg19
 from nst_service.engine.weights import Weights
 
 LIMITS = Limits(max_input_pixels=10**6, max_image_size=512, max_iterations=1000, max_styles=2)

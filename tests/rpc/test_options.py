@@ -10,9 +10,10 @@ from nst_client.metadata import read_metadata
 from nst_client.translate import options_from_proto
 from nst_service.engine import options as engine
 from nst_service.engine.canvas import ColorMode
+from nst_service.engine.convolution import Padding
 from nst_service.engine.losses import LossKind, StyleLossName
 from nst_service.engine.pictures import PictureFormat
-from nst_service.engine.vgg import Padding, Pooling
+from nst_service.engine.vgg import Pooling
 from nst_service.jobs.states import JobState, StopReason
 from nst_service.rpc.translate import enum_to_proto, options_to_proto, request_from_proto
 from PIL import Image

@@ -1,15 +1,10 @@
 """3x3 convolutions with frozen weights: forward, and back to the input, which is all that pixels need.
 
-On CPUs the layers with many channels take Winograd's way: F(4x4, 3x3) of Lavin & Gray 2016, "Fast algorithms for
-convolutional neural networks", sections 4.1 and 4.3. It computes 4x4 outputs from 6x6 inputs with 36 products instead
-of 144. The weights are transformed once. Its result differs from the direct one by rounding only, about 2e-6 of it in
-float32.
-
-The choice between the two ways depends on the layer alone, never on a measurement: the same request gives the same
-bytes after a restart.
+On CPUs they take Winograd's way where it is the faster. The choice depends on the layer and the installation, never on
+a measurement: the same request gives the same bytes after a restart.
 """
 
-from collections.abc import Iterator
+from enum import StrEnum
 from typing import Any
 
 import torch
@@ -17,155 +12,110 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.grad import conv2d_input
 
-_LEAST_CHANNELS = 128
-"""Of input and output, from which the products outweigh the transforms."""
-_BLOCK = 512
-"""Winograd tiles that are worked on at once: bounds the memory of the transforms."""
+from nst_service.engine.winograd import NativeWinograd, TorchWinograd
 
-_INPUT = (
-    (4, 0, -5, 0, 1, 0),
-    (0, -4, -4, 1, 1, 0),
-    (0, 4, -4, -1, 1, 0),
-    (0, -2, -1, 2, 1, 0),
-    (0, 2, -1, -2, 1, 0),
-    (0, 4, 0, -5, 0, 1),
-)
-_KERNEL = (
-    (1 / 4, 0, 0),
-    (-1 / 6, -1 / 6, -1 / 6),
-    (-1 / 6, 1 / 6, -1 / 6),
-    (1 / 24, 1 / 12, 1 / 6),
-    (1 / 24, -1 / 12, 1 / 6),
-    (0, 0, 1),
-)
-_OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
+
+class Padding(StrEnum):
+    """What a convolution sees beyond the edge."""
+
+    ZERO = "zero"
+    """Black: the network as it was trained. It sees a frame that no picture has."""
+    REFLECT = "reflect"
+    """The features mirrored at the edge: no frame."""
 
 
 class FrozenConv:
-    """A 3x3 convolution whose weights never change."""
+    """A 3x3 convolution whose weights never change, with the ReLU that may follow it."""
 
     def __init__(self, kernel: Tensor, bias: Tensor):
         """Take a kernel (outputs, inputs, 3, 3) and a bias (outputs,), both float32 on the device to be used."""
-        self._kernel = kernel.contiguous(memory_format=torch.channels_last)
+        self._kernel = kernel
         self._bias = bias
-        self._by_winograd = kernel.device.type == "cpu" and min(kernel.shape[:2]) >= _LEAST_CHANNELS
-        # Made when it is needed: it takes four times the memory of the kernel, and deep layers are seldom used.
-        self._winograd: _Winograd | None = None
+        # Made when it is needed: it copies the weights, and deep layers are seldom used.
+        self._way: NativeWinograd | _Padded | None = None
 
-    def __call__(self, x: Tensor, *, padding: int) -> Tensor:
-        """Convolve features (1, C, H, W) with 0 or 1 rows and columns of zeros around them; differentiable by them."""
-        result: Tensor = _Convolution.apply(x, self, padding)
+    def __call__(self, x: Tensor, padding: Padding, *, relu: bool) -> Tensor:
+        """Convolve features (1, C, H, W), then rectify them where asked for; differentiable by the features."""
+        result: Tensor = _Convolution.apply(x, self.way, padding is Padding.REFLECT, relu)
         return result
 
-    def forward(self, x: Tensor, padding: int) -> Tensor:
-        """Return the features of the next layer, in channels-last memory order."""
-        if not self._by_winograd:
-            return functional.conv2d(x, self._kernel, self._bias, padding=padding)
-        return self._transformed().forward(x, padding).add_(self._bias.view(1, -1, 1, 1))
-
-    def backward(self, gradient: Tensor, size: torch.Size, padding: int) -> Tensor:
-        """Return the gradient by an input of this size from the gradient by the output."""
-        if not self._by_winograd:
-            by_input: Tensor = conv2d_input(size, self._kernel, gradient, padding=padding)  # type: ignore[no-untyped-call]
-            return by_input
-        return self._transformed().backward(gradient, size, padding)
-
-    def _transformed(self) -> "_Winograd":
-        if self._winograd is None:
-            self._winograd = _Winograd(self._kernel)
-            self._kernel = torch.empty(0)
-        return self._winograd
+    @property
+    def way(self) -> "NativeWinograd | _Padded":
+        """How it computes."""
+        if self._way is None:
+            if NativeWinograd.fits(self._kernel):
+                self._way = NativeWinograd(self._kernel, self._bias)
+            else:
+                self._way = _Padded(self._kernel, self._bias)
+            del self._kernel
+        return self._way
 
 
 class _Convolution(torch.autograd.Function):
-    """Keeps nothing for the way back: the gradient by the input does not need the input."""
+    """Keeps for the way back what passed the ReLU; the gradient by the input does not need the input."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, conv: FrozenConv, padding: int) -> Tensor:
-        ctx.conv, ctx.size, ctx.padding = conv, x.shape, padding
-        return conv.forward(x, padding)
+    def forward(ctx: Any, x: Tensor, way: "NativeWinograd | _Padded", mirrored: bool, relu: bool) -> Tensor:
+        ctx.way, ctx.mirrored = way, mirrored
+        y = way.forward(x, mirrored=mirrored, relu=relu)
+        ctx.save_for_backward(y if relu else None)
+        return y
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.conv.backward(gradients[0], ctx.size, ctx.padding), None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (relu_output,) = ctx.saved_tensors
+        return ctx.way.backward(gradients[0], mirrored=ctx.mirrored, relu_output=relu_output), None, None, None
 
 
-class _Winograd:
-    """A 3x3 convolution by 36 products for each 4x4 outputs, and its transpose by the same products backwards."""
+class _Padded:
+    """A convolution by operations of torch, on features that are padded before."""
 
-    def __init__(self, kernel: Tensor):
-        outputs, inputs = kernel.shape[:2]
-        transform = torch.tensor(_KERNEL, dtype=torch.float64)
-        self._weights = torch.empty(36, inputs, outputs)
-        for start in range(0, outputs, _LEAST_CHANNELS):  # In double precision, some at a time for want of memory.
-            some = kernel[start : start + _LEAST_CHANNELS].double()
-            transformed = torch.einsum("ai,kcij,bj->abck", transform, some, transform)
-            self._weights[:, :, start : start + _LEAST_CHANNELS] = transformed.flatten(0, 1)
-        self._input = _squared(_INPUT)
-        self._output = _squared(_OUTPUT)
+    def __init__(self, kernel: Tensor, bias: Tensor):
+        self._way = TorchWinograd(kernel, bias) if TorchWinograd.fits(kernel) else _Direct(kernel, bias)
 
-    def forward(self, x: Tensor, padding: int) -> Tensor:
-        """Convolve features (1, C, H, W) with zeros around them; returns channels-last memory order."""
-        _, inputs, height, width = x.shape
-        height, width = height + 2 * padding - 2, width + 2 * padding - 2
-        rows, columns = -(-height // 4), -(-width // 4)
-        outputs = self._weights.shape[2]
-        padded = functional.pad(
-            x.permute(0, 2, 3, 1)[0],
-            (0, 0, padding, 4 * columns + 2 - padding - x.shape[3], padding, 4 * rows + 2 - padding - x.shape[2]),
-        ).contiguous()
-        down, right, _ = padded.stride()
-        result = torch.empty((1, outputs, height, width), memory_format=torch.channels_last)
-        fits = height % 4 == 0 and width % 4 == 0
-        # Where tiles reach beyond the edge, they are laid out elsewhere first.
-        whole = result.permute(0, 2, 3, 1) if fits else torch.empty(1, 4 * rows, 4 * columns, outputs)
-        laid = whole.view(rows, 4, columns, 4, outputs)
-        for row, count in _blocks(rows, columns):
-            # Every 6x6 inputs overlap their neighbours by two.
-            patches = padded.as_strided(
-                (6, 6, count, columns, inputs), (down, right, 4 * down, 4 * right, 1), 4 * row * down
-            ).reshape(36, -1)
-            spectrum = torch.mm(self._input, patches).view(36, count * columns, inputs)
-            products = torch.bmm(spectrum, self._weights).view(36, -1)
-            tiles = torch.mm(self._output, products).view(4, 4, count, columns, outputs)
-            laid[row : row + count] = tiles.permute(2, 0, 3, 1, 4)
-        if not fits:
-            result.copy_(whole[:, :height, :width].permute(0, 3, 1, 2))
-        return result
+    def forward(self, x: Tensor, *, mirrored: bool, relu: bool) -> Tensor:
+        y = self._way.forward(_mirrored(x) if mirrored else x, padding=0 if mirrored else 1)
+        return y.relu_() if relu else y
 
-    def backward(self, gradient: Tensor, size: torch.Size, padding: int) -> Tensor:
-        """Return the gradient by an input (1, C, H, W) of this size, in channels-last memory order."""
-        _, outputs, height, width = gradient.shape
-        rows, columns = -(-height // 4), -(-width // 4)
-        inputs = self._weights.shape[1]
-        padded = functional.pad(
-            gradient.permute(0, 2, 3, 1)[0], (0, 0, 0, 4 * columns - width, 0, 4 * rows - height)
-        ).contiguous()
-        # A row and a column of tiles more, for what reaches into them from the last ones.
-        result = torch.zeros(rows + 1, 4, columns + 1, 4, inputs)
-        for row, count in _blocks(rows, columns):
-            tiles = padded[4 * row : 4 * (row + count)].view(count, 4, columns, 4, outputs).permute(1, 3, 0, 2, 4)
-            products = torch.mm(self._output.T, tiles.reshape(16, -1)).view(36, count * columns, outputs)
-            spectrum = torch.bmm(products, self._weights.transpose(1, 2)).view(36, -1)
-            patches = torch.mm(self._input.T, spectrum).view(6, 6, count, columns, inputs).permute(2, 0, 3, 1, 4)
-            below = slice(row + 1, row + count + 1)
-            result[row : row + count, :, :-1] += patches[:, :4, :, :4]
-            result[row : row + count, :, 1:, :2] += patches[:, :4, :, 4:]
-            result[below, :2, :-1] += patches[:, 4:, :, :4]
-            result[below, :2, 1:, :2] += patches[:, 4:, :, 4:]
-        whole = result.view(1, 4 * rows + 4, 4 * columns + 4, inputs)
-        inside = whole[:, padding : padding + size[2], padding : padding + size[3]]
-        return inside.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+    def backward(self, gradient: Tensor, *, mirrored: bool, relu_output: Tensor | None) -> Tensor:
+        if relu_output is not None:
+            gradient = torch.ops.aten.threshold_backward(gradient, relu_output, 0)
+        height, width = gradient.shape[-2:]
+        if mirrored:
+            return _unmirrored(self._way.backward(gradient, (height + 2, width + 2), padding=0))
+        return self._way.backward(gradient, (height, width), padding=1)
 
 
-def _blocks(rows: int, columns: int) -> Iterator[tuple[int, int]]:
-    """Yield the first row of each block of tiles, and how many rows it has."""
-    step = max(1, _BLOCK // columns)
-    for row in range(0, rows, step):
-        yield row, min(step, rows - row)
+class _Direct:
+    """A convolution as the library has it."""
+
+    def __init__(self, kernel: Tensor, bias: Tensor):
+        self._kernel = kernel.contiguous(memory_format=torch.channels_last)
+        self._bias = bias
+
+    def forward(self, x: Tensor, *, padding: int) -> Tensor:
+        return functional.conv2d(x, self._kernel, self._bias, padding=padding)
+
+    def backward(self, gradient: Tensor, size: tuple[int, int], *, padding: int) -> Tensor:
+        shape = (1, self._kernel.shape[1], *size)
+        by_input: Tensor = conv2d_input(shape, self._kernel, gradient, padding=padding)  # type: ignore[no-untyped-call]
+        return by_input
 
 
-def _squared(transform: tuple[tuple[float, ...], ...]) -> Tensor:
-    """Return the transform of rows and columns at once."""
-    matrix = torch.tensor(transform, dtype=torch.float32)
-    return torch.kron(matrix, matrix)
+def _mirrored(x: Tensor) -> Tensor:
+    """Mirror features at their edge, one row and column."""
+    for edge, padding in ((x.shape[3], (1, 1, 0, 0)), (x.shape[2], (0, 0, 1, 1))):
+        # There is nothing to mirror beside a single row or column.
+        x = functional.pad(x, padding, mode="reflect" if edge > 1 else "replicate")
+    return x
+
+
+def _unmirrored(gradient: Tensor) -> Tensor:
+    """Return the gradient by what `_mirrored` was given."""
+    for dim in (2, 3):
+        edge = gradient.shape[dim] - 2
+        inner = gradient.narrow(dim, 1, edge)
+        inner.select(dim, min(1, edge - 1)).add_(gradient.select(dim, 0))
+        inner.select(dim, max(0, edge - 2)).add_(gradient.select(dim, edge + 1))
+        gradient = inner
+    return gradient.contiguous(memory_format=torch.channels_last)

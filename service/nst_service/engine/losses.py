@@ -7,7 +7,7 @@ whole statistic. With that, the same loss works on a picture as a whole and tile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -151,6 +151,21 @@ class _Mean:
         return _added([share * statistic for statistic, share in statistics])
 
 
+class _Products(torch.autograd.Function):
+    """The sum of w v v^T over vectors (n, C) with weights (n, 1): one product back, where autograd takes two."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, weights: Tensor | None) -> Tensor:
+        ctx.save_for_backward(vectors, weights)
+        return (vectors if weights is None else vectors * weights).T @ vectors
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        vectors, weights = ctx.saved_tensors
+        by_vectors = vectors @ (gradients[0] + gradients[0].T)
+        return by_vectors if weights is None else by_vectors.mul_(weights), None
+
+
 class Gram(_Mean):
     """The Gram matrix, compared by mean squared difference (Gatys, Ecker & Bethge 2016, equations 3 and 4).
 
@@ -161,8 +176,8 @@ class Gram(_Mean):
 
     def gather(self, features: Tensor, region: Region, window: Window) -> Tensor:
         """Return the part of the Gram matrix (C, C)."""
-        vectors = _vectors(features)
-        return _weighted(vectors, region, window).T @ vectors / (region.area * features.shape[1])
+        products: Tensor = _Products.apply(_vectors(features), _weights(region, window))
+        return products / (region.area * features.shape[1])
 
     def distance_to(self, target: Tensor) -> Distance:
         """Return the mean squared difference."""
@@ -181,9 +196,10 @@ class Moments(_Mean):
 
     def gather(self, features: Tensor, region: Region, window: Window) -> Tensor:
         """Return the part of the means of v v^T and of v over the vectors v, one above the other: (C + 1, C)."""
-        vectors = _vectors(features)
-        weighted = _weighted(vectors, region, window)
-        return torch.cat([weighted.T @ vectors, weighted.sum(0, keepdim=True)]) / region.area
+        vectors, weights = _vectors(features), _weights(region, window)
+        products: Tensor = _Products.apply(vectors, weights)
+        weighted = vectors if weights is None else vectors * weights
+        return torch.cat([products, weighted.sum(0, keepdim=True)]) / region.area
 
     def distance_to(self, target: Tensor) -> Distance:
         """Return the squared Wasserstein-2 distance over the number of channels."""
@@ -391,8 +407,9 @@ def _vectors(features: Tensor) -> Tensor:
     return features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
 
 
-def _weighted(vectors: Tensor, region: Region, window: Window) -> Tensor:
-    return vectors if region.mask is None else vectors * _part(region.mask, window).reshape(-1, 1)
+def _weights(region: Region, window: Window) -> Tensor | None:
+    """Return how much each vector of a window counts, (n, 1), or None where all count alike."""
+    return None if region.mask is None else _part(region.mask, window).reshape(-1, 1)
 
 
 def _sorted(values: Tensor) -> Tensor:

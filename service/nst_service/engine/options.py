@@ -8,10 +8,11 @@ from types import MappingProxyType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from nst_service.engine.canvas import ColorMode
+from nst_service.engine.convolution import Padding
 from nst_service.engine.errors import Violation
 from nst_service.engine.losses import StyleLossName
 from nst_service.engine.pictures import DEEP_FORMATS, PictureFormat
-from nst_service.engine.vgg import Padding, Pooling, Variant
+from nst_service.engine.vgg import Pooling, Variant
 
 
 class OptimizerName(StrEnum):

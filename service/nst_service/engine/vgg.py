@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nst_service.engine.convolution import FrozenConv
+from nst_service.engine.convolution import FrozenConv, Padding
 from nst_service.engine.layers import LAYERS, conv_of, convs_through, opens_block, relu_of
 from nst_service.engine.weights import Weights
 
@@ -27,15 +27,6 @@ class Pooling(StrEnum):
     """The mean of four features, rescaled: smoother pictures (Gatys, Ecker & Bethge 2016, section 2)."""
     L2 = "l2"
     """The root of the mean of four squared features, rescaled: between the two."""
-
-
-class Padding(StrEnum):
-    """What a convolution sees beyond the edge."""
-
-    ZERO = "zero"
-    """Black: the network as it was trained. It sees a frame that no picture has."""
-    REFLECT = "reflect"
-    """The features mirrored at the edge: no frame."""
 
 
 class Variant(NamedTuple):
@@ -85,12 +76,12 @@ class Vgg19:
         for conv in convs_through(layers):
             if opens_block(conv):
                 x = _pool(x, variant.pooling)
-            x = _convolve(x, self._convs[conv], variant.padding)
+            # Rectified at once where nobody wants the convolution's own output: half the memory of a layer.
+            x = self._convs[conv](x, variant.padding, relu=conv not in layers)
             if conv in layers:
                 taps[conv] = x
+                x = functional.relu(x)
             relu = relu_of(conv)
-            # In place where nobody wants the convolution's own output: half the memory of a layer.
-            x = functional.relu(x) if conv in layers else functional.relu_(x)
             if relu in layers:
                 taps[relu] = x
         return taps
@@ -111,14 +102,6 @@ class Vgg19:
                 features = self.features(noise, missing, Variant(pooling))
             known |= {relu: max(activations.mean().item(), _SMALLEST_MEAN) for relu, activations in features.items()}
         return {layer: known[relu] for layer, relu in relus.items()}
-
-
-def _convolve(x: Tensor, conv: FrozenConv, padding: Padding) -> Tensor:
-    if padding is Padding.ZERO:
-        return conv(x, padding=1)
-    # There is nothing to mirror beside a single row or column.
-    mode = "reflect" if min(x.shape[-2:]) > 1 else "replicate"
-    return conv(functional.pad(x, (1, 1, 1, 1), mode=mode), padding=0)
 
 
 def _pool(x: Tensor, pooling: Pooling) -> Tensor:

@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 from nst.v1 import style_transfer_pb2 as pb
 
 from nst_service.engine.canvas import ColorMode
+from nst_service.engine.convolution import Padding
 from nst_service.engine.errors import InvalidRequestError, Violation
 from nst_service.engine.losses import LossKind, StyleLossName, Term
 from nst_service.engine.options import (
@@ -22,7 +23,7 @@ from nst_service.engine.options import (
 )
 from nst_service.engine.pictures import PictureFormat
 from nst_service.engine.spec import StyleInput, TransferRequest
-from nst_service.engine.vgg import Padding, Pooling, Vgg19
+from nst_service.engine.vgg import Pooling, Vgg19
 from nst_service.jobs import events
 from nst_service.jobs.log import LoggedEvent
 from nst_service.jobs.states import JobState, StopReason

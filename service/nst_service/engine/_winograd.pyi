@@ -1,0 +1,32 @@
+PANEL: int
+"""Channels are multiples of it."""
+INSTRUCTIONS: str
+"""The instruction set in use."""
+
+def forward(
+    x: int,
+    kernel: int,
+    bias: int,
+    y: int,
+    height: int,
+    width: int,
+    inputs: int,
+    outputs: int,
+    mirrored: bool,
+    relu: bool,
+    threads: int,
+    /,
+) -> None: ...
+def backward(
+    gradient: int,
+    relu_output: int,
+    kernel: int,
+    by_input: int,
+    height: int,
+    width: int,
+    inputs: int,
+    outputs: int,
+    mirrored: bool,
+    threads: int,
+    /,
+) -> None: ...
