@@ -1,0 +1,29 @@
+"""What is known of the curvature before the first step: slow changes of a picture matter most."""
+
+import torch
+from torch import Tensor
+
+_CORNER = 0.02
+"""Cycles per pixel up to which all frequencies count alike."""
+
+
+class FourierPreconditioner:
+    """Multiplies every spatial frequency f of a gradient by corner / (corner + f).
+
+    It is the square of the change of variables x = irfft(w * rfft(z)), w^2 = corner / (corner + f): an optimiser that
+    takes it as its first inverse Hessian goes the way that it would go over z, and the objective and its minimum stay
+    as they are. Natural pictures have about this spectrum.
+    """
+
+    def __init__(self, pixels: Tensor):
+        """Make one for gradients like pixels (1, 3, H, W)."""
+        self._size = pixels.shape[-2:]
+        height, width = self._size
+        rows = torch.fft.fftfreq(height, device=pixels.device)[:, None]
+        columns = torch.fft.rfftfreq(width, device=pixels.device)[None]
+        self._factors = _CORNER / (_CORNER + torch.hypot(rows, columns))
+
+    def __call__(self, gradient: Tensor) -> Tensor:
+        """Return a gradient (1, 3, H, W) with its frequencies weighed: symmetric and positive definite."""
+        preconditioned: Tensor = torch.fft.irfft2(torch.fft.rfft2(gradient) * self._factors, s=self._size)
+        return preconditioned
