@@ -29,11 +29,17 @@ ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip --python /opt/nst install --index-url "${TORCH_INDEX_URL}" torch==2.14.1 torchvision==0.29.1
 WORKDIR /source
+# For the native kernel of the convolutions; the image that runs needs no compiler.
+# hadolint ignore=DL3008
+RUN apt-get update && \
+    apt-get install --yes --no-install-recommends g++ && \
+    rm -rf /var/lib/apt/lists/*
 COPY LICENSE README.md pyproject.toml ./
 # The versions stand in pyproject.toml.
 # hadolint ignore=DL3013
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip --python /opt/nst install --only-deps '.[server]'
+COPY setup.py ./
 COPY proto proto
 COPY client client
 COPY service service
