@@ -51,6 +51,8 @@ class Trace:
     losses: Mapping[int, float | None]
     """What the program says, by the number of evaluations."""
     pictures: Mapping[int, Path]
+    first_at: float
+    """When the first evaluation ended, in seconds since the epoch."""
     peak_bytes: int
 
 
@@ -143,5 +145,6 @@ def _read(folder: Path) -> Trace:
         ends=trace["ends"],
         losses=losses,
         pictures={count: folder / f"{count}.pt" for count in losses},
+        first_at=trace["first_at"],
         peak_bytes=trace["peak_bytes"],
     )

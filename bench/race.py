@@ -121,9 +121,7 @@ class Race:
                         )
                     )
         judge = Judge(task)
-        whole = dataclasses.replace(
-            task, evaluations=settings.iterations, samples=tuple(sampled(settings.iterations))
-        )
+        whole = dataclasses.replace(task, evaluations=settings.iterations, samples=tuple(sampled(settings.iterations)))
         for number in range(settings.rounds):
             for program in self._order(number):
                 if trace := self._trace(program, whole, f"{pair.name}, round {number + 1}"):

@@ -30,6 +30,7 @@ class Recorder:
         self._paused = 0.0
         self._ends: list[float] = []
         self._losses: dict[int, float | None] = {}
+        self._first_at = 0.0
 
     def begin(self, ago: float = 0.0) -> None:
         """Start the clock, so many seconds ago, if it does not run yet."""
@@ -47,6 +48,7 @@ class Recorder:
         assert self._started is not None
         self._ends.append(now - self._started - self._paused)
         count = len(self._ends)
+        self._first_at = self._first_at or time.time()
         if count in self._samples:
             self._losses[count] = None if loss is None else float(loss)
             torch.save(picture().detach().to("cpu", torch.float32).contiguous(), self._path(f"{count}.pt"))
@@ -57,9 +59,8 @@ class Recorder:
         trace = {
             "ends": self._ends,
             "losses": list(self._losses.items()),
+            "first_at": self._first_at,
             "peak_bytes": peak_bytes(),
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
         }
         self._path("trace.json").write_text(json.dumps(trace))
 
