@@ -1,6 +1,6 @@
 """Measures nst against published programs, and the server around it.
 
-    make bench                                             # a few minutes, 256 px
+    make bench                                             # ten minutes, 256 px
     make bench-full BENCH='--pictures FOLDER'              # hours, 512 px
     make bench BENCH='--only race --variant fine:scales=2' # one section, and a configuration of nst besides
 
@@ -19,12 +19,13 @@ from nst_service.engine.options import TransferOptions
 from bench import machine, report
 from bench.growth import measure_growth
 from bench.pictures import pairs
+from bench.profiling import measure_profile
 from bench.programs import COMPETITORS, NST, ROOT, Program, Stage
 from bench.race import Race, Settings
 from bench.service import measure_cold_start, measure_jobs, measure_latency, measure_memory, measure_throughput
 from bench.task import Task
 
-SECTIONS = ("race", "jobs", "cold", "memory", "throughput", "latency", "growth")
+SECTIONS = ("race", "jobs", "cold", "memory", "throughput", "latency", "growth", "profile")
 _REFERENCE = TransferOptions()
 
 
@@ -41,7 +42,7 @@ class Amounts:
     service_iterations: int
 
 
-QUICK = Amounts(size=256, iterations=100, pairs=1, rounds=1, turns=3, sizes=(256, 512), service_iterations=20)
+QUICK = Amounts(size=256, iterations=100, pairs=1, rounds=1, turns=2, sizes=(256, 512), service_iterations=20)
 FULL = Amounts(
     size=512, iterations=200, pairs=3, rounds=1, turns=5, sizes=(256, 512, 1024, 2048, 4096), service_iterations=100
 )
@@ -50,8 +51,7 @@ FULL = Amounts(
 def main() -> None:
     parser, full = _parser()
     args = parser.parse_args()
-    workplace = tempfile.TemporaryDirectory()
-    with workplace as folder:
+    with tempfile.TemporaryDirectory() as folder:
         results = {
             "command": f"make {'bench-full' if full else 'bench'}",
             "machine": machine.describe(),
@@ -111,7 +111,7 @@ def _measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             tv_weight=task.tv_weight,
         )
         race = Race(stage, settings, (NST, *args.variant, *_competitors(args.programs)))
-        results["race"] = results["agreement"] = race.run(chosen)
+        results["race"] = race.run(chosen)
     if {"jobs", "cold"} & set(args.only):
         jobs = measure_jobs(
             pair, folder, size=args.service_size, iterations=args.service_iterations, count=1 + args.service_rounds
@@ -133,13 +133,15 @@ def _measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             small=args.service_size // 2,
             large=4 * args.service_size,
             iterations=args.service_iterations // 2,
-            large_iterations=args.service_iterations,
+            large_iterations=max(10, args.service_iterations // 2),
             jobs=args.latency_jobs,
         )
     if "growth" in args.only:
         results["growth"] = measure_growth(
             stage, task, pair, folder, sizes=args.sizes, evaluations=args.turn_evaluations, rounds=1
         )
+    if "profile" in args.only:
+        results["profile"] = measure_profile(task, pair, folder, size=args.size, evaluations=args.turn_evaluations)
     return results
 
 

@@ -1,6 +1,7 @@
 """Environments of the programs that nst is compared with: made once, kept in a cache."""
 
 import hashlib
+import re
 import subprocess
 import sys
 import sysconfig
@@ -47,8 +48,9 @@ def python_with(name: str, requirements: Sequence[str], cache: Path) -> Path:
 
 
 def last_line(output: str) -> str:
-    """Return the last line that is not empty: where programs say why they failed."""
-    return next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "no message")
+    """Return the last line that is not empty, where programs say why they failed, without the folders of a machine."""
+    line = next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "no message")
+    return re.sub(r"(/[^\s/]+)+/", "", line)
 
 
 def _site_packages(folder: Path) -> Path:

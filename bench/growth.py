@@ -1,7 +1,6 @@
 """How the cost of an evaluation grows with the picture, and what share of the machine it uses."""
 
 import dataclasses
-import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,8 @@ from bench.task import Task
 _EDGE = 2048
 _PRODUCTS = 8
 _MOST_PIXELS = 2**21
-"""From which a run has fewer evaluations, so that it ends the same day."""
+_LARGE = (1, 3)
+"""Evaluations that are skipped and that are timed of pictures with more pixels, so that a run ends the same day."""
 
 
 def measure_growth(
@@ -45,7 +45,8 @@ def measure_growth(
             run = dataclasses.replace(task, content=str(content), style=str(style), size=size, samples=())
             spec = specification(run)
             width, height = spec.content.size
-            count = SKIPPED + (evaluations if width * height <= _MOST_PIXELS else 1)
+            skipped, timed = (SKIPPED, evaluations) if width * height <= _MOST_PIXELS else _LARGE
+            count = skipped + timed
             run = dataclasses.replace(run, evaluations=count)
             print(f"{size} px: {count} evaluations", flush=True)
             trace = stage.run(NST, run)
@@ -57,7 +58,7 @@ def measure_growth(
                     "pixels": width * height,
                     "tile": cost.tile,
                     "flops": cost.optimize_flops / count,
-                    "evaluation_seconds": evaluation_seconds(trace.ends),
+                    "evaluation_seconds": evaluation_seconds(trace.ends, skipped),
                     "peak_bytes": trace.peak_bytes,
                 }
             )
@@ -73,9 +74,3 @@ def matrix_product_flops() -> float:
         torch.mm(left, right)
         seconds.append(time.perf_counter() - started)
     return 2 * _EDGE**3 / min(seconds)
-
-
-def by_size(runs: Sequence[dict[str, Any]], field: str) -> dict[int, float]:
-    """Return the median of a field for each size."""
-    sizes = dict.fromkeys(run["size"] for run in runs)
-    return {size: statistics.median(run[field] for run in runs if run["size"] == size) for size in sizes}

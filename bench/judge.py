@@ -13,7 +13,7 @@ from bench.task import Task
 
 
 class Judge:
-    """Computes the loss of pictures at full size in float32: the preset "reference" of nst's engine."""
+    """Computes the objective of a task at full size in float32, by nst's engine."""
 
     def __init__(self, task: Task):
         """Take a task of any program on these pictures; what that program alone is told does not count."""

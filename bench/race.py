@@ -181,10 +181,10 @@ def sampled(iterations: int) -> list[int]:
     return sorted(count for count in counts | {iterations} if 1 <= count <= iterations)
 
 
-def evaluation_seconds(ends: Sequence[float]) -> float:
-    """Return the median of the seconds of evaluations but the first."""
+def evaluation_seconds(ends: Sequence[float], skipped: int = SKIPPED) -> float:
+    """Return the median of the seconds of evaluations but the first ones."""
     seconds = [after - before for before, after in pairwise(ends)]
-    return statistics.median(seconds[min(SKIPPED, len(seconds)) - 1 :])
+    return statistics.median(seconds[min(skipped, len(seconds)) - 1 :])
 
 
 def _within(options: Mapping[str, Any], evaluations: int) -> dict[str, Any]:

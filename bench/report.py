@@ -14,10 +14,11 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from bench.growth import by_size
-from bench.summary import Results, Table, tables
+from bench.summary import Results, Table, by_size, tables
 
 _IMAGES = Path("images") / "benchmarks"
+_FILE_WIDTH = 140
+"""Characters of a line where the output goes into a file."""
 _INTRODUCTION = """\
 # Benchmarks
 
@@ -26,13 +27,17 @@ that took turns on it.
 
 Every program works on the same pictures at the same size, starts from the content, uses the same weights (the VGG-19 of
 Simonyan & Zisserman) and minimises the same function: the content loss at relu4_2 and the Gram losses at relu1_1 to
-relu5_1 in the scaling and with the weights of nst's preset "reference"{variation}. Each runs unmodified, in a process of
-its own. One judge, nst's engine at full size in float32, computes every loss from the pictures that a program would
-hand over, clamped to what can be stored.
+relu5_1, in the scaling and with the weights of nst's preset "reference". {variation}
+
+Each runs unmodified, in a process of its own. One judge, nst's engine at full size in float32, computes every loss from
+the pictures that a program would hand over, clamped to what can be stored.
 
 The clock of a program starts with its first evaluation: imports, weights and targets count for nobody. It stands still
 while a picture is kept.
 """
+
+_WITHOUT_VARIATION = "Total variation is left out, since not every program has the same one."
+_WITH_VARIATION = "Its total variation is left out of pystiche, which has another, and of stylemod, which has none."
 
 
 def main() -> None:
@@ -49,6 +54,8 @@ def main() -> None:
 def show(results: Results) -> None:
     """Print every table."""
     console = Console()
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
     for table in tables(results):
         shown = RichTable(title=table.title, caption=table.text, title_justify="left", caption_justify="left")
         for number, column in enumerate(table.columns):
@@ -67,9 +74,7 @@ def write(results: Results, docs: Path) -> None:
     variation = results["race"]["settings"]["tv_weight"] if "race" in results else 0
     introduction = _INTRODUCTION.format(
         command=results["command"],
-        variation=""
-        if variation
-        else ", without total variation, which each program defines in another way or not at all",
+        variation=_WITH_VARIATION if variation else _WITHOUT_VARIATION,
     )
     parts = [
         introduction,

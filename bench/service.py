@@ -1,9 +1,8 @@
 """The server around the engine, through the public client: what it costs, what it saves, and how jobs share it."""
 
 import dataclasses
-import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +101,7 @@ def measure_latency(
             while not isinstance(next(events), nst_client.Progress):
                 pass
             rest = threads.submit(lambda: [event for event in events if isinstance(event, nst_client.Progress)])
-            while len(beside) < jobs and not rest.done():
+            while not beside or (len(beside) < jobs and not rest.done()):
                 beside.append(run_small())
             stylization.cancel()
             rest.result()
@@ -113,11 +112,6 @@ def measure_latency(
         "alone": alone,
         "beside": beside,
     }
-
-
-def p95(seconds: Sequence[float]) -> float:
-    """Return the 95th percentile; the largest value where there are few."""
-    return statistics.quantiles(seconds, n=20, method="inclusive")[-1] if len(seconds) > 1 else seconds[0]
 
 
 def run_job(client: StyleTransferClient, content: Path, style: Path, size: int, iterations: int) -> Job:

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from bench.growth import by_size
-from bench.service import p95
-
 Results = Mapping[str, Any]
 
 
@@ -25,7 +22,7 @@ class Table:
 
 def tables(results: Results) -> Iterator[Table]:
     """Yield a table for every section that was run."""
-    for section, make in _TABLES.items():
+    for section, make in _TABLES:
         if section in results:
             yield make(results[section])
 
@@ -39,6 +36,17 @@ def seconds_to_reach(points: Sequence[Mapping[str, float]], loss: float) -> floa
             share = math.log(before["loss"] / loss) / math.log(before["loss"] / after["loss"])
             return before["seconds"] + share * (after["seconds"] - before["seconds"])
     return None
+
+
+def p95(seconds: Sequence[float]) -> float:
+    """Return the 95th percentile; the largest value where there are few."""
+    return statistics.quantiles(seconds, n=20, method="inclusive")[-1] if len(seconds) > 1 else seconds[0]
+
+
+def by_size(runs: Sequence[Mapping[str, Any]], field: str) -> dict[int, float]:
+    """Return the median of a field for each size."""
+    sizes = dict.fromkeys(run["size"] for run in runs)
+    return {size: statistics.median(run[field] for run in runs if run["size"] == size) for size in sizes}
 
 
 def _race(race: Results) -> Table:
@@ -224,6 +232,20 @@ def _growth(section: Results) -> Table:
     )
 
 
+def _profile(section: Results) -> Table:
+    total = sum(operator["seconds"] for operator in section["operators"])
+    return Table(
+        title=f"Where the time of an evaluation goes at {section['size']} px",
+        text="Seconds within each of torch's operators, over all evaluations; what is below one per cent is left out.",
+        columns=["operator", "calls", "seconds", "share"],
+        rows=[
+            [operator["name"], str(operator["calls"]), _number(operator["seconds"], 2), f"{100 * share:.0f} %"]
+            for operator in section["operators"]
+            if (share := operator["seconds"] / total) >= 0.01
+        ],
+    )
+
+
 def _median(results: Sequence[Mapping[str, float]], field: str) -> float:
     return statistics.median(result[field] for result in results) if results else math.nan
 
@@ -240,14 +262,15 @@ def _number(value: float, digits: int) -> str:
     return "never" if math.isinf(value) else f"{value:.{digits}f}"
 
 
-_TABLES = {
-    "race": _race,
-    "agreement": _agreement,
-    "jobs": _jobs,
-    "cold": _cold,
-    "memory": _memory,
-    "throughput": _throughput,
-    "latency": _latency,
-    "growth": _growth,
-}
+_TABLES = (
+    ("race", _race),
+    ("race", _agreement),
+    ("jobs", _jobs),
+    ("cold", _cold),
+    ("memory", _memory),
+    ("throughput", _throughput),
+    ("latency", _latency),
+    ("growth", _growth),
+    ("profile", _profile),
+)
 """How each section of the results is shown, in order."""

@@ -18,7 +18,7 @@ class Task:
 
     The objective is that of nst's preset "reference", in the scaling of neural-style: content_weight times the mean
     squared difference at relu4_2, plus style_weight times the sum over five layers of the mean squared difference of
-    Gram matrices F F^T / (C H W), plus tv_weight times the sum of absolute differences of neighbouring pixels in 0..255.
+    Gram matrices F F^T / (C H W), plus tv_weight times the sum of absolute differences of neighbours in 0..255.
     """
 
     content: str

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import torch
 from nst_service.engine.layers import CONVS
-from nst_service.engine.weights import TORCHVISION_INDEX, load_weights
+from nst_service.engine.weights import TORCHVISION_INDEX, Weights, load_weights
+from torch import Tensor
 
 from bench.pixels import CAFFE_MEAN
 
@@ -26,15 +27,18 @@ def export_weights(path: Path, pixels: PixelInput) -> None:
     outermost pixels, beside which a program pads with what is zero for it.
     """
     weights = load_weights("caffe")
-    own_mean, own_std = torch.tensor(weights.mean), torch.tensor(weights.std)
     state = {}
     for conv, (kernel, bias) in weights.convs.items():
-        if conv == CONVS[0]:
-            shift = (torch.tensor(pixels.mean) / pixels.scale - own_mean) / own_std
-            bias = bias + (kernel * shift.view(1, 3, 1, 1)).sum((1, 2, 3))
-            kernel = kernel / (pixels.scale * own_std).view(1, 3, 1, 1)
-            kernel = kernel.flip(1) if pixels.bgr else kernel
         index = TORCHVISION_INDEX[conv]
-        state[f"features.{index}.weight"] = kernel.contiguous()
-        state[f"features.{index}.bias"] = bias
+        state[f"features.{index}.weight"], state[f"features.{index}.bias"] = (
+            _adapted(kernel, bias, weights, pixels) if conv == CONVS[0] else (kernel, bias)
+        )
     torch.save(state, path)
+
+
+def _adapted(kernel: Tensor, bias: Tensor, weights: Weights, pixels: PixelInput) -> tuple[Tensor, Tensor]:
+    std = torch.tensor(weights.std)
+    shift = (torch.tensor(pixels.mean) / pixels.scale - torch.tensor(weights.mean)) / std
+    bias = bias + (kernel * shift.view(1, 3, 1, 1)).sum((1, 2, 3))
+    kernel = kernel / (pixels.scale * std).view(1, 3, 1, 1)
+    return (kernel.flip(1) if pixels.bgr else kernel).contiguous(), bias

@@ -49,7 +49,7 @@ def _observed(task: Task, recorder: Recorder) -> Any:
 
     height, width = load_picture(task.content).shape[-2:]
     return Observed(
-        model_fn=lambda weights: _network(weights),
+        model_fn=_network,
         weights=task.weights,
         content_layer="22",
         # Its Gram matrices are not divided by anything: the style must be as large as the content.
