@@ -75,7 +75,7 @@ PYSTICHE = Program(
     runner="pystiche",
     requirements=("pystiche==1.0.1", "tqdm==4.67.1"),
     pixels=PixelInput(bgr=True, mean=tuple(255 * mean for mean in (0.485, 0.458, 0.408))),
-    note="`PerceptualLoss` and `image_optimization` with its default L-BFGS, in-place ReLUs, weights without gradients; "
+    note="`PerceptualLoss` and `image_optimization` with its default L-BFGS, in-place ReLUs, frozen weights; "
     "style weights divided by the squared number of channels; tables of addresses that torchvision removed and that it "
     "reads when it is imported are put back, empty",
 )
