@@ -32,9 +32,13 @@ test: $(READY) ## Run the tests
 gallery: $(READY) ## Make docs/gallery.md and its pictures: every option, through a real server
 	$(BIN)/python examples/gallery.py
 
-.PHONY: bench-engine
-bench-engine: $(READY) ## Time the engine against other programs, and weigh the server (BENCH: more arguments)
-	PYTHONPATH=examples $(BIN)/python -m bench.engine $(BENCH)
+.PHONY: bench
+bench: $(READY) ## Race nst against published programs at 256 px, and time the server (BENCH: more arguments)
+	PYTHONPATH=examples $(BIN)/python -m bench $(BENCH)
+
+.PHONY: bench-full
+bench-full: $(READY) ## The same at 512 px with more of everything: hours on a machine that does nothing else
+	PYTHONPATH=examples $(BIN)/python -m bench --full $(BENCH)
 
 .PHONY: lint
 lint: $(READY) ## Check style, types, imports and the contract
@@ -63,4 +67,4 @@ proto-breaking: $(READY) ## Check that the contract still serves the clients of 
 
 .PHONY: clean
 clean: ## Remove the environment and everything that is made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .bench build dist

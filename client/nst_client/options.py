@@ -166,7 +166,7 @@ class TransferOptions:
     scales: int | None = None
     """Sizes that are worked on one after the other, each twice as large as the one before. Range: 1 to 8."""
     scale_iterations: Sequence[int] = ()
-    """Iterations of each scale, coarse to fine, that add up to `iterations`; empty: as many at each."""
+    """Iterations of each scale, coarse to fine; `scales` and `iterations` follow from them. Empty: as many at each."""
     optimizer: Optimizer | None = None
     """The optimiser that changes the pixels."""
     learning_rate: float | None = None

@@ -224,3 +224,8 @@ def test_a_time_budget_ends_the_transfer_with_a_picture(request_: TransferReques
 def test_a_bad_option_is_named(request_: TransferRequest, options: dict, field: str):
     options = dataclasses.replace(request_.options, **options)
     assert {violation.field for violation in transfer_violations(options, LIMITS, LAYERS)} == {field}
+
+
+def test_the_iterations_of_each_scale_say_how_many_scales_and_iterations_there_are():
+    options = TransferOptions.from_preset(Preset.BALANCED, scale_iterations=(100, 50, 16, 6))
+    assert (options.scales, options.iterations) == (4, 172)

@@ -670,8 +670,8 @@ class TransferOptions(_message.Message):
 
     @_builtins.property
     def scale_iterations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """OPTIONAL. Iterations of each scale, coarse to fine: as many entries as scales, that add up to iterations. Empty: as
-        many at each scale.
+        """OPTIONAL. Iterations of each scale, coarse to fine: as many entries as scales, that add up to iterations, where
+        these are set. Empty: as many at each scale.
         """
 
     def __init__(

@@ -136,7 +136,9 @@ class TransferOptions:
 
     @classmethod
     def from_preset(cls, preset: Preset, **given: Any) -> "TransferOptions":
-        """Return the options of a preset, but for those that are given."""
+        """Return the options of a preset, but for those that are given or follow from them."""
+        if shares := given.get("scale_iterations"):
+            given = {"scales": len(shares), "iterations": sum(shares), **given}
         return cls(preset=preset, **{**PRESETS[preset], **given})
 
     def completed(self) -> "TransferOptions":

@@ -1,0 +1,57 @@
+"""Environments of the programs that nst is compared with: made once, kept in a cache."""
+
+import hashlib
+import re
+import subprocess
+import sys
+import sysconfig
+import venv
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class InstallationError(Exception):
+    """A program could not be installed. The message says why."""
+
+
+def python_with(name: str, requirements: Sequence[str], cache: Path) -> Path:
+    """Return the interpreter of an environment with a program from PyPI, and make it if it is not there.
+
+    What a program needs besides, torch above all, comes from the environment that this process runs in: torch takes
+    5 GB for each environment, and one torch for all is what makes their times comparable. pip is told to install the
+    program itself and nothing else, and what an environment has comes before what it shares.
+
+    Args:
+        name: of the environment.
+        requirements: what pip shall install, with versions.
+        cache: folder of all environments.
+
+    Raises:
+        InstallationError: pip failed.
+    """
+    shared = sysconfig.get_path("purelib")
+    key = hashlib.sha256("\n".join([sys.version, shared, *requirements]).encode()).hexdigest()[:8]
+    folder = cache / f"{name.replace(' ', '-')}-{key}"
+    python = folder / "bin" / "python"
+    ready = folder / "ready"
+    if not ready.exists():
+        print(f"Installing {', '.join(requirements)} ...", flush=True)
+        venv.create(folder, clear=True, with_pip=True)
+        command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        done = subprocess.run([*command, *requirements], check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise InstallationError(f"pip install failed: {last_line(done.stderr)}")
+        # After pip has run: what is shared must not look installed to it.
+        (_site_packages(folder) / "shared.pth").write_text(f"{shared}\n")
+        ready.touch()
+    return python
+
+
+def last_line(output: str) -> str:
+    """Return the last line that is not empty, where programs say why they failed, without the folders of a machine."""
+    line = next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "no message")
+    return re.sub(r"(/[^\s/]+)+/", "", line)
+
+
+def _site_packages(folder: Path) -> Path:
+    return Path(sysconfig.get_path("purelib", "venv", vars={"base": str(folder), "platbase": str(folder)}))

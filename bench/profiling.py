@@ -1,0 +1,34 @@
+"""Where the time of an evaluation goes."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from nst_service.engine.transfer import transfer
+from nst_service.engine.vgg import Vgg19
+from nst_service.engine.weights import load_weights
+from torch.profiler import ProfilerActivity, profile
+
+from bench.pictures import Pair
+from bench.runners.nst import specification
+from bench.task import Task
+
+
+def measure_profile(task: Task, pair: Pair, folder: Path, *, size: int, evaluations: int) -> dict[str, Any]:
+    """Run the engine under torch's profiler and return its operators, slowest first."""
+    content, style = pair.write(folder, size)
+    spec = specification(
+        dataclasses.replace(task, content=str(content), style=str(style), size=size, evaluations=1 + evaluations)
+    )
+    iterates = transfer(spec, Vgg19(load_weights("caffe"), torch.device("cpu")))
+    next(iterates)  # Targets, and weights that are transformed when they are needed first.
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        for _ in iterates:
+            pass
+    operators = [
+        {"name": event.key, "calls": event.count, "seconds": event.self_cpu_time_total / 1e6}
+        for event in profiler.key_averages()
+    ]
+    operators.sort(key=lambda operator: operator["seconds"], reverse=True)
+    return {"size": size, "evaluations": evaluations, "operators": operators}

@@ -1,0 +1,56 @@
+"""The engine of nst, without a server. Not in 8 bits: `picture` is what would be encoded."""
+
+from pathlib import Path
+
+import torch
+from nst_service.engine.devices import available_bytes, set_up_process
+from nst_service.engine.estimate import estimate
+from nst_service.engine.layers import LAYERS
+from nst_service.engine.options import Limits, TransferOptions
+from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
+from nst_service.engine.transfer import transfer
+from nst_service.engine.vgg import Vgg19
+from nst_service.engine.weights import load_weights
+
+from bench.recorder import Recorder
+from bench.task import Task
+
+LIMITS = Limits(max_input_pixels=10**9, max_image_size=2**16, max_iterations=10**5, max_styles=1)
+
+
+def main() -> None:
+    task = Task.read()
+    recorder = Recorder(task)
+    device = torch.device("cpu")
+    set_up_process([device])
+    model = Vgg19(load_weights("caffe"), device)
+    spec = specification(task)
+    # Tiles as a server would choose them.
+    for iterate in transfer(spec, model, estimate(spec, available_bytes(device)).tile):
+        recorder.begin(ago=iterate.seconds)
+        recorder.evaluated(iterate.result)
+    recorder.finish()
+
+
+def specification(task: Task) -> TransferSpec:
+    """Return the task as the engine takes it."""
+    fields = {
+        "image_size": task.size,
+        "iterations": task.evaluations,
+        "content_weight": task.content_weight,
+        "style_weight": task.style_weight,
+        "tv_weight": task.tv_weight,
+        **task.options,
+    }
+    if "scale_iterations" in fields:
+        fields["scale_iterations"] = tuple(fields["scale_iterations"])
+    request = TransferRequest(
+        content=Path(task.content).read_bytes(),
+        styles=(StyleInput(data=Path(task.style).read_bytes()),),
+        options=TransferOptions(**fields),
+    )
+    return prepare(request, LIMITS, LAYERS)
+
+
+if __name__ == "__main__":
+    main()

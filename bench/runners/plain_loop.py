@@ -1,0 +1,81 @@
+"""The loop that tutorials teach: VGG-19 as `nn.Sequential`, losses from hooks, `torch.optim.LBFGS`, channels last."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from bench.pixels import caffe_input, load_picture
+from bench.recorder import Recorder, observe
+from bench.task import Task
+
+_STYLE_LAYERS = (1, 6, 11, 20, 29)
+_CONTENT_LAYER = 22
+_WIDTHS = (64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 512, "M", 512)
+
+
+def main() -> None:
+    task = Task.read()
+    recorder = Recorder(task)
+    observe(recorder, lambda pixels: pixels)
+    optimize(build(task.weights), task)
+    recorder.finish()
+
+
+def build(weights: str) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    channels = 3
+    for width in _WIDTHS:
+        if width == "M":
+            layers.append(nn.MaxPool2d(2))
+        else:
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
+            channels = width
+    network = nn.Sequential(*layers)
+    state = torch.load(weights, weights_only=True)
+    network.load_state_dict({key.removeprefix("features."): value for key, value in state.items()}, strict=False)
+    return network.requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def gram(features: torch.Tensor) -> torch.Tensor:
+    batch, channels, height, width = features.shape
+    flat = features.reshape(batch * channels, height * width)
+    return flat @ flat.T / features.numel()
+
+
+def optimize(network: nn.Sequential, task: Task) -> None:
+    taps: dict[int, torch.Tensor] = {}
+    for index in (*_STYLE_LAYERS, _CONTENT_LAYER):
+        network[index].register_forward_hook(lambda _m, _i, output, index=index: taps.update({index: output}))
+    content = load_picture(task.content)
+    with torch.no_grad():
+        network(_input(content))
+        content_target = taps[_CONTENT_LAYER]
+        network(_input(load_picture(task.style)))
+        style_targets = {index: gram(taps[index]) for index in _STYLE_LAYERS}
+    pixels = content.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS([pixels], max_iter=task.evaluations, tolerance_grad=-1, tolerance_change=-1)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        network(_input(pixels))
+        loss = task.content_weight * functional.mse_loss(taps[_CONTENT_LAYER], content_target)
+        for index, target in style_targets.items():
+            loss = loss + task.style_weight * functional.mse_loss(gram(taps[index]), target)
+        if task.tv_weight:
+            variation = (pixels[:, :, 1:] - pixels[:, :, :-1]).abs().sum()
+            variation = variation + (pixels[..., 1:] - pixels[..., :-1]).abs().sum()
+            loss = loss + task.tv_weight * 255 * variation
+        loss.backward()
+        assert pixels.grad is not None
+        pixels.grad = pixels.grad.contiguous()
+        return loss
+
+    optimizer.step(closure)
+
+
+def _input(pixels: torch.Tensor) -> torch.Tensor:
+    return caffe_input(pixels).contiguous(memory_format=torch.channels_last)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,276 @@
+"""From what was measured to tables: pure functions of the results."""
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+Results = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A part of the report."""
+
+    title: str
+    text: str = ""
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def tables(results: Results) -> Iterator[Table]:
+    """Yield a table for every section that was run."""
+    for section, make in _TABLES:
+        if section in results:
+            yield make(results[section])
+
+
+def seconds_to_reach(points: Sequence[Mapping[str, float]], loss: float) -> float | None:
+    """Return when a run had a loss first, between two pictures by the logarithm of theirs; None where it never had."""
+    if points[0]["loss"] <= loss:
+        return points[0]["seconds"]
+    for before, after in pairwise(points):
+        if after["loss"] <= loss:
+            share = math.log(before["loss"] / loss) / math.log(before["loss"] / after["loss"])
+            return before["seconds"] + share * (after["seconds"] - before["seconds"])
+    return None
+
+
+def p95(seconds: Sequence[float]) -> float:
+    """Return the 95th percentile; the largest value where there are few."""
+    return statistics.quantiles(seconds, n=20, method="inclusive")[-1] if len(seconds) > 1 else seconds[0]
+
+
+def by_size(runs: Sequence[Mapping[str, Any]], field: str) -> dict[int, float]:
+    """Return the median of a field for each size."""
+    sizes = dict.fromkeys(run["size"] for run in runs)
+    return {size: statistics.median(run[field] for run in runs if run["size"] == size) for size in sizes}
+
+
+def _race(race: Results) -> Table:
+    settings = race["settings"]
+    references = _references(race)
+    rows = []
+    for program in race["programs"]:
+        name = program["name"]
+        if name in race["failures"]:
+            rows.append([name, f"not run: {race['failures'][name]}", *[""] * 6])
+        else:
+            rows.append(_row(race, name, references))
+    return Table(
+        title=f"Loss against seconds at {settings['size']} px",
+        text=(
+            f'{len(race["pairs"])} pairs of pictures, {settings["iterations"]} evaluations. "nst is x" is the median '
+            "of the ratios to nst in the same turn. The loss is that of the one judge, relative to the best "
+            f"competitor's after {settings['iterations']} evaluations; the seconds are those until that loss is "
+            "reached, and their ratio is to the seconds of that competitor. Memory is the high-water mark of the "
+            "process."
+        ),
+        columns=[
+            "program",
+            "s/evaluation",
+            "nst is x",
+            f"loss after {settings['iterations']}",
+            "s to best competitor's loss",
+            "x its seconds",
+            "peak MiB",
+            "nst is x",
+        ],
+        rows=rows,
+    )
+
+
+def _row(race: Results, name: str, references: Mapping[tuple[str, int], tuple[float, float]]) -> list[str]:
+    ours = race["programs"][0]["name"]
+    measured = "turns" if race["turns"][ours] else "runs"
+    mine, theirs = race[measured][ours], race[measured][name]
+    losses, seconds, ratios = [], [], []
+    for run in race["runs"][name]:
+        loss, limit = references.get((run["pair"], run["round"]), (math.nan, math.nan))
+        losses.append(run["points"][-1]["loss"] / loss)
+        reached = seconds_to_reach(run["points"], loss)
+        # What was never reached is slower than anything that was.
+        seconds.append(math.inf if reached is None else reached)
+        ratios.append(seconds[-1] / limit)
+    return [
+        name,
+        _number(_median(theirs, "evaluation_seconds"), 3),
+        _number(_median_ratio(mine, theirs, "evaluation_seconds"), 2),
+        _number(statistics.median(losses), 3) if losses else "-",
+        _number(statistics.median(seconds), 1) if seconds else "-",
+        _number(statistics.median(ratios), 2) if ratios else "-",
+        _number(_median(theirs, "peak_bytes") / 2**20, 0),
+        _number(_median_ratio(mine, theirs, "peak_bytes"), 2),
+    ]
+
+
+def _references(race: Results) -> dict[tuple[str, int], tuple[float, float]]:
+    """Return the loss and the seconds of the best competitor at its end, by pair and round."""
+    competitors = {program["name"] for program in race["programs"] if program["is_competitor"]}
+    runs = [run for name, some in race["runs"].items() if name in competitors for run in some]
+    # A competitor that gave up half-way is no reference.
+    ends: dict[tuple[str, int], tuple[float, float]] = {}
+    for run in runs:
+        key, end = (run["pair"], run["round"]), run["points"][-1]
+        if math.isfinite(end["loss"]):
+            ends[key] = min(ends.get(key, (math.inf, math.inf)), (end["loss"], end["seconds"]))
+    return ends
+
+
+def _agreement(race: Results) -> Table:
+    rows = []
+    for program in race["programs"]:
+        some = [run["disagreement"] for run in race["runs"][program["name"]] if run["disagreement"] is not None]
+        rows.append([program["name"], program["note"], f"{max(some):.0e}" if some else "-"])
+    return Table(
+        title="How each program is configured",
+        text=(
+            "The last column is the largest relative difference between what a program says of its last picture and "
+            "what the judge says of the same pixels, over all runs: it shows that both minimise the same function."
+        ),
+        columns=["program", "configuration", "differs from the judge by"],
+        rows=rows,
+    )
+
+
+def _jobs(section: Results) -> Table:
+    return Table(
+        title=f"The server at {section['size']} px, {section['iterations']} iterations, the same job again and again",
+        columns=["job", "seconds", "outside of the engine", "targets", "first progress", "s/iteration"],
+        rows=[
+            [
+                str(number),
+                _number(job["seconds"], 2),
+                f"{100 * job['outside']:.2f} %",
+                f"{job['targets']:.3f} s",
+                f"{job['first_progress']:.3f} s",
+                _number(job["iteration"], 3),
+            ]
+            for number, job in enumerate(section["jobs"], 1)
+        ],
+    )
+
+
+def _cold(section: Results) -> Table:
+    cold = statistics.median(section["cold"])
+    return Table(
+        title=f"First iteration at {section['size']} px",
+        text="From the start of a process that does one job, and from the second request to a warm server.",
+        columns=["cold process", "warm server", "warm is x"],
+        rows=[[f"{cold:.2f} s", f"{section['warm']:.2f} s", _number(section["warm"] / cold, 3)]],
+    )
+
+
+def _memory(section: Results) -> Table:
+    return Table(
+        title="Memory of the server",
+        columns=["size", "peak MiB"],
+        rows=[[f"{section['size']} px", _number(section["peak_bytes"] / 2**20, 0)]],
+    )
+
+
+def _throughput(section: Results) -> Table:
+    return Table(
+        title=f"{section['jobs']} jobs at {section['size']} px, {section['iterations']} iterations each",
+        columns=["one after the other", "at once", "throughput at once is x"],
+        rows=[
+            [
+                f"{section['serial']:.1f} s",
+                f"{section['at_once']:.1f} s",
+                _number(section["serial"] / section["at_once"], 2),
+            ]
+        ],
+    )
+
+
+def _latency(section: Results) -> Table:
+    alone, beside = p95(section["alone"]), p95(section["beside"])
+    return Table(
+        title=f"Latency of {section['small']} px jobs, {section['iterations']} iterations, 95th percentile",
+        columns=["alone", f"while a {section['large']} px job runs", "x", "jobs"],
+        rows=[
+            [
+                f"{alone:.2f} s",
+                f"{beside:.2f} s",
+                _number(beside / alone, 2),
+                f"{len(section['alone'])}, {len(section['beside'])}",
+            ]
+        ],
+    )
+
+
+def _growth(section: Results) -> Table:
+    runs = section["runs"]
+    seconds, pixels, flops, peak = (
+        by_size(runs, field) for field in ("evaluation_seconds", "pixels", "flops", "peak_bytes")
+    )
+    tiles = {run["size"]: run["tile"] for run in runs}
+    paces = {size: seconds[size] / pixels[size] * 1e6 for size in seconds}
+    return Table(
+        title="Growth with the picture, and the share of the machine",
+        text=(
+            f"Largest over smallest seconds per megapixel: {max(paces.values()) / min(paces.values()):.2f}. A dense "
+            f"matrix product reached {section['peak_flops'] / 1e9:.0f} GFLOP/s in the same run. Operations are those "
+            "of direct convolutions, forwards and back, of which Winograd's way needs fewer."
+        ),
+        columns=["size", "megapixels", "tile", "s/evaluation", "s/megapixel", "GFLOP/s", "of the peak", "peak MiB"],
+        rows=[
+            [
+                f"{size} px",
+                _number(pixels[size] / 1e6, 2),
+                str(tiles[size] or "-"),
+                _number(seconds[size], 3),
+                _number(paces[size], 2),
+                _number(flops[size] / seconds[size] / 1e9, 0),
+                f"{100 * flops[size] / seconds[size] / section['peak_flops']:.0f} %",
+                _number(peak[size] / 2**20, 0),
+            ]
+            for size in seconds
+        ],
+    )
+
+
+def _profile(section: Results) -> Table:
+    total = sum(operator["seconds"] for operator in section["operators"])
+    return Table(
+        title=f"Where the time of an evaluation goes at {section['size']} px",
+        text="Seconds within each of torch's operators, over all evaluations; what is below one per cent is left out.",
+        columns=["operator", "calls", "seconds", "share"],
+        rows=[
+            [operator["name"], str(operator["calls"]), _number(operator["seconds"], 2), f"{100 * share:.0f} %"]
+            for operator in section["operators"]
+            if (share := operator["seconds"] / total) >= 0.01
+        ],
+    )
+
+
+def _median(results: Sequence[Mapping[str, float]], field: str) -> float:
+    return statistics.median(result[field] for result in results) if results else math.nan
+
+
+def _median_ratio(mine: Sequence[Mapping[str, float]], theirs: Sequence[Mapping[str, float]], field: str) -> float:
+    """Return the median of the ratios of what was measured side by side."""
+    ratios = [left[field] / right[field] for left, right in zip(mine, theirs, strict=False)]
+    return statistics.median(ratios) if ratios else math.nan
+
+
+def _number(value: float, digits: int) -> str:
+    if math.isnan(value):
+        return "-"
+    return "never" if math.isinf(value) else f"{value:.{digits}f}"
+
+
+_TABLES = (
+    ("race", _race),
+    ("race", _agreement),
+    ("jobs", _jobs),
+    ("cold", _cold),
+    ("memory", _memory),
+    ("throughput", _throughput),
+    ("latency", _latency),
+    ("growth", _growth),
+    ("profile", _profile),
+)
+"""How each section of the results is shown, in order."""
