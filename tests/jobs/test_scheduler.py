@@ -210,6 +210,19 @@ async def test_a_deadline_is_judged_by_the_share_that_a_job_will_have(
         gate.free.set()
 
 
+async def test_a_deadline_leaves_time_for_the_step_that_is_being_taken(
+    scheduling, make_request: MakeRequest, gate: Gate
+):
+    short = make_request(iterations=_SHORT)
+    async with scheduling() as scheduler:
+        alone = (await scheduler.estimate(short)).estimate.seconds
+        long = await scheduler.submit(make_request(iterations=_LONG))
+        long.next_seconds = 2 * alone
+        with pytest.raises(DeadlineTooShortError):
+            await scheduler.submit(short, time.monotonic() + 2 * alone)
+        gate.free.set()
+
+
 async def test_an_estimate_takes_no_job_on(scheduling, make_request: MakeRequest):
     async with scheduling() as scheduler:
         accepted = await scheduler.estimate(make_request(iterations=_SHORT))

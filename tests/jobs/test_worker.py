@@ -275,7 +275,7 @@ def test_a_deadline_ends_a_job_that_would_wait_too_long_for_its_next_turn(device
     def step(run: Run) -> None:
         plain(run)
         if run.job is other.job:
-            run.next_seconds, run.job.remaining_seconds = _LONG, 30 * _LONG
+            run.job.next_seconds, run.job.remaining_seconds = _LONG, 30 * _LONG
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "step", step)

@@ -32,6 +32,8 @@ class Job:
     """Whether nobody is left to receive a picture."""
     remaining_seconds: float = field(init=False)
     """Of its device, still; kept up to date by the worker once the job runs."""
+    next_seconds: float = 0.0
+    """Of its device for its next step, which nothing can interrupt; 0 before the first."""
 
     def __post_init__(self) -> None:
         self.remaining_seconds = self.expected_seconds

@@ -42,8 +42,6 @@ class Run:
 
     def __init__(self, job: Job, publish: Publish, model: Vgg19, pace: Pace):
         self.job = job
-        self.next_seconds = 0.0
-        """Expected seconds of the next step; 0 before the first."""
         self._publish = publish
         self._model = model
         self._pace = pace
@@ -68,7 +66,7 @@ class Run:
             self._began_at = time.monotonic() - iterate.seconds
         self._iterate = iterate
         self._pace.observe(step_flops(self.job.spec.options, iterate.size, self.job.cost.tile), iterate.step_seconds)
-        self.next_seconds = iterate.next_seconds
+        self.job.next_seconds = iterate.next_seconds
         self.job.remaining_seconds = iterate.eta_seconds
 
     def close(self) -> None:
@@ -133,7 +131,7 @@ class Run:
             return None
         # What is left must hold another step, and the encoding and sending of the picture.
         megapixels = self.job.spec.content.width * self.job.spec.content.height / 1e6
-        needed = wait_seconds + 1.5 * self.next_seconds + 0.25 + 0.5 * megapixels
+        needed = wait_seconds + 1.5 * self.job.next_seconds + 0.25 + 0.5 * megapixels
         return StopReason.DEADLINE if self.job.deadline - time.monotonic() < needed else None
 
     def finish(self, stop_reason: StopReason) -> None:

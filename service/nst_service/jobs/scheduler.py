@@ -198,8 +198,9 @@ class Scheduler:
     def _admit(self, spec: TransferSpec, deadline: float | None) -> Job:
         job = self._plan(spec, deadline)
         span = self._forecast(job)[-1]
-        if deadline is not None and job.accepted_at + span.end > deadline:
-            raise DeadlineTooShortError(span.end, max(0.0, deadline - job.accepted_at))
+        seconds = span.end + self._seconds_to_next_turn()
+        if deadline is not None and job.accepted_at + seconds > deadline:
+            raise DeadlineTooShortError(seconds, max(0.0, deadline - job.accepted_at))
         job.log.append(self._accepted(job, span))
         self._waiting.append(job)
         self._start_those_that_may()
@@ -341,6 +342,10 @@ class Scheduler:
             [job.claim(now) for job in (*self._waiting, *arriving)],
             [Room(jobs=self._max_running, memory=device.worker.memory) for device in self._devices],
         )
+
+    def _seconds_to_next_turn(self) -> float:
+        """Return for how long, at worst, a job that may start now waits for the steps that are being taken."""
+        return min(max((job.next_seconds for job in device.jobs), default=0.0) for device in self._devices)
 
     def _retry_after(self) -> float:
         """Return after how many seconds a place in the queue will be free; a device, where none may wait."""

@@ -139,8 +139,8 @@ class DeviceWorker:
         for other in self._leaves:
             if lead := self._share.lead(other, run):
                 # A step that has begun is done to its end.
-                steps = math.ceil(lead / other.next_seconds) if other.next_seconds else 0
-                seconds += min(steps * other.next_seconds, other.job.remaining_seconds)
+                steps = math.ceil(lead / other.job.next_seconds) if other.job.next_seconds else 0
+                seconds += min(steps * other.job.next_seconds, other.job.remaining_seconds)
         return seconds
 
     def _eta(self, run: Run) -> float:
