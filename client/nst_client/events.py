@@ -57,7 +57,7 @@ class CostEstimate:
     """What a job is expected to cost."""
 
     seconds: float
-    """Seconds on the device, without the wait in the queue."""
+    """Seconds on the device, without the wait in the queue and the turns of other jobs."""
     queue_seconds: float
     """Seconds in the queue."""
     peak_memory_bytes: int
@@ -103,7 +103,7 @@ class Timings:
     targets_seconds: float
     """From start to the first iteration."""
     optimize_seconds: float
-    """The iterations."""
+    """The iterations, and the turns of other jobs between them."""
     encode_seconds: float
     """Encoding the picture."""
 
@@ -141,7 +141,7 @@ class Queued(_Sequenced):
     """The job waits for a device."""
 
     position: int
-    """Jobs ahead in the queue, not counting those that run."""
+    """Jobs ahead in the queue, not counting those that run. One that is much shorter than those starts before them."""
     eta_seconds: float
     """Expected seconds until the job starts."""
 
@@ -173,9 +173,9 @@ class Progress(_Sequenced):
     terms: tuple[LossTerm, ...]
     """Every term of the objective."""
     elapsed_seconds: float
-    """Seconds since the first iteration began."""
+    """Seconds since the first iteration began, turns of other jobs on the device included."""
     eta_seconds: float
-    """Expected seconds until the last iteration."""
+    """Expected seconds until the last iteration, turns of the jobs that share the device now included."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -179,7 +179,8 @@ class TransferOptions:
     min_improvement: float | None = None
     """A scale ends when ten iterations have lowered its loss by less than this share; 0 never. Range: 0 to 1."""
     time_budget_seconds: float | None = None
-    """Seconds of optimisation, over all scales; 0 for no limit. Range: 0 to 1e6."""
+    """Seconds of optimisation, over all scales; turns of other jobs on the device do not count. 0 for no limit.
+    Range: 0 to 1e6."""
     init: Init | None = None
     """What the optimisation starts from."""
     image_size: int | None = None

@@ -26,6 +26,12 @@ class ServerConfig:
         choices=[scale.value for scale in InputScale],
     )
     max_queued: int = _setting(16, "Jobs that may wait for a device; more are refused.", min=0)
+    max_running: int = _setting(
+        4,
+        "Jobs that may share a device. One joins others only where it is expected to take less than half of what is "
+        "left of each; 1 runs every job alone.",
+        min=1,
+    )
     max_request_bytes: int = _setting(64 * 2**20, "Size of a request.", min=1024, max=2**30)
     # Pillow refuses pictures of more than 2 ** 28 / 1.5 pixels by itself.
     max_input_pixels: int = _setting(64_000_000, "Width times height of an input picture.", min=1, max=178_000_000)

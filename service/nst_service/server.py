@@ -61,7 +61,11 @@ class Server:
             max_styles=config.max_styles,
         )
         self.scheduler = Scheduler(
-            models, limits=limits, max_queued=config.max_queued, max_job_bytes=config.max_job_bytes
+            models,
+            limits=limits,
+            max_queued=config.max_queued,
+            max_running=config.max_running,
+            max_job_bytes=config.max_job_bytes,
         )
 
     async def run(self, stop: asyncio.Event, on_listening: Callable[[int], None] | None = None) -> bool:

@@ -1,15 +1,17 @@
 import dataclasses
+import itertools
 import math
 
 import pytest
 import torch
+from nst_service.engine import transfer as transfer_module
 from nst_service.engine.criterion import Evaluation
 from nst_service.engine.errors import InvalidRequestError, NonFiniteLossError
 from nst_service.engine.layers import LAYERS
 from nst_service.engine.optimizers import LBFGS
 from nst_service.engine.options import Init, Limits, OptimizerName, TransferOptions
 from nst_service.engine.spec import StyleInput, TransferRequest, prepare
-from nst_service.engine.transfer import transfer
+from nst_service.engine.transfer import Ending, transfer
 from nst_service.engine.vgg import Vgg19
 
 LIMITS = Limits(max_input_pixels=10**6, max_image_size=512, max_iterations=1000, max_styles=2)
@@ -45,6 +47,24 @@ def test_the_same_seed_gives_the_same_pixels_and_another_does_not(request_: Tran
 
     assert torch.equal(pixels(1), pixels(1))
     assert not torch.equal(pixels(1), pixels(2))
+
+
+def test_time_between_the_steps_counts_neither_as_work_nor_against_the_budget(
+    request_: TransferRequest, model: Vgg19, monkeypatch: pytest.MonkeyPatch
+):
+    clock = itertools.count()
+    monkeypatch.setattr(transfer_module.time, "perf_counter", lambda: float(next(clock)))
+    options = dataclasses.replace(request_.options, time_budget_seconds=500.0)
+    spec = prepare(dataclasses.replace(request_, options=options), LIMITS, LAYERS)
+    iterates = []
+    for iterate in transfer(spec, model):
+        iterates.append(iterate)
+        # Others have the device.
+        clock = itertools.count(next(clock) + 1000)
+    assert [iterate.iteration for iterate in iterates] == list(range(1, 9))
+    assert iterates[-1].ending is Ending.ITERATIONS
+    assert iterates[-1].seconds < 100
+    assert all(iterate.eta_seconds < 100 for iterate in iterates)
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,8 @@ from nst_service.engine.spec import TransferSpec, prepare
 from nst_service.engine.transfer import Iterate, transfer
 from nst_service.engine.vgg import Vgg19
 from nst_service.engine.weights import Weights
+from nst_service.jobs import run as run_module
 from nst_service.jobs import scheduler as scheduler_module
-from nst_service.jobs import worker as worker_module
 from nst_service.jobs.worker import DeviceWorker
 from nst_service.server import Server, serve
 
@@ -71,7 +71,7 @@ class Steps:
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[Steps]:
     steps = Steps()
-    monkeypatch.setattr(worker_module, "transfer", steps.transfer)
+    monkeypatch.setattr(run_module, "transfer", steps.transfer)
     yield steps
     steps.free.set()
 
@@ -81,7 +81,7 @@ def _quick_start(monkeypatch: pytest.MonkeyPatch, weights: Weights) -> None:
     """The real start takes seconds of computing: one test waits for it, in a process of its own."""
 
     def warm_up(worker: DeviceWorker) -> None:
-        worker.capacity = available_bytes(worker.device)
+        worker.memory = available_bytes(worker.device)
 
     monkeypatch.setattr(DeviceWorker, "warm_up", warm_up)
     monkeypatch.setattr(server_module, "load_weights", lambda *_: weights)
@@ -269,7 +269,7 @@ async def test_a_drain_does_not_wait_for_a_client_that_stopped_reading(
 ):
     monkeypatch.setattr(server_module, "_FLUSH_SECONDS", 0.1)
     # More than gRPC and the kernel hold between a server and a client.
-    monkeypatch.setattr(worker_module, "encode", lambda *_, **__: bytes(32 * 2**20))
+    monkeypatch.setattr(run_module, "encode", lambda *_, **__: bytes(32 * 2**20))
     async with serving(grace=_LONG) as service:
         call = service.stub.Stylize(request_)
         await read_until(call, "result_header")
@@ -367,7 +367,7 @@ async def test_a_client_that_leaves_frees_the_device_within_two_steps_for_the_ne
         leaving = service.stub.Stylize(endless)
         await read_until(leaving, "progress")
         following = service.stub.Stylize(request_)
-        await read_until(following, "queued")
+        await read_until(following, "started")
         leaving.cancel()
         completed = await finished(following)
     assert completed.stop_reason == pb.STOP_REASON_ITERATIONS

@@ -657,8 +657,8 @@ class TransferOptions(_message.Message):
     to 1.
     """
     time_budget_seconds: _builtins.float
-    """OPTIONAL. Seconds of optimisation, over all scales: the best that can be done in that time. 0 for no limit. Range: 0
-    to 1e6.
+    """OPTIONAL. Seconds of optimisation, over all scales: the best that can be done in that time. Turns of other jobs on
+    the device do not count. 0 for no limit. Range: 0 to 1e6.
     """
     @_builtins.property
     def content_layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerWeight]:
@@ -994,7 +994,7 @@ class CostEstimate(_message.Message):
     PEAK_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     TILE_SIZE_FIELD_NUMBER: _builtins.int
     seconds: _builtins.float
-    """Seconds on the device, without the wait in the queue."""
+    """Seconds on the device, without the wait in the queue and the turns of other jobs on the device."""
     queue_seconds: _builtins.float
     """Seconds in the queue."""
     peak_memory_bytes: _builtins.int
@@ -1026,7 +1026,9 @@ class Queued(_message.Message):
     POSITION_FIELD_NUMBER: _builtins.int
     ETA_SECONDS_FIELD_NUMBER: _builtins.int
     position: _builtins.int
-    """How many jobs are ahead in the queue, not counting those that run."""
+    """How many jobs are ahead in the queue, not counting those that run. A job that is much shorter than those that run
+    starts before them.
+    """
     eta_seconds: _builtins.float
     """Expected seconds until the job starts."""
     def __init__(
@@ -1096,9 +1098,9 @@ class Progress(_message.Message):
     total_loss: _builtins.float
     """The objective at this iteration: the sum of all terms."""
     elapsed_seconds: _builtins.float
-    """Seconds since the first iteration began."""
+    """Seconds since the first iteration began, turns of other jobs on the device included."""
     eta_seconds: _builtins.float
-    """Expected seconds until the last iteration."""
+    """Expected seconds until the last iteration, turns of the jobs that share the device now included."""
     @_builtins.property
     def terms(self) -> _containers.RepeatedCompositeFieldContainer[Global___LossTerm]:
         """Every term of the objective, weighted."""
@@ -1318,7 +1320,7 @@ class Timings(_message.Message):
     targets_seconds: _builtins.float
     """From start to the first iteration: the features of the content and the Gram matrices of the styles."""
     optimize_seconds: _builtins.float
-    """The iterations."""
+    """The iterations, and the turns of other jobs between them."""
     encode_seconds: _builtins.float
     """Encoding the picture."""
     def __init__(

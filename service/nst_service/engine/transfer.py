@@ -51,15 +51,15 @@ class Iterate:
     """The scale being worked on, from 1, coarse to fine."""
     scales: int
     seconds: float
-    """Since the first step began."""
+    """Of work since the first step began; what others did between the steps does not count."""
     step_seconds: float
-    """Of this step alone; what was done between the steps does not count."""
+    """Of this step alone."""
     size: Size
     """Of the scale being worked on, in pixels."""
     next_seconds: float
     """Expected seconds of the next step."""
     eta_seconds: float
-    """Expected seconds until the last iteration."""
+    """Expected seconds of work until the last iteration."""
     ending: Ending | None
     """Why this is the last one, or None where more follow."""
     evaluation: Evaluation
@@ -159,10 +159,11 @@ class _Transfer:
         stage: _Stage | None = None
         iteration = 0
         total_iterations = sum(scale.iterations for scale in self._scales)
-        started: float | None = None
+        elapsed = 0.0
+        resumed: float | None = None
         for number, scale in enumerate(self._scales, 1):
             stage = self._open(scale, stage)
-            started = started or time.perf_counter()
+            resumed = resumed or time.perf_counter()
             work_until = sum(each.work for each in self._scales[:number])
             # A scale that ended early leaves its time to the next.
             work = work_until - scale.work
@@ -173,7 +174,7 @@ class _Transfer:
                 now = time.perf_counter()
                 iteration += 1
                 work += scale.step_work
-                elapsed = now - started
+                elapsed += now - resumed
                 pace = elapsed / work
                 next_seconds = pace * scale.step_work
                 ending = _ending(left, stage.is_flat, elapsed + next_seconds > allowed)
@@ -193,6 +194,7 @@ class _Transfer:
                     _stage=stage,
                     _full=self._full,
                 )
+                resumed = time.perf_counter()
                 if ending:
                     break
 

@@ -1,5 +1,7 @@
 """How fast a device is, learnt from what it did."""
 
+from nst_service.engine.estimate import Cost
+
 
 class Pace:
     """Seconds per operation of one device, as an exponential moving average over its steps."""
@@ -20,3 +22,8 @@ class Pace:
     def seconds(self, flops: float) -> float:
         """Return the expected duration of so many operations; 0 before the first observation."""
         return flops * (self._seconds_per_flop or 0.0)
+
+    def expected(self, cost: Cost) -> float:
+        """Return the expected duration of a transfer, its time budget considered."""
+        seconds = self.seconds(cost.flops)
+        return min(seconds, cost.time_budget_seconds) if cost.time_budget_seconds else seconds

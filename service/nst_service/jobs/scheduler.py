@@ -1,12 +1,13 @@
-"""Admission of jobs, the queue, and the workers that empty it. Everything here belongs to one event loop."""
+"""Admission of jobs, the queue, and the devices that empty it. Everything here belongs to one event loop."""
 
 import asyncio
 import contextlib
-import logging
+import dataclasses
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from nst_service.engine.estimate import Cost, estimate, largest_size_within
@@ -18,17 +19,16 @@ from nst_service.jobs.errors import (
     DoesNotFitError,
     JobCancelledError,
     JobError,
-    JobFailedError,
     NotServingError,
     QueueFullError,
     UnknownJobError,
 )
 from nst_service.jobs.events import Accepted, CostEstimate, Event, Queued
+from nst_service.jobs.forecast import Span, forecast
 from nst_service.jobs.job import Job
+from nst_service.jobs.sharing import Claim, Room, joining
 from nst_service.jobs.states import JobState, StopReason
 from nst_service.jobs.worker import DeviceWorker
-
-_log = logging.getLogger(__name__)
 
 _WARMING_UP, _DRAINING = "WARMING_UP", "DRAINING"
 _REFUSALS: Mapping[str, str] = MappingProxyType(
@@ -48,38 +48,55 @@ _RETRY_SECONDS = (1.0, 60.0)
 """The least and the most that a client is asked to wait."""
 
 
-class Scheduler:
-    """Takes jobs on, lets them wait in order, and runs each on the first device that is free."""
+@dataclass(eq=False)
+class _Device:
+    """A device and what runs on it."""
 
-    def __init__(self, models: Sequence[Vgg19], *, limits: Limits, max_queued: int, max_job_bytes: int = 0):
+    worker: DeviceWorker
+    thread: ThreadPoolExecutor = field(init=False)
+    jobs: list[Job] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.thread = ThreadPoolExecutor(1, f"nst-{self.worker.device}")
+
+
+class Scheduler:
+    """Takes jobs on, lets them wait in order, and has each run on a device that has room for it (see `sharing`)."""
+
+    def __init__(
+        self,
+        models: Sequence[Vgg19],
+        *,
+        limits: Limits,
+        max_queued: int,
+        max_running: int,
+        max_job_bytes: int = 0,
+    ):
         """Make a scheduler with one worker for each model.
 
         Args:
             models: one for each device, all with the same weights.
             limits: of what a request may ask for.
             max_queued: jobs that may wait.
+            max_running: jobs that may share a device.
             max_job_bytes: memory of a job on its device; 0 for all that the device has.
         """
         self.limits = limits
         self.max_queued = max_queued
-        self._max_job_bytes = max_job_bytes
+        self._max_running = max_running
         self.layers = models[0].layers
-        self._workers = [DeviceWorker(model) for model in models]
-        self._threads = [ThreadPoolExecutor(1, f"nst-{worker.device}") for worker in self._workers]
+        self._devices = [_Device(DeviceWorker(model, max_job_bytes)) for model in models]
         self._preparing = ThreadPoolExecutor(_PREPARING_THREADS, "nst-prepare")
         self._admitting = 0
         self._waiting: list[Job] = []
-        self._running: set[Job] = set()
         self._ended: OrderedDict[str, JobState] = OrderedDict()
-        self._arrived = asyncio.Event()
         self._left = asyncio.Event()
-        self._loops: list[asyncio.Task[None]] = []
         self._refusal: str | None = _WARMING_UP
 
     @property
     def devices(self) -> list[str]:
         """Names of the devices."""
-        return [str(worker.device) for worker in self._workers]
+        return [str(device.worker.device) for device in self._devices]
 
     @property
     def queued_jobs(self) -> int:
@@ -91,19 +108,16 @@ class Scheduler:
         """Jobs that run."""
         return len(self._running)
 
+    @property
+    def _running(self) -> list[Job]:
+        return [job for device in self._devices for job in device.jobs]
+
     async def start(self) -> None:
         """Warm every device up, then take jobs."""
         loop = asyncio.get_running_loop()
-        await asyncio.gather(
-            *(
-                loop.run_in_executor(thread, worker.warm_up)
-                for worker, thread in zip(self._workers, self._threads, strict=True)
-            )
-        )
-        self._loops = [
-            asyncio.create_task(self._work(worker, thread), name=f"nst-{worker.device}")
-            for worker, thread in zip(self._workers, self._threads, strict=True)
-        ]
+        await asyncio.gather(*(loop.run_in_executor(device.thread, device.worker.warm_up) for device in self._devices))
+        for device in self._devices:
+            device.thread.submit(device.worker.serve)
         if self._refusal == _WARMING_UP:
             self._refusal = None
 
@@ -122,10 +136,10 @@ class Scheduler:
             DeadlineTooShortError: it cannot finish by its deadline.
         """
         self._check_accepting()
-        free = len(self._workers) - len(self._running)
+        idle = sum(not device.jobs for device in self._devices)
         waiting = len(self._waiting) + self._admitting
-        if waiting >= self.max_queued + free:
-            raise QueueFullError(waiting, self._retry_after(self._seconds_until_free()))
+        if waiting >= self.max_queued + idle:
+            raise QueueFullError(waiting, self._retry_after())
         self._admitting += 1
         try:
             spec = await asyncio.get_running_loop().run_in_executor(self._preparing, self._prepare, request)
@@ -148,45 +162,48 @@ class Scheduler:
         """
         self._check_accepting()
         spec = await asyncio.get_running_loop().run_in_executor(self._preparing, self._prepare, request)
-        return self._accepted("", spec, self._cost(spec))
+        job = self._plan(spec)
+        return dataclasses.replace(self._accepted(job, self._forecast(job)[-1]), job_id="")
 
     def _cost(self, spec: TransferSpec) -> Cost:
-        capacity = min(worker.capacity for worker in self._workers)
-        if self._max_job_bytes:
-            capacity = min(capacity, self._max_job_bytes)
+        capacity = min(device.worker.capacity for device in self._devices)
         cost = estimate(spec, capacity)
         if cost.peak_bytes > capacity:
             largest = largest_size_within(capacity, spec.options, spec.content.size)
             raise DoesNotFitError(cost.peak_bytes, capacity, largest)
         return cost
 
-    def _accepted(self, job_id: str, spec: TransferSpec, cost: Cost) -> Accepted:
+    def _accepted(self, job: Job, span: Span) -> Accepted:
         return Accepted(
-            job_id=job_id,
-            options=spec.options,
-            output=spec.output,
-            width=spec.content.width,
-            height=spec.content.height,
+            job_id=job.id,
+            options=job.spec.options,
+            output=job.spec.output,
+            width=job.spec.content.width,
+            height=job.spec.content.height,
             estimate=CostEstimate(
-                seconds=self._seconds(cost),
-                queue_seconds=self._queue_seconds(len(self._waiting)),
-                peak_memory_bytes=cost.peak_bytes,
-                tile_size=cost.tile or 0,
+                seconds=job.expected_seconds,
+                queue_seconds=span.start,
+                peak_memory_bytes=job.cost.peak_bytes,
+                tile_size=job.cost.tile or 0,
             ),
         )
 
+    def _plan(self, spec: TransferSpec, deadline: float | None = None) -> Job:
+        """Return a job that has not been taken on yet."""
+        cost = self._cost(spec)
+        # On the slowest device.
+        seconds = max(device.worker.pace.expected(cost) for device in self._devices)
+        return Job(spec=spec, cost=cost, accepted_at=time.monotonic(), deadline=deadline, expected_seconds=seconds)
+
     def _admit(self, spec: TransferSpec, deadline: float | None) -> Job:
-        now = time.monotonic()
-        job = Job(spec=spec, cost=self._cost(spec), accepted_at=now, deadline=deadline)
-        accepted = self._accepted(job.id, spec, job.cost)
-        seconds = accepted.estimate.seconds + accepted.estimate.queue_seconds
-        if deadline is not None and now + seconds > deadline:
-            raise DeadlineTooShortError(seconds, max(0.0, deadline - now))
-        job.log.append(accepted)
+        job = self._plan(spec, deadline)
+        span = self._forecast(job)[-1]
+        seconds = span.end + self._seconds_to_next_turn()
+        if deadline is not None and job.accepted_at + seconds > deadline:
+            raise DeadlineTooShortError(seconds, max(0.0, deadline - job.accepted_at))
+        job.log.append(self._accepted(job, span))
         self._waiting.append(job)
-        if len(self._running) == len(self._workers):
-            self._publish_positions()
-        self._arrived.set()
+        self._start_those_that_may()
         return job
 
     def cancel(self, job_id: str) -> JobState:
@@ -233,50 +250,49 @@ class Scheduler:
         if not at_rest:
             self.finish_early()
             at_rest = await self._idle_within(_LAST_STEP_SECONDS)
-        for task in self._loops:
-            task.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
-        for thread in (*self._threads, self._preparing):
+        for device in self._devices:
+            for job in list(device.jobs):
+                # The drain gives the job up; its step may still be running.
+                job.abandoned = True
+                self._leave(device, job, _not_serving(_DRAINING))
+            device.worker.close()
             # What waits for a thread still gets its turn: to be told that the server is draining.
-            thread.shutdown(wait=False)
+            device.thread.shutdown(wait=False)
+        self._preparing.shutdown(wait=False)
         return at_rest
 
-    async def _work(self, worker: DeviceWorker, thread: ThreadPoolExecutor) -> None:
-        """Run the waiting jobs on one device, forever."""
+    def _start_those_that_may(self) -> None:
+        """Have the waiting jobs that may run join a device, and tell the others where they are in the queue."""
+        for job, number in [(self._waiting[place], number) for place, number in joining(*self._claims())]:
+            self._start(self._devices[number], job)
+        self._publish_positions()
+
+    def _start(self, device: _Device, job: Job) -> None:
         loop = asyncio.get_running_loop()
-        while True:
-            while not self._waiting:
-                self._arrived.clear()
-                await self._arrived.wait()
-            job = self._waiting.pop(0)
-            job.state = JobState.RUNNING
-            job.expected_end = time.monotonic() + worker.pace.seconds(job.cost.flops)
-            self._running.add(job)
-            self._publish_positions()
+        job.state = JobState.RUNNING
+        self._waiting.remove(job)
+        device.jobs.append(job)
 
-            def publish(event: Event, job: Job = job) -> None:
-                loop.call_soon_threadsafe(self._publish, job, event)
+        def publish(event: Event) -> None:
+            loop.call_soon_threadsafe(self._publish, job, event)
 
-            try:
-                stop_reason = await loop.run_in_executor(thread, worker.run, job, publish)
-            except asyncio.CancelledError:
-                # A drain has given the job up; its step may still be running.
-                job.abandoned = True
-                self._end(job, JobState.FAILED, _not_serving(_DRAINING))
-                raise
-            except JobCancelledError as error:
-                self._end(job, JobState.CANCELLED, error)
-            except JobError as error:
-                self._end(job, JobState.FAILED, error)
-            except Exception:
-                _log.exception("job %s failed", job.id)
-                self._end(job, JobState.FAILED, JobFailedError("INTERNAL", "internal error"))
-            else:
-                cancelled = stop_reason is StopReason.CANCELLED
-                self._end(job, JobState.CANCELLED if cancelled else JobState.SUCCEEDED)
-            finally:
-                self._running.discard(job)
-                self._left.set()
+        def leave(outcome: StopReason | JobError) -> None:
+            loop.call_soon_threadsafe(self._leave, device, job, outcome)
+
+        device.worker.join(job, publish, leave)
+
+    def _leave(self, device: _Device, job: Job, outcome: StopReason | JobError) -> None:
+        # A step that a drain did not wait for still reports when it ends.
+        if job.state.is_terminal:
+            return
+        device.jobs.remove(job)
+        if isinstance(outcome, JobCancelledError) or outcome is StopReason.CANCELLED:
+            state = JobState.CANCELLED
+        else:
+            state = JobState.FAILED if isinstance(outcome, JobError) else JobState.SUCCEEDED
+        self._end(job, state, outcome if isinstance(outcome, JobError) else None)
+        self._left.set()
+        self._start_those_that_may()
 
     def _publish(self, job: Job, event: Event) -> None:
         # A step that a drain did not wait for still reports when it ends.
@@ -297,7 +313,7 @@ class Scheduler:
         if job in self._waiting:
             self._waiting.remove(job)
             self._end(job, JobState.CANCELLED, JobCancelledError())
-            self._publish_positions()
+            self._start_those_that_may()
 
     def _end(self, job: Job, state: JobState, error: Exception | None = None) -> None:
         job.state = state
@@ -311,29 +327,31 @@ class Scheduler:
             raise _not_serving(self._refusal)
 
     def _publish_positions(self) -> None:
-        for position, job in enumerate(self._waiting):
-            job.log.append(Queued(position=position, eta_seconds=self._queue_seconds(position)))
+        for position, (job, span) in enumerate(zip(self._waiting, self._forecast(), strict=True)):
+            job.log.append(Queued(position=position, eta_seconds=span.start))
 
-    def _seconds(self, cost: Cost) -> float:
-        """Return the expected duration of a job on the slowest device."""
-        seconds = max(worker.pace.seconds(cost.flops) for worker in self._workers)
-        return min(seconds, cost.time_budget_seconds) if cost.time_budget_seconds else seconds
+    def _forecast(self, *arriving: Job) -> list[Span]:
+        """Return when the waiting jobs will start and end, and one that arrives now."""
+        return forecast(*self._claims(*arriving))
 
-    def _seconds_until_free(self) -> float:
-        """Return the expected seconds until the first device is free."""
-        if len(self._running) < len(self._workers):
-            return 0.0
+    def _claims(self, *arriving: Job) -> tuple[list[list[Claim]], list[Claim], list[Room]]:
+        """Return what the running jobs and the waiting ones claim, and what the devices offer."""
         now = time.monotonic()
-        return max(0.0, min((job.expected_end or now) - now for job in self._running))
+        return (
+            [[job.claim(now) for job in device.jobs] for device in self._devices],
+            [job.claim(now) for job in (*self._waiting, *arriving)],
+            [Room(jobs=self._max_running, memory=device.worker.memory) for device in self._devices],
+        )
 
-    def _queue_seconds(self, ahead: int) -> float:
-        """Return the expected wait of a job with so many others ahead of it in the queue."""
-        waiting = sum(self._seconds(job.cost) for job in self._waiting[:ahead])
-        return self._seconds_until_free() + waiting / len(self._workers)
+    def _seconds_to_next_turn(self) -> float:
+        """Return for how long, at worst, a job that may start now waits for the steps that are being taken."""
+        return min(max((job.next_seconds for job in device.jobs), default=0.0) for device in self._devices)
 
-    def _retry_after(self, seconds: float) -> float:
+    def _retry_after(self) -> float:
+        """Return after how many seconds a place in the queue will be free; a device, where none may wait."""
+        idle = min(sum(job.remaining_seconds for job in device.jobs) for device in self._devices)
         least, most = _RETRY_SECONDS
-        return min(max(seconds, least), most)
+        return min(max(min((span.start for span in self._forecast()), default=idle), least), most)
 
 
 def _not_serving(reason: str) -> NotServingError:

@@ -1,56 +1,62 @@
-"""Runs jobs on one device, one after the other, in one thread."""
+"""Runs the jobs of one device in one thread: whose turn it is takes a step, and nothing is shared but the device."""
 
-import contextlib
-import hashlib
+import logging
+import math
 import time
 from collections.abc import Callable
-from importlib.metadata import version
-from types import MappingProxyType
+from queue import SimpleQueue
 
 import torch
 
 from nst_service.engine.devices import available_bytes, release_memory
 from nst_service.engine.errors import NonFiniteLossError
 from nst_service.engine.estimate import largest_size_within, step_flops
-from nst_service.engine.metadata import describe
 from nst_service.engine.options import DEFAULT_PRESET, KEEP_SIZE, OutputOptions, TransferOptions
-from nst_service.engine.pictures import PREVIEW_MEDIA_TYPE, Picture, encode, preview
+from nst_service.engine.pictures import Picture
 from nst_service.engine.spec import Style, TransferSpec
-from nst_service.engine.transfer import Ending, Iterate, transfer
+from nst_service.engine.transfer import transfer
 from nst_service.engine.vgg import Vgg19
-from nst_service.jobs.errors import DoesNotFitError, JobCancelledError, JobFailedError
-from nst_service.jobs.events import Completed, Event, Preview, Progress, ResultChunk, ResultHeader, Started, Timings
+from nst_service.jobs.errors import DoesNotFitError, JobError, JobFailedError
+from nst_service.jobs.fair_share import FairShare
 from nst_service.jobs.job import Job
 from nst_service.jobs.pace import Pace
+from nst_service.jobs.run import Publish, Run
+from nst_service.jobs.sharing import ends, weight
 from nst_service.jobs.states import StopReason
 
-CHUNK_BYTES = 2**20 - 2**10
-"""Of the picture in one ResultChunk; its message stays below 1 MiB."""
+_log = logging.getLogger(__name__)
 
-PROGRESS_INTERVAL = 0.1
-"""Seconds between two Progress events of a job whose steps are faster than that."""
-
-_STOP_REASONS = MappingProxyType(
-    {
-        Ending.ITERATIONS: StopReason.ITERATIONS,
-        Ending.CONVERGED: StopReason.CONVERGED,
-        Ending.TIME_BUDGET: StopReason.TIME_BUDGET,
-    }
-)
-
-Publish = Callable[[Event], None]
-"""Hands an event over to whoever follows the job."""
+Leave = Callable[[StopReason | JobError], None]
+"""Told, last of all, why a job stopped or what it failed from."""
 
 
 class DeviceWorker:
-    """Runs jobs on one device. All methods but the constructor belong to the worker's thread."""
+    """Runs jobs on one device, several at once if they come so.
 
-    def __init__(self, model: Vgg19):
+    `join` and `close` may be called from any thread; everything else but the constructor belongs to the worker's own.
+    """
+
+    def __init__(self, model: Vgg19, max_job_bytes: int = 0):
+        """Make the worker of the device that a model is on.
+
+        Args:
+            model: the network.
+            max_job_bytes: memory that a job can have at most; 0 for all that the device has.
+        """
         self.device = model.device
         self.pace = Pace()
-        self.capacity = 0
-        """Memory that a job can have, in bytes; known after the warm-up."""
+        self.memory = 0
+        """That all jobs can have together, in bytes; known after the warm-up."""
         self._model = model
+        self._max_job_bytes = max_job_bytes
+        self._arrivals: SimpleQueue[tuple[Run, Leave] | None] = SimpleQueue()
+        self._leaves: dict[Run, Leave] = {}
+        self._share: FairShare[Run] = FairShare()
+
+    @property
+    def capacity(self) -> int:
+        """Memory that a job can have, in bytes."""
+        return min(self.memory, self._max_job_bytes or self.memory)
 
     def warm_up(self) -> None:
         """Run a few steps, so that the first job finds everything loaded and the pace of the device known."""
@@ -76,138 +82,100 @@ class DeviceWorker:
             if iterate.iteration > 1:
                 self.pace.observe(step_flops(options, size, None), iterate.step_seconds)
         release_memory(self.device)
-        self.capacity = available_bytes(self.device)
+        self.memory = available_bytes(self.device)
 
-    def run(self, job: Job, publish: Publish) -> StopReason:
-        """Run a job to its end and publish what happens, up to its Completed.
+    def join(self, job: Job, publish: Publish, leave: Leave) -> None:
+        """Have a job take its first turn after the step that is being taken.
 
-        Returns:
-            Why it stopped.
-
-        Raises:
-            JobCancelledError: cancelled before its first picture, or abandoned.
-            DoesNotFitError: the device ran out of memory.
-            JobFailedError: the loss is not finite.
+        Args:
+            job: the job.
+            publish: told what happens, from Started up to Completed, in the worker's thread.
+            leave: told how it ended, in the same: why it stopped, or JobCancelledError (before its first picture, or
+                abandoned), DoesNotFitError (out of memory) or JobFailedError.
         """
-        try:
-            return _Run(job, publish, self._model, self.pace).run()
-        except NonFiniteLossError as error:
-            raise JobFailedError("LOSS_NOT_FINITE", f"{error}; smaller weights may help") from error
-        except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            largest = largest_size_within(self.capacity // 2, job.spec.options, job.spec.content.size)
-            raise DoesNotFitError(job.cost.peak_bytes, self.capacity, largest) from error
-        finally:
-            release_memory(self.device)
+        self._arrivals.put((Run(job, publish, self._model, self.pace), leave))
 
+    def close(self) -> None:
+        """Have the worker return after the step that is being taken, with nothing said of the jobs that are left."""
+        self._arrivals.put(None)
 
-class _Run:
-    """One run of one job."""
+    def serve(self) -> None:
+        """Run what joins, until closed."""
+        while True:
+            while not (self._leaves and self._arrivals.empty()):
+                arrival = self._arrivals.get()
+                if arrival is None:
+                    return
+                self._open(*arrival)
+            self._turn()
 
-    def __init__(self, job: Job, publish: Publish, model: Vgg19, pace: Pace):
-        self._job = job
-        self._publish = publish
-        self._model = model
-        self._pace = pace
-        self._started_at = time.monotonic()
-        self._next_progress = 0.0
+    def _open(self, run: Run, leave: Leave) -> None:
+        self._leaves[run] = leave
+        self._share.join(run, weight(run.job.expected_seconds))
+        self._attempt(run, Run.start)
 
-    def run(self) -> StopReason:
-        queued = self._started_at - self._job.accepted_at
-        self._publish(Started(device=str(self._model.device), queued_seconds=queued))
-        with contextlib.closing(transfer(self._job.spec, self._model, self._job.cost.tile)) as iterates:
-            for iterate in iterates:
-                self._pace.observe(
-                    step_flops(self._job.spec.options, iterate.size, self._job.cost.tile), iterate.step_seconds
-                )
-                self._job.expected_end = time.monotonic() + iterate.eta_seconds
-                self._report(iterate)
-                if stop_reason := self._reason_to_stop(iterate):
-                    break
-        if self._job.abandoned:
-            raise JobCancelledError
-        assert stop_reason, "the last iterate has an ending"
-        self._finish(iterate, stop_reason, queued)
+    def _turn(self) -> None:
+        """Let go of the jobs that must not go on, and have one of the others take a step."""
+        for run in list(self._leaves):
+            self._attempt(run, self._stop)
+        if self._leaves:
+            run = self._share.next()
+            self._attempt(run, self._step)
+
+    def _stop(self, run: Run) -> StopReason | None:
+        if stop_reason := run.reason_to_stop(self._wait(run)):
+            run.finish(stop_reason)
         return stop_reason
 
-    def _report(self, iterate: Iterate) -> None:
-        options = self._job.spec.options
-        if iterate.seconds >= self._next_progress or iterate.is_last:
-            self._next_progress = iterate.seconds + PROGRESS_INTERVAL
-            self._publish(
-                Progress(
-                    scale=iterate.scale,
-                    scales=iterate.scales,
-                    iteration=iterate.iteration,
-                    total_iterations=iterate.total_iterations,
-                    total_loss=iterate.evaluation.loss,
-                    terms=iterate.evaluation.term_values(),
-                    elapsed_seconds=iterate.seconds,
-                    eta_seconds=iterate.eta_seconds,
-                )
-            )
-        if options.preview_every and iterate.iteration % options.preview_every == 0:
-            small = preview(iterate.picture(), longest_edge=options.preview_size)
-            self._publish(
-                Preview(
-                    iteration=iterate.iteration,
-                    media_type=PREVIEW_MEDIA_TYPE,
-                    width=small.width,
-                    height=small.height,
-                    data=small.data,
-                )
-            )
+    def _step(self, run: Run) -> None:
+        started = time.perf_counter()
+        run.step()
+        run.report(self._eta(run))
+        self._share.charge(run, time.perf_counter() - started)
 
-    def _reason_to_stop(self, iterate: Iterate) -> StopReason | None:
-        if self._job.stop_requested:
-            return self._job.stop_requested
-        if iterate.ending:
-            return _STOP_REASONS[iterate.ending]
-        if self._job.deadline is None:
-            return None
-        # What is left must hold another step, and the encoding and sending of the picture.
-        megapixels = self._job.spec.content.width * self._job.spec.content.height / 1e6
-        needed = 1.5 * iterate.next_seconds + 0.25 + 0.5 * megapixels
-        return StopReason.DEADLINE if self._job.deadline - time.monotonic() < needed else None
+    def _wait(self, run: Run) -> float:
+        """Return the expected seconds until a job has its next turn, if nothing else comes."""
+        seconds = 0.0
+        for other in self._leaves:
+            if lead := self._share.lead(other, run):
+                # A step that has begun is done to its end.
+                steps = math.ceil(lead / other.job.next_seconds) if other.job.next_seconds else 0
+                seconds += min(steps * other.job.next_seconds, other.job.remaining_seconds)
+        return seconds
 
-    def _finish(self, iterate: Iterate, stop_reason: StopReason, queued: float) -> None:
-        content, output, best = self._job.spec.content, self._job.spec.output, iterate.best
-        optimized_at = time.monotonic()
-        data = encode(
-            iterate.result(),
-            format=output.format,
-            quality=output.quality,
-            bits=output.bits,
-            alpha=content.alpha,
-            description=describe(self._job.spec, self._model, version("nst-stylize")) if output.metadata else None,
-        )
-        encoded_at = time.monotonic()
-        self._publish(
-            ResultHeader(
-                media_type=output.format.media_type,
-                width=content.width,
-                height=content.height,
-                size_bytes=len(data),
-                sha256=hashlib.sha256(data).hexdigest(),
-            )
-        )
-        for offset in range(0, len(data), CHUNK_BYTES):
-            self._publish(ResultChunk(offset=offset, data=memoryview(data)[offset : offset + CHUNK_BYTES]))
-        self._publish(
-            Completed(
-                stop_reason=stop_reason,
-                iterations=iterate.iteration,
-                total_loss=best.loss,
-                terms=best.term_values(),
-                timings=Timings(
-                    queued=queued,
-                    targets=max(0.0, optimized_at - self._started_at - iterate.seconds),
-                    optimize=iterate.seconds,
-                    encode=encoded_at - optimized_at,
-                ),
-            )
-        )
+    def _eta(self, run: Run) -> float:
+        """Return the expected seconds until a job has taken its last step, if nothing else comes."""
+        now = time.monotonic()
+        return ends([each.job.claim(now) for each in self._leaves])[list(self._leaves).index(run)]
+
+    def _attempt(self, run: Run, action: Callable[[Run], StopReason | None]) -> None:
+        """Do something with a job and end it with what that returns or raises, so that it touches no other."""
+        outcome: StopReason | JobError | None
+        try:
+            outcome = action(run)
+        except Exception as error:
+            outcome = self._failure(run.job, error)
+        # Only now: the error holds what ran out of memory.
+        if outcome:
+            self._end(run, outcome)
+
+    def _failure(self, job: Job, error: Exception) -> JobError:
+        if isinstance(error, JobError):
+            return error
+        if isinstance(error, NonFiniteLossError):
+            return JobFailedError("LOSS_NOT_FINITE", f"{error}; smaller weights may help")
+        if _is_out_of_memory(error):
+            largest = largest_size_within(self.capacity // 2, job.spec.options, job.spec.content.size)
+            return DoesNotFitError(job.cost.peak_bytes, self.capacity, largest)
+        _log.error("job %s failed", job.id, exc_info=error)
+        return JobFailedError("INTERNAL", "internal error")
+
+    def _end(self, run: Run, outcome: StopReason | JobError) -> None:
+        leave = self._leaves.pop(run)
+        self._share.leave(run)
+        run.close()
+        release_memory(self.device)
+        leave(outcome)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -1,0 +1,176 @@
+"""One run of one job, step by step, from its Started to its Completed."""
+
+import hashlib
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from types import MappingProxyType
+
+from nst_service.engine.estimate import step_flops
+from nst_service.engine.metadata import describe
+from nst_service.engine.pictures import PREVIEW_MEDIA_TYPE, encode, preview
+from nst_service.engine.transfer import Ending, Iterate, transfer
+from nst_service.engine.vgg import Vgg19
+from nst_service.jobs.errors import JobCancelledError
+from nst_service.jobs.events import Completed, Event, Preview, Progress, ResultChunk, ResultHeader, Started, Timings
+from nst_service.jobs.job import Job
+from nst_service.jobs.pace import Pace
+from nst_service.jobs.states import StopReason
+
+CHUNK_BYTES = 2**20 - 2**10
+"""Of the picture in one ResultChunk; its message stays below 1 MiB."""
+
+PROGRESS_INTERVAL = 0.1
+"""Seconds between two Progress events of a job whose steps are faster than that."""
+
+_VERSION = version("nst-stylize")
+
+_STOP_REASONS = MappingProxyType(
+    {
+        Ending.ITERATIONS: StopReason.ITERATIONS,
+        Ending.CONVERGED: StopReason.CONVERGED,
+        Ending.TIME_BUDGET: StopReason.TIME_BUDGET,
+    }
+)
+
+Publish = Callable[[Event], None]
+"""Hands an event over to whoever follows the job."""
+
+
+class Run:
+    """A job on its device. Nothing happens between two calls, however long others have the device meanwhile."""
+
+    def __init__(self, job: Job, publish: Publish, model: Vgg19, pace: Pace):
+        self.job = job
+        self._publish = publish
+        self._model = model
+        self._pace = pace
+        self._iterates = transfer(job.spec, model, job.cost.tile)
+        self._iterate: Iterate | None = None
+        self._started_at = self._began_at = 0.0
+        self._next_progress = 0.0
+
+    @property
+    def _queued(self) -> float:
+        return self._started_at - self.job.accepted_at
+
+    def start(self) -> None:
+        """Say that the job has its device."""
+        self._started_at = time.monotonic()
+        self._publish(Started(device=str(self._model.device), queued_seconds=self._queued))
+
+    def step(self) -> None:
+        """Take a step of the optimiser."""
+        iterate = next(self._iterates)
+        if self._iterate is None:
+            self._began_at = time.monotonic() - iterate.seconds
+        self._iterate = iterate
+        self._pace.observe(step_flops(self.job.spec.options, iterate.size, self.job.cost.tile), iterate.step_seconds)
+        self.job.next_seconds = iterate.next_seconds
+        self.job.remaining_seconds = iterate.eta_seconds
+
+    def close(self) -> None:
+        """Free what the job holds."""
+        self._iterates.close()
+        self._iterate = None
+
+    def report(self, eta_seconds: float) -> None:
+        """Tell of the last step.
+
+        Args:
+            eta_seconds: expected seconds until the last iteration, the turns of others included.
+        """
+        iterate, options = self._iterate, self.job.spec.options
+        assert iterate is not None
+        elapsed = time.monotonic() - self._began_at
+        if elapsed >= self._next_progress or iterate.is_last:
+            self._next_progress = elapsed + PROGRESS_INTERVAL
+            self._publish(
+                Progress(
+                    scale=iterate.scale,
+                    scales=iterate.scales,
+                    iteration=iterate.iteration,
+                    total_iterations=iterate.total_iterations,
+                    total_loss=iterate.evaluation.loss,
+                    terms=iterate.evaluation.term_values(),
+                    elapsed_seconds=elapsed,
+                    eta_seconds=eta_seconds,
+                )
+            )
+        if options.preview_every and iterate.iteration % options.preview_every == 0:
+            small = preview(iterate.picture(), longest_edge=options.preview_size)
+            self._publish(
+                Preview(
+                    iteration=iterate.iteration,
+                    media_type=PREVIEW_MEDIA_TYPE,
+                    width=small.width,
+                    height=small.height,
+                    data=small.data,
+                )
+            )
+
+    def reason_to_stop(self, wait_seconds: float) -> StopReason | None:
+        """Return why the job must not take another step, or None where it may.
+
+        Args:
+            wait_seconds: expected until its next turn.
+
+        Raises:
+            JobCancelledError: before its first picture, or abandoned.
+        """
+        requested = self.job.stop_requested
+        if self.job.abandoned or (self._iterate is None and requested is StopReason.CANCELLED):
+            raise JobCancelledError
+        if self._iterate is None:
+            return None
+        if requested:
+            return requested
+        if self._iterate.ending:
+            return _STOP_REASONS[self._iterate.ending]
+        if self.job.deadline is None:
+            return None
+        # What is left must hold another step, and the encoding and sending of the picture.
+        megapixels = self.job.spec.content.width * self.job.spec.content.height / 1e6
+        needed = wait_seconds + 1.5 * self.job.next_seconds + 0.25 + 0.5 * megapixels
+        return StopReason.DEADLINE if self.job.deadline - time.monotonic() < needed else None
+
+    def finish(self, stop_reason: StopReason) -> None:
+        """Encode and publish the picture, up to Completed."""
+        iterate = self._iterate
+        assert iterate is not None
+        content, output, best = self.job.spec.content, self.job.spec.output, iterate.best
+        optimized_at = time.monotonic()
+        data = encode(
+            iterate.result(),
+            format=output.format,
+            quality=output.quality,
+            bits=output.bits,
+            alpha=content.alpha,
+            description=describe(self.job.spec, self._model, _VERSION) if output.metadata else None,
+        )
+        encoded_at = time.monotonic()
+        self._publish(
+            ResultHeader(
+                media_type=output.format.media_type,
+                width=content.width,
+                height=content.height,
+                size_bytes=len(data),
+                sha256=hashlib.sha256(data).hexdigest(),
+            )
+        )
+        for offset in range(0, len(data), CHUNK_BYTES):
+            self._publish(ResultChunk(offset=offset, data=memoryview(data)[offset : offset + CHUNK_BYTES]))
+        self._publish(
+            Completed(
+                stop_reason=stop_reason,
+                iterations=iterate.iteration,
+                total_loss=best.loss,
+                terms=best.term_values(),
+                timings=Timings(
+                    queued=self._queued,
+                    targets=max(0.0, self._began_at - self._started_at),
+                    optimize=optimized_at - self._began_at,
+                    encode=encoded_at - optimized_at,
+                ),
+            )
+        )

@@ -1,0 +1,285 @@
+"""Jobs that share a device, in the thread of the test: what they do to each other, which is nothing."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from nst_service.engine.errors import NonFiniteLossError
+from nst_service.engine.estimate import estimate
+from nst_service.engine.layers import LAYERS
+from nst_service.engine.options import Init, Limits, OptimizerName
+from nst_service.engine.spec import TransferRequest, TransferSpec, prepare
+from nst_service.engine.transfer import Iterate, transfer
+from nst_service.engine.vgg import Vgg19
+from nst_service.jobs import run as run_module
+from nst_service.jobs.errors import DoesNotFitError, JobCancelledError, JobError, JobFailedError
+from nst_service.jobs.events import Completed, Event, Progress, ResultChunk
+from nst_service.jobs.job import Job
+from nst_service.jobs.pace import Pace
+from nst_service.jobs.run import Run
+from nst_service.jobs.states import StopReason
+from nst_service.jobs.worker import DeviceWorker
+
+MakeRequest = Callable[..., TransferRequest]
+
+_LONG = 600.0
+"""Seconds that no test waits for."""
+
+
+@dataclass(eq=False)
+class Followed:
+    """A job and all that was told of it."""
+
+    job: Job
+    events: list[Event] = field(default_factory=list)
+    outcome: StopReason | JobError | None = None
+
+    @property
+    def file(self) -> bytes:
+        return b"".join(event.data for event in self.events if isinstance(event, ResultChunk))
+
+    @property
+    def iterations(self) -> int:
+        return sum(isinstance(event, Progress) for event in self.events)
+
+
+class Device:
+    """A worker that serves in the thread of the test until its last job has left."""
+
+    def __init__(self, model: Vgg19, limits: Limits):
+        self.worker = DeviceWorker(model)
+        self.worker.memory = 2**30
+        self.order: list[Followed] = []
+        """Whose Progress came when."""
+        self._limits = limits
+        self._open = 0
+
+    def join(
+        self, request: TransferRequest, *, seconds: float = 1.0, on_progress: Callable[[], None] | None = None
+    ) -> Followed:
+        spec = prepare(request, self._limits, LAYERS)
+        job = Job(
+            spec=spec,
+            cost=estimate(spec),
+            accepted_at=time.monotonic(),
+            deadline=None,
+            expected_seconds=seconds,
+        )
+        followed = Followed(job)
+        self._open += 1
+
+        def publish(event: Event) -> None:
+            followed.events.append(event)
+            if isinstance(event, Progress):
+                self.order.append(followed)
+                if on_progress:
+                    on_progress()
+
+        def leave(outcome: StopReason | JobError) -> None:
+            followed.outcome = outcome
+            self._open -= 1
+            if not self._open:
+                self.worker.close()
+
+        self.worker.join(job, publish, leave)
+        return followed
+
+
+@pytest.fixture
+def device(model: Vgg19, limits: Limits, monkeypatch: pytest.MonkeyPatch) -> Device:
+    monkeypatch.setattr(run_module, "PROGRESS_INTERVAL", 0.0)
+    return Device(model, limits)
+
+
+def alone(device: Device, request: TransferRequest) -> Followed:
+    followed = device.join(request)
+    device.worker.serve()
+    assert followed.outcome is StopReason.ITERATIONS
+    return followed
+
+
+def failing(error: Exception, *, size: int, after: int) -> Callable[..., Iterator[Iterate]]:
+    """Return a transfer that fails in one of its steps where the picture has this width."""
+
+    def run(spec: TransferSpec, model: Vgg19, tile: int | None) -> Iterator[Iterate]:
+        for iterate in transfer(spec, model, tile):
+            if spec.content.width == size and iterate.iteration > after:
+                raise error
+            yield iterate
+
+    return run
+
+
+def test_jobs_that_share_a_device_give_the_bytes_that_they_give_alone(device: Device, make_request: MakeRequest):
+    requests = [
+        make_request(iterations=9, init=Init.RANDOM, seed=1),
+        make_request(iterations=9, image_size=64, scales=2, optimizer=OptimizerName.ADAM),
+        make_request(iterations=9, init=Init.RANDOM, seed=2),
+    ]
+    expected = [alone(device, request).file for request in requests]
+    device.order.clear()
+    shared = [device.join(request) for request in requests]
+    device.worker.serve()
+    # They did take turns.
+    assert set(device.order[:6]) == set(shared)
+    assert [followed.file for followed in shared] == expected
+    assert len(set(expected)) == 3
+
+
+def test_a_job_can_join_and_leave_while_another_runs(device: Device, make_request: MakeRequest):
+    long, short = make_request(iterations=12, seed=1, init=Init.RANDOM), make_request(iterations=2)
+    expected = [alone(device, request).file for request in (long, short)]
+    joined: list[Followed] = []
+
+    def join() -> None:
+        if not joined:
+            joined.append(device.join(short))
+
+    first = device.join(long, on_progress=join)
+    device.order.clear()
+    device.worker.serve()
+    assert [first.file, joined[0].file] == expected
+    # Whoever joins has the next turn.
+    assert device.order[1] is joined[0]
+    assert device.order[-1] is first
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (NonFiniteLossError("the loss is not finite"), JobFailedError),
+        (MemoryError(), DoesNotFitError),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), DoesNotFitError),
+        (ZeroDivisionError(), JobFailedError),
+    ],
+)
+def test_what_goes_wrong_with_one_job_leaves_the_other_as_it_is(
+    device: Device,
+    make_request: MakeRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    outcome: type[JobError],
+):
+    expected = alone(device, make_request(iterations=6)).file
+    monkeypatch.setattr(run_module, "transfer", failing(error, size=64, after=3))
+    wrong, right = device.join(make_request(iterations=6, image_size=64)), device.join(make_request(iterations=6))
+    device.worker.serve()
+    assert isinstance(wrong.outcome, outcome)
+    assert wrong.iterations == 3
+    assert right.outcome is StopReason.ITERATIONS
+    assert right.file == expected
+
+
+@pytest.mark.parametrize("abandoned", [False, True])
+def test_a_cancelled_job_does_not_wait_for_its_next_turn(device: Device, make_request: MakeRequest, abandoned: bool):
+    def cancel() -> None:
+        # It has had a turn, and by its weight the next would come after many of the other's.
+        if slow.iterations:
+            slow.job.stop_requested = StopReason.CANCELLED
+            slow.job.abandoned = abandoned
+
+    slow = device.join(make_request(iterations=50), seconds=1e12)
+    other = device.join(make_request(iterations=6), seconds=1.0, on_progress=cancel)
+    device.worker.serve()
+    assert other.outcome is StopReason.ITERATIONS
+    assert slow.iterations == 1
+    if abandoned:
+        assert isinstance(slow.outcome, JobCancelledError)
+        assert not slow.file
+    else:
+        assert slow.outcome is StopReason.CANCELLED
+        assert slow.file
+        assert isinstance(slow.events[-1], Completed)
+
+
+def test_a_job_cancelled_before_its_first_turn_has_no_picture(device: Device, make_request: MakeRequest):
+    first = device.join(make_request(iterations=3))
+    second = device.join(make_request(iterations=3))
+    second.job.stop_requested = StopReason.CANCELLED
+    device.worker.serve()
+    assert first.outcome is StopReason.ITERATIONS
+    assert isinstance(second.outcome, JobCancelledError)
+    assert not second.iterations
+
+
+def test_a_shutdown_leaves_every_job_its_best_picture(device: Device, make_request: MakeRequest):
+    def shut_down() -> None:
+        for followed in jobs:
+            followed.job.stop_requested = StopReason.SHUTDOWN
+
+    jobs = [device.join(make_request(iterations=50), on_progress=shut_down) for _ in range(3)]
+    device.worker.serve()
+    assert [followed.outcome for followed in jobs] == [StopReason.SHUTDOWN] * 3
+    assert all(followed.iterations == 1 and followed.file for followed in jobs)
+
+
+def test_a_job_that_shares_is_expected_to_end_later_than_alone(device: Device, make_request: MakeRequest):
+    left: list[tuple[float, float]] = []
+
+    def note(followed: Followed) -> None:
+        progress = followed.events[-1]
+        assert isinstance(progress, Progress)
+        left.append((progress.eta_seconds, followed.job.remaining_seconds))
+
+    first = device.join(make_request(iterations=4), on_progress=lambda: note(first))
+    second = device.join(make_request(iterations=8), on_progress=lambda: note(second))
+    device.worker.serve()
+    assert all(eta > remaining for eta, remaining in left[:6])
+    assert left[-1] == (0.0, 0.0)
+    # Alone again, the second needs no more than what is left of it.
+    assert all(eta == remaining for eta, remaining in left[8:])
+
+
+def test_the_time_of_a_job_adds_up_where_it_is_shared(device: Device, make_request: MakeRequest):
+    jobs = [device.join(make_request(iterations=4)) for _ in range(2)]
+    device.worker.serve()
+    for followed in jobs:
+        completed, progress = followed.events[-1], [event for event in followed.events if isinstance(event, Progress)]
+        assert isinstance(completed, Completed)
+        assert completed.timings.optimize >= progress[-1].elapsed_seconds > 0
+
+
+class TestDeadline:
+    """Of a job whose next turn may be far off."""
+
+    @pytest.fixture
+    def run(self, make_request: MakeRequest, model: Vgg19, limits: Limits) -> Iterator[Run]:
+        spec = prepare(make_request(iterations=50), limits, LAYERS)
+        now = time.monotonic()
+        job = Job(spec=spec, cost=estimate(spec), accepted_at=now, deadline=now + _LONG, expected_seconds=1.0)
+        run = Run(job, lambda _: None, model, Pace())
+        run.start()
+        yield run
+        run.close()
+
+    def test_it_goes_on_while_its_next_step_ends_in_time(self, run: Run):
+        run.step()
+        assert run.reason_to_stop(0.0) is None
+
+    def test_it_ends_before_a_wait_that_outlasts_it(self, run: Run):
+        run.step()
+        assert run.reason_to_stop(_LONG) is StopReason.DEADLINE
+
+    def test_it_takes_a_first_step_in_any_case(self, run: Run):
+        assert run.reason_to_stop(2 * _LONG) is None
+
+
+def test_a_deadline_ends_a_job_that_would_wait_too_long_for_its_next_turn(device: Device, make_request: MakeRequest):
+    slow = device.join(make_request(iterations=50), seconds=1e12)
+    slow.job.deadline = time.monotonic() + _LONG
+    other = device.join(make_request(iterations=50), seconds=1.0)
+    # Thirty steps of the other, as it seems, take longer than the deadline is away.
+    plain = Run.step
+
+    def step(run: Run) -> None:
+        plain(run)
+        if run.job is other.job:
+            run.job.next_seconds, run.job.remaining_seconds = _LONG, 30 * _LONG
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "step", step)
+        device.worker.serve()
+    assert slow.outcome is StopReason.DEADLINE
+    assert slow.iterations == 1
+    assert other.outcome is StopReason.ITERATIONS
