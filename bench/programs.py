@@ -60,7 +60,7 @@ NST = Program(name="nst", runner="nst", note='preset "reference" on one scale, w
 PLAIN = Program(
     name="plain channels_last loop",
     runner="plain_loop",
-    note="the loop of PyTorch's tutorial in channels_last memory order, in one call of `torch.optim.LBFGS`",
+    note="the loop of PyTorch's tutorial in channels_last memory order, pixels in 0..255, one `torch.optim.LBFGS`",
 )
 NEURAL_STYLE = Program(
     name="neural-style 0.5.7",
@@ -75,9 +75,9 @@ PYSTICHE = Program(
     runner="pystiche",
     requirements=("pystiche==1.0.1", "tqdm==4.67.1"),
     pixels=PixelInput(bgr=True, mean=tuple(255 * mean for mean in (0.485, 0.458, 0.408))),
-    note="`PerceptualLoss` and `image_optimization` with its default L-BFGS, in-place ReLUs, frozen weights; "
-    "style weights divided by the squared number of channels; tables of addresses that torchvision removed and that it "
-    "reads when it is imported are put back, empty",
+    note="`PerceptualLoss` and `image_optimization` with its default L-BFGS, its `preprocessor`, in-place "
+    "ReLUs and frozen weights; style weights divided by the squared number of channels; tables of addresses that "
+    "torchvision removed and that it reads when it is imported are put back, empty",
 )
 PASTICHE = Program(
     name="pastiche 1.6.0",

@@ -1,10 +1,14 @@
-"""The loop that tutorials teach: VGG-19 as `nn.Sequential`, losses from hooks, `torch.optim.LBFGS`, channels last."""
+"""The loop that tutorials teach: VGG-19 as `nn.Sequential`, losses from hooks, `torch.optim.LBFGS`, channels last.
+
+Its pixels are those that the network takes, in 0..255. With pixels in 0..1 and losses of this size, the first steps of
+`torch.optim.LBFGS` end far from any picture, and it does not come back.
+"""
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from bench.pixels import caffe_input, load_picture
+from bench.pixels import caffe_input, from_caffe_rgb, load_picture
 from bench.recorder import Recorder, observe
 from bench.task import Task
 
@@ -16,7 +20,7 @@ _WIDTHS = (64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 5
 def main() -> None:
     task = Task.read()
     recorder = Recorder(task)
-    observe(recorder, lambda pixels: pixels)
+    observe(recorder, from_caffe_rgb)
     optimize(build(task.weights), task)
     recorder.finish()
 
@@ -46,25 +50,25 @@ def optimize(network: nn.Sequential, task: Task) -> None:
     taps: dict[int, torch.Tensor] = {}
     for index in (*_STYLE_LAYERS, _CONTENT_LAYER):
         network[index].register_forward_hook(lambda _m, _i, output, index=index: taps.update({index: output}))
-    content = load_picture(task.content)
+    content, style = (caffe_input(load_picture(path)) for path in (task.content, task.style))
     with torch.no_grad():
-        network(_input(content))
+        network(_channels_last(content))
         content_target = taps[_CONTENT_LAYER]
-        network(_input(load_picture(task.style)))
+        network(_channels_last(style))
         style_targets = {index: gram(taps[index]) for index in _STYLE_LAYERS}
     pixels = content.clone().requires_grad_()
     optimizer = torch.optim.LBFGS([pixels], max_iter=task.evaluations, tolerance_grad=-1, tolerance_change=-1)
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
-        network(_input(pixels))
+        network(_channels_last(pixels))
         loss = task.content_weight * functional.mse_loss(taps[_CONTENT_LAYER], content_target)
         for index, target in style_targets.items():
             loss = loss + task.style_weight * functional.mse_loss(gram(taps[index]), target)
         if task.tv_weight:
             variation = (pixels[:, :, 1:] - pixels[:, :, :-1]).abs().sum()
             variation = variation + (pixels[..., 1:] - pixels[..., :-1]).abs().sum()
-            loss = loss + task.tv_weight * 255 * variation
+            loss = loss + task.tv_weight * variation
         loss.backward()
         assert pixels.grad is not None
         pixels.grad = pixels.grad.contiguous()
@@ -73,8 +77,8 @@ def optimize(network: nn.Sequential, task: Task) -> None:
     optimizer.step(closure)
 
 
-def _input(pixels: torch.Tensor) -> torch.Tensor:
-    return caffe_input(pixels).contiguous(memory_format=torch.channels_last)
+def _channels_last(pixels: torch.Tensor) -> torch.Tensor:
+    return pixels.contiguous(memory_format=torch.channels_last)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """pystiche 1.0.1, by its function `image_optimization` with its default optimiser.
 
+Its preprocessing stands before the optimisation, as an argument of that function, and not within the network. With
+pixels in 0..1 and losses of this size, the first steps of its L-BFGS end far from any picture, and it stays there.
 Its total variation is another one (isotropic), so it is left out.
 """
 
@@ -16,7 +18,6 @@ from bench.task import STYLE_CHANNELS, Task
 def main() -> None:
     task = Task.read()
     recorder = Recorder(task)
-    observe(recorder, lambda pixels: pixels)
     # It makes a folder for downloads when it is imported.
     os.environ["PYSTICHE_HOME"] = task.folder
     # torchvision 0.15 removed the tables of addresses that pystiche reads when it is imported. Nothing is downloaded.
@@ -24,9 +25,12 @@ def main() -> None:
         vars(import_module(f"torchvision.models.{module}"))["model_urls"] = {network: ""}
     from pystiche import enc, loss, optim  # noqa: PLC0415
 
-    encoder = enc.VGGMultiLayerEncoder("vgg19", pretrained=False, framework="caffe", allow_inplace=True)
+    options = {"internal_preprocessing": False, "allow_inplace": True}
+    encoder = enc.VGGMultiLayerEncoder("vgg19", pretrained=False, framework="caffe", **options)
     encoder.load_state_dict(torch.load(task.weights, weights_only=True), strict=False, framework="caffe")
     encoder.trim(["relu5_1"])
+    preprocessing, postprocessing = enc.preprocessing("caffe"), enc.postprocessing("caffe")
+    observe(recorder, postprocessing)
     content, style = load_picture(task.content), load_picture(task.style)
     criterion = loss.PerceptualLoss(
         loss.FeatureReconstructionLoss(encoder.extract_encoder("relu4_2"), score_weight=task.content_weight),
@@ -37,12 +41,12 @@ def main() -> None:
             # Its Gram matrices are divided by H W, not by C H W.
             layer_weights=[task.style_weight / channels**2 for channels in STYLE_CHANNELS],
         ),
-        content_image=content,
-        style_image=style,
+        content_image=preprocessing(content),
+        style_image=preprocessing(style),
     )
     # Nobody asks for the gradient of the weights.
     encoder.requires_grad_(False)
-    optim.image_optimization(content.clone(), criterion, num_steps=task.evaluations, quiet=True)
+    optim.image_optimization(content, criterion, num_steps=task.evaluations, preprocessor=preprocessing, quiet=True)
     recorder.finish()
 
 
