@@ -14,7 +14,9 @@ from typing import Any
 
 import click
 
+from nst_service import tokens
 from nst_service.config import ServerConfig, settings
+from nst_service.reloaded import SettingError
 
 _ENVIRONMENT = "NST"
 
@@ -42,7 +44,7 @@ def _type_of(setting: dataclasses.Field[Any]) -> "click.ParamType[Any]":
         return click.IntRange(metadata.get("min"), metadata.get("max"))
     if setting.type is float:
         return click.FloatRange(metadata.get("min"), metadata.get("max"))
-    return click.STRING
+    return click.BOOL if setting.type is bool else click.STRING
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
@@ -52,6 +54,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
             f"--{setting.name.replace('_', '-')}",
             setting.name,
             type=_type_of(setting),
+            is_flag=setting.type is bool,
             default=setting.default,
             help=setting.metadata["help"],
             show_default=True,
@@ -60,7 +63,9 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.command(context_settings={"auto_envvar_prefix": _ENVIRONMENT, "max_content_width": 110})
+@click.group(
+    invoke_without_command=True, context_settings={"auto_envvar_prefix": _ENVIRONMENT, "max_content_width": 110}
+)
 @click.option(
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -72,14 +77,19 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @_options
 @click.version_option(package_name="nst-stylize")
-def main(**values: Any) -> None:
+@click.pass_context
+def main(context: click.Context, /, **values: Any) -> None:
     """Serve neural style transfer over gRPC.
 
     A flag goes before the environment, the environment before the file of --config, and that before the default.
     SIGTERM and SIGINT drain: no new jobs, running jobs get the grace period, then end with their best picture, and the
     server leaves, 15 s after the grace period at the latest. A second signal ends the grace period.
     """
-    config = ServerConfig(**values)
+    if context.invoked_subcommand is None:
+        _serve(ServerConfig(**values))
+
+
+def _serve(config: ServerConfig) -> None:
     logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # Before anything slow: the first process of a container ignores a signal that it has no handler for.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -87,12 +97,37 @@ def main(**values: Any) -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")
     # torch takes seconds to import: not for --help or a wrong flag.
     from nst_service.engine.errors import EngineError  # noqa: PLC0415
-    from nst_service.server import AddressError, serve  # noqa: PLC0415
+    from nst_service.server import serve  # noqa: PLC0415
 
     try:
         at_rest = asyncio.run(serve(config))
-    except (EngineError, AddressError) as error:
+    except (EngineError, SettingError) as error:
         raise click.ClickException(str(error)) from error
     if not at_rest:
         # Python would wait for the thread of the device to end its step.
         os._exit(0)
+
+
+def _quota(name: str, explanation: str) -> Callable[..., Callable[..., None]]:
+    return click.option(f"--{name}", type=click.IntRange(0), allow_from_autoenv=False, help=explanation)
+
+
+@main.command()
+@click.argument("owner")
+@_quota("jobs", "Jobs of the owner that may wait or run at once; 0 for none at all.")
+@_quota("pixels", "Width times height of the result of a job.")
+@_quota("iterations", "Iterations of a job.")
+def token(owner: str, **quotas: int | None) -> None:
+    """Make a token for OWNER: its entry for the file of --tokens on stdout, itself on stderr.
+
+    Nothing keeps the token but whom you give it to; the entry holds its hash. Jobs belong to the OWNER: whoever has a
+    token of the same OWNER sees them, so that a new token can replace an old one. What no quota limits is limited by
+    the server's own settings.
+    """
+    made = tokens.make_token()
+    try:
+        entry = tokens.format_entry(made, owner, quotas)
+    except SettingError as error:
+        raise click.UsageError(str(error)) from error
+    click.echo(entry)
+    click.echo(f"token of {owner}, not to be seen again: {made}", err=True)

@@ -16,6 +16,23 @@ class ServerConfig:
     """Settings of the server. Flags, environment and file are made from these fields (see `cli`)."""
 
     address: str = _setting("127.0.0.1:50051", "Address to listen on, HOST:PORT; port 0 takes a free one.")
+    insecure: bool = _setting(
+        False,
+        "Listen without TLS even where other machines can connect: for a port that something else protects, "
+        "such as a proxy or a container's network.",
+    )
+    tls_certificate: str = _setting(
+        "", "Certificate of the server (PEM, with its chain), read again when it changes. Empty: no TLS."
+    )
+    tls_key: str = _setting("", "Its private key (PEM, not encrypted).")
+    tls_client_ca: str = _setting(
+        "", "Authorities (PEM) of which clients must have a certificate. Empty: clients need none."
+    )
+    tokens: str = _setting(
+        "",
+        "File of the tokens of which clients must send one, made by `nst-server token` and read again when it "
+        "changes. Empty: clients need none.",
+    )
     device: str = _setting("auto", "Devices to compute on: auto, cpu, cuda, cuda:N, or several with commas between.")
     weights: str = _setting(
         "caffe", "Weights of VGG-19: caffe, torchvision, or the path of a .pth or .safetensors file."
@@ -33,6 +50,8 @@ class ServerConfig:
         min=1,
     )
     max_request_bytes: int = _setting(64 * 2**20, "Size of a request.", min=1024, max=2**30)
+    max_connections: int = _setting(1024, "Connections that may be open; more are closed.", min=1, max=2**20)
+    max_streams: int = _setting(256, "Calls at once on a connection; more wait in the client.", min=1, max=2**20)
     # Pillow refuses pictures of more than 2 ** 28 / 1.5 pixels by itself.
     max_input_pixels: int = _setting(64_000_000, "Width times height of an input picture.", min=1, max=178_000_000)
     max_image_size: int = _setting(4096, "Longest edge of a result in pixels.", min=1, max=65_500)

@@ -5,6 +5,7 @@ import logging
 import signal
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 
 import grpc
 import torch
@@ -13,6 +14,8 @@ from grpc_reflection.v1alpha import reflection
 from nst.v1 import style_transfer_pb2 as pb
 from nst.v1 import style_transfer_pb2_grpc as pb_grpc
 
+from nst_service import tokens
+from nst_service.addresses import AddressError, check_exposure, is_loopback
 from nst_service.config import ServerConfig
 from nst_service.engine.devices import resolve_devices, set_up_process
 from nst_service.engine.input_scale import InputScale
@@ -20,7 +23,11 @@ from nst_service.engine.options import Limits
 from nst_service.engine.vgg import Vgg19
 from nst_service.engine.weights import load_weights
 from nst_service.jobs.scheduler import Scheduler
+from nst_service.reloaded import SettingError
+from nst_service.rpc.callers import Callers, TokenGuard
+from nst_service.rpc.seal import StatusSeal
 from nst_service.rpc.servicer import StyleTransferServicer
+from nst_service.tls import TlsFiles, server_credentials
 
 _log = logging.getLogger(__name__)
 
@@ -28,12 +35,10 @@ SERVICE_NAME = pb.DESCRIPTOR.services_by_name["StyleTransferService"].full_name
 
 _FLUSH_SECONDS = 5.0
 """For the last messages to reach their clients after the last job has ended."""
+_HANDSHAKE_SECONDS = 20
+"""For a connection to become one, TLS included."""
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-
-
-class AddressError(Exception):
-    """The address cannot be listened on. The message is for the operator."""
 
 
 class Server:
@@ -45,8 +50,11 @@ class Server:
         Raises:
             DeviceError: a device is not available.
             WeightsError: the weights cannot be used.
+            SettingError: a certificate or the tokens cannot be used, or the address must not be.
         """
         self._config = config
+        self._credentials = _credentials(config)
+        self._callers = Callers(tokens.follow(Path(config.tokens)) if config.tokens else None)
         devices = resolve_devices(config.device)
         set_up_process(devices)
         if config.threads:
@@ -83,16 +91,21 @@ class Server:
         """
         config = self._config
         server = grpc.aio.server(
+            interceptors=[TokenGuard(self._callers), StatusSeal(SERVICE_NAME)],
             options=[
                 # Requests somewhat over the limit get through to be refused with an explanation.
                 ("grpc.max_receive_message_length", 2 * config.max_request_bytes),
+                ("grpc.max_allowed_incoming_connections", config.max_connections),
+                ("grpc.max_concurrent_streams", config.max_streams),
+                ("grpc.server_handshake_timeout_ms", _HANDSHAKE_SECONDS * 1000),
                 ("grpc.so_reuseport", 0),
-            ]
+            ],
         )
         health_servicer = health.aio.HealthServicer()
         servicer = StyleTransferServicer(
             self.scheduler,
             self._model,
+            self._callers,
             version=version("nst-stylize"),
             max_request_bytes=config.max_request_bytes,
         )
@@ -106,7 +119,11 @@ class Server:
 
         await set_health(_NOT_SERVING)
         try:
-            port = server.add_insecure_port(config.address)
+            port = (
+                server.add_secure_port(config.address, self._credentials)
+                if self._credentials
+                else server.add_insecure_port(config.address)
+            )
         except RuntimeError as error:
             raise AddressError(f"cannot listen on {config.address!r}: expected HOST:PORT with a free port") from error
         await server.start()
@@ -126,6 +143,31 @@ class Server:
             await server.stop(_FLUSH_SECONDS)
         _log.info("stopped")
         return at_rest
+
+
+def _credentials(config: ServerConfig) -> grpc.ServerCredentials | None:
+    """Return the credentials of the port, None for one without encryption.
+
+    Raises:
+        SettingError: they cannot be used, or an address without them must not be.
+    """
+    encrypted = bool(config.tls_certificate and config.tls_key)
+    if not encrypted and (config.tls_certificate or config.tls_key or config.tls_client_ca):
+        raise SettingError("TLS needs both tls_certificate and tls_key, and tls_client_ca needs TLS")
+    check_exposure(config.address, encrypted=encrypted, insecure=config.insecure)
+    if not (config.tokens or config.tls_client_ca or is_loopback(config.address)):
+        _log.warning(
+            "whoever can connect to %s may stylise: there are neither tokens nor a tls_client_ca", config.address
+        )
+    if not encrypted:
+        return None
+    return server_credentials(
+        TlsFiles(
+            certificate=Path(config.tls_certificate),
+            key=Path(config.tls_key),
+            client_ca=Path(config.tls_client_ca) if config.tls_client_ca else None,
+        )
+    )
 
 
 async def serve(config: ServerConfig) -> bool:

@@ -289,7 +289,7 @@ async def test_a_draining_server_refuses_the_requests_that_it_has_not_decoded(
         async with serving() as service:
             # One more than there are threads, so that the last waits for one.
             calls = [service.stub.Stylize(request_) for _ in range(scheduler_module._PREPARING_THREADS + 1)]
-            while service.server.scheduler._admitting < len(calls):
+            while len(service.server.scheduler._admitting) < len(calls):
                 await asyncio.sleep(0.01)
             service.stop.set()
             await service.sees(_NOT_SERVING)

@@ -1,5 +1,8 @@
 """Errors of jobs. Their messages are meant for the client."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 
 class JobError(Exception):
     """Root of everything that jobs raise on purpose."""
@@ -12,6 +15,37 @@ class QueueFullError(JobError):
         super().__init__(f"{waiting} jobs are waiting already, which is all that may wait")
         self.retry_after = retry_after
         """Seconds after which a place may be free."""
+
+
+@dataclass(frozen=True, slots=True)
+class Excess:
+    """One quota that was exceeded."""
+
+    quota: str
+    """Its name: "jobs", "pixels" or "iterations"."""
+    asked: int
+    accepted: int
+
+    def __str__(self) -> str:
+        return f"{self.asked} {self.quota} were asked for, accepted are at most {self.accepted}"
+
+
+class QuotaExceededError(JobError):
+    """The owner of the job may not have that much."""
+
+    def __init__(self, owner: str, excesses: Sequence[Excess], *, is_lasting: bool):
+        super().__init__("; ".join(f"quota exceeded: {excess}" for excess in excesses))
+        self.owner = owner
+        self.excesses = tuple(excesses)
+        self.is_lasting = is_lasting
+        """Whether the same request will never be accepted; otherwise it may be when a job of the owner has ended."""
+
+
+class NotPermittedError(JobError):
+    """The owner may have no jobs."""
+
+    def __init__(self) -> None:
+        super().__init__("this caller may not stylise: the quota of its token is no jobs at all")
 
 
 class NotServingError(JobError):

@@ -23,6 +23,8 @@ class Job:
     """On the same clock; None for none."""
     expected_seconds: float
     """Of its device, in all, as it was expected on acceptance."""
+    owner: str = ""
+    """Who may see it and end it (see `Owner.name`)."""
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     state: JobState = JobState.QUEUED
     log: EventLog = field(default_factory=EventLog)

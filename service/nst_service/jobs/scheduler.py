@@ -26,6 +26,7 @@ from nst_service.jobs.errors import (
 from nst_service.jobs.events import Accepted, CostEstimate, Event, Queued
 from nst_service.jobs.forecast import Span, forecast
 from nst_service.jobs.job import Job
+from nst_service.jobs.quotas import ANYONE, Owner, check_job, check_jobs
 from nst_service.jobs.sharing import Claim, Room, joining
 from nst_service.jobs.states import JobState, StopReason
 from nst_service.jobs.worker import DeviceWorker
@@ -87,9 +88,11 @@ class Scheduler:
         self.layers = models[0].layers
         self._devices = [_Device(DeviceWorker(model, max_job_bytes)) for model in models]
         self._preparing = ThreadPoolExecutor(_PREPARING_THREADS, "nst-prepare")
-        self._admitting = 0
+        self._admitting: list[str] = []
+        """The owners of what is being decoded."""
         self._waiting: list[Job] = []
-        self._ended: OrderedDict[str, JobState] = OrderedDict()
+        self._ended: OrderedDict[str, tuple[str, JobState]] = OrderedDict()
+        """Owner and state of each."""
         self._left = asyncio.Event()
         self._refusal: str | None = _WARMING_UP
 
@@ -121,48 +124,58 @@ class Scheduler:
         if self._refusal == _WARMING_UP:
             self._refusal = None
 
-    async def submit(self, request: TransferRequest, deadline: float | None = None) -> Job:
+    async def submit(self, request: TransferRequest, deadline: float | None = None, owner: Owner = ANYONE) -> Job:
         """Take a job on.
 
         Args:
             request: what to do.
             deadline: when its result must be delivered, on the clock of `time.monotonic`.
+            owner: whose it is.
 
         Raises:
             NotServingError: warming up or draining.
+            NotPermittedError, QuotaExceededError: see `quotas`.
             QueueFullError: as many jobs wait as may wait.
             InvalidRequestError: with everything that is wrong.
             DoesNotFitError: no device has enough memory.
             DeadlineTooShortError: it cannot finish by its deadline.
         """
         self._check_accepting()
+        check_jobs(owner, self._held(owner))
         idle = sum(not device.jobs for device in self._devices)
-        waiting = len(self._waiting) + self._admitting
+        waiting = len(self._waiting) + len(self._admitting)
         if waiting >= self.max_queued + idle:
             raise QueueFullError(waiting, self._retry_after())
-        self._admitting += 1
+        self._admitting.append(owner.name)
         try:
-            spec = await asyncio.get_running_loop().run_in_executor(self._preparing, self._prepare, request)
+            spec = await asyncio.get_running_loop().run_in_executor(self._preparing, self._prepare, request, owner)
         finally:
-            self._admitting -= 1
+            self._admitting.remove(owner.name)
         self._check_accepting()
-        return self._admit(spec, deadline)
+        return self._admit(spec, deadline, owner)
 
-    def _prepare(self, request: TransferRequest) -> TransferSpec:
+    def _held(self, owner: Owner) -> int:
+        """Return how many jobs an owner has that wait or run, or are about to."""
+        jobs = (*self._waiting, *self._running)
+        return self._admitting.count(owner.name) + sum(job.owner == owner.name for job in jobs)
+
+    def _prepare(self, request: TransferRequest, owner: Owner) -> TransferSpec:
         """Decode a request, in a thread."""
         # A drain may have begun while the request waited for the thread.
         self._check_accepting()
-        return prepare(request, self.limits, self.layers)
+        spec = prepare(request, self.limits, self.layers)
+        check_job(owner, pixels=spec.content.width * spec.content.height, iterations=spec.options.iterations)
+        return spec
 
-    async def estimate(self, request: TransferRequest) -> Accepted:
+    async def estimate(self, request: TransferRequest, owner: Owner = ANYONE) -> Accepted:
         """Return what a job would begin with, without taking it on; its id is empty.
 
         Raises:
-            NotServingError, InvalidRequestError, DoesNotFitError: as `submit` does.
+            NotServingError, InvalidRequestError, QuotaExceededError, DoesNotFitError: as `submit` does.
         """
         self._check_accepting()
-        spec = await asyncio.get_running_loop().run_in_executor(self._preparing, self._prepare, request)
-        job = self._plan(spec)
+        spec = await asyncio.get_running_loop().run_in_executor(self._preparing, self._prepare, request, owner)
+        job = self._plan(spec, owner)
         return dataclasses.replace(self._accepted(job, self._forecast(job)[-1]), job_id="")
 
     def _cost(self, spec: TransferSpec) -> Cost:
@@ -188,15 +201,22 @@ class Scheduler:
             ),
         )
 
-    def _plan(self, spec: TransferSpec, deadline: float | None = None) -> Job:
+    def _plan(self, spec: TransferSpec, owner: Owner, deadline: float | None = None) -> Job:
         """Return a job that has not been taken on yet."""
         cost = self._cost(spec)
         # On the slowest device.
         seconds = max(device.worker.pace.expected(cost) for device in self._devices)
-        return Job(spec=spec, cost=cost, accepted_at=time.monotonic(), deadline=deadline, expected_seconds=seconds)
+        return Job(
+            spec=spec,
+            cost=cost,
+            accepted_at=time.monotonic(),
+            deadline=deadline,
+            expected_seconds=seconds,
+            owner=owner.name,
+        )
 
-    def _admit(self, spec: TransferSpec, deadline: float | None) -> Job:
-        job = self._plan(spec, deadline)
+    def _admit(self, spec: TransferSpec, deadline: float | None, owner: Owner) -> Job:
+        job = self._plan(spec, owner, deadline)
         span = self._forecast(job)[-1]
         seconds = span.end + self._seconds_to_next_turn()
         if deadline is not None and job.accepted_at + seconds > deadline:
@@ -206,21 +226,22 @@ class Scheduler:
         self._start_those_that_may()
         return job
 
-    def cancel(self, job_id: str) -> JobState:
+    def cancel(self, job_id: str, owner: Owner = ANYONE) -> JobState:
         """Cancel a job by its id, so that its picture so far is still delivered, and return its state until now.
 
         Raises:
-            UnknownJobError: no job has this id, or it ended long ago.
+            UnknownJobError: no job of this owner has this id, or it ended long ago.
         """
         for job in (*self._waiting, *self._running):
-            if job.id == job_id:
+            if job.id == job_id and job.owner == owner.name:
                 state = job.state
                 self._stop(job, StopReason.CANCELLED)
                 return state
-        try:
-            return self._ended[job_id]
-        except KeyError:
-            raise UnknownJobError(job_id) from None
+        ended = self._ended.get(job_id)
+        # To others as if there were none: they shall not learn which ids there are.
+        if ended is None or ended[0] != owner.name:
+            raise UnknownJobError(job_id)
+        return ended[1]
 
     def abandon(self, job: Job) -> None:
         """Cancel a job whose picture nobody will receive. Does nothing where it has ended."""
@@ -318,7 +339,7 @@ class Scheduler:
     def _end(self, job: Job, state: JobState, error: Exception | None = None) -> None:
         job.state = state
         job.log.close(error)
-        self._ended[job.id] = state
+        self._ended[job.id] = job.owner, state
         if len(self._ended) > _REMEMBERED_JOBS:
             self._ended.popitem(last=False)
 

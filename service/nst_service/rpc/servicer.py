@@ -1,9 +1,7 @@
 """The service of the contract. It translates, and decides nothing."""
 
-import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -14,7 +12,8 @@ from nst_service.engine.options import DEFAULT_PRESET, OutputOptions, Preset, Tr
 from nst_service.engine.pictures import INPUT_MEDIA_TYPES
 from nst_service.engine.vgg import Vgg19
 from nst_service.jobs.scheduler import Scheduler
-from nst_service.rpc.status import RequestTooLargeError, abort_arguments, status_of
+from nst_service.rpc.callers import Callers
+from nst_service.rpc.status import RequestTooLargeError
 from nst_service.rpc.translate import (
     enum_to_proto,
     estimate_to_proto,
@@ -30,44 +29,43 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
-    """Serves StyleTransferService over a scheduler."""
+    """Serves StyleTransferService over a scheduler. `StatusSeal` turns what it raises into statuses."""
 
-    def __init__(self, scheduler: Scheduler, model: Vgg19, *, version: str, max_request_bytes: int):
+    def __init__(self, scheduler: Scheduler, model: Vgg19, callers: Callers, *, version: str, max_request_bytes: int):
         self._scheduler = scheduler
         self._model = model
+        self._callers = callers
         self._version = version
         self._max_request_bytes = max_request_bytes
 
     # A coroutine that writes, not an async generator: grpc.aio does not close generators when a call is cancelled.
     async def Stylize(self, request: pb.StylizeRequest, context: Context) -> None:  # type: ignore[override]  # noqa: N802
         """Run a job and stream its events; whatever ends the call early abandons the job."""
-        async with _aborting(context):
-            self._check_size(request)
-            remaining = context.time_remaining()
-            deadline = None if remaining is None else time.monotonic() + remaining
-            job = await self._scheduler.submit(request_from_proto(request), deadline)
-            try:
-                async with contextlib.aclosing(job.log.follow()) as events:
-                    async for logged in events:
-                        await context.write(pb.StylizeResponse(event=event_to_proto(logged, self._model)))
-            finally:
-                self._scheduler.abandon(job)
+        self._check_size(request)
+        remaining = context.time_remaining()
+        deadline = None if remaining is None else time.monotonic() + remaining
+        job = await self._scheduler.submit(request_from_proto(request), deadline, self._callers.of(context))
+        try:
+            async with contextlib.aclosing(job.log.follow()) as events:
+                async for logged in events:
+                    await context.write(pb.StylizeResponse(event=event_to_proto(logged, self._model)))
+        finally:
+            self._scheduler.abandon(job)
 
     async def CancelJob(  # noqa: N802
         self, request: pb.CancelJobRequest, context: Context
     ) -> pb.CancelJobResponse:
         """Cancel a job by its id."""
-        async with _aborting(context):
-            state = self._scheduler.cancel(request.job_id)
-            return pb.CancelJobResponse(state=enum_to_proto(state))
+        state = self._scheduler.cancel(request.job_id, self._callers.of(context))
+        return pb.CancelJobResponse(state=enum_to_proto(state))
 
     async def Estimate(  # noqa: N802
         self, request: pb.EstimateRequest, context: Context
     ) -> pb.EstimateResponse:
         """Say what a job would do and cost."""
-        async with _aborting(context):
-            self._check_size(request)
-            return estimate_to_proto(await self._scheduler.estimate(request_from_proto(request.stylize)))
+        self._check_size(request)
+        owner = self._callers.of(context)
+        return estimate_to_proto(await self._scheduler.estimate(request_from_proto(request.stylize), owner))
 
     def _check_size(self, request: pb.StylizeRequest | pb.EstimateRequest) -> None:
         if request.ByteSize() > self._max_request_bytes:
@@ -94,14 +92,3 @@ class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
             running_jobs=scheduler.running_jobs,
             presets=[options_to_proto(TransferOptions.from_preset(preset).completed()) for preset in Preset],
         )
-
-
-@contextlib.asynccontextmanager
-async def _aborting(context: Context) -> AsyncIterator[None]:
-    """End the call with the status of any error."""
-    try:
-        yield
-    except (asyncio.CancelledError, grpc.aio.AbortError):
-        raise
-    except Exception as error:
-        await context.abort(*abort_arguments(status_of(error)))

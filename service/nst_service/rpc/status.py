@@ -1,6 +1,9 @@
 """From errors to gRPC statuses with google.rpc details, as the contract promises them."""
 
 import logging
+import secrets
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -13,8 +16,10 @@ from nst_service.jobs.errors import (
     DoesNotFitError,
     JobCancelledError,
     JobFailedError,
+    NotPermittedError,
     NotServingError,
     QueueFullError,
+    QuotaExceededError,
     UnknownJobError,
 )
 
@@ -27,6 +32,13 @@ _MAX_VIOLATIONS = 20
 """Named in one answer. Statuses travel in headers, which have a limit."""
 _MAX_DESCRIPTION = 300
 """Characters of one violation."""
+
+_MAX_NAME = 64
+"""Characters of a name that the client itself has sent."""
+
+_INCIDENT_BYTES = 8
+_QUOTA_RETRY_SECONDS = 1.0
+"""After which a client may see whether one of its jobs has ended."""
 
 _STATUS_DETAILS_KEY = "grpc-status-details-bin"
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -43,14 +55,38 @@ class RequestTooLargeError(Exception):
         """Bytes."""
 
 
+class MalformedRequestError(Exception):
+    """The request is no message of the contract."""
+
+    def __init__(self) -> None:
+        super().__init__("the request cannot be decoded as the message that this method takes")
+
+
+class UnauthenticatedError(Exception):
+    """The server does not know who calls. The message is for the client."""
+
+
+_PLAIN: Mapping[type[Exception], tuple[int, str]] = MappingProxyType(
+    {
+        MalformedRequestError: (code_pb2.INVALID_ARGUMENT, "MALFORMED_REQUEST"),
+        UnauthenticatedError: (code_pb2.UNAUTHENTICATED, "UNAUTHENTICATED"),
+        NotPermittedError: (code_pb2.PERMISSION_DENIED, "NOT_PERMITTED"),
+        JobCancelledError: (code_pb2.CANCELLED, "CANCELLED"),
+    }
+)
+"""Code and reason of the errors that have nothing more to tell than their message."""
+
+
 def status_of(error: Exception) -> status_pb2.Status:
-    """Return the status that tells a client about an error; an unexpected one is logged and told without details."""
+    """Return the status that tells a client about an error; an unexpected one is told by its id in the log."""
     match error:
         case InvalidRequestError():
             return _invalid(error)
         case RequestTooLargeError():
             info = _info("REQUEST_TOO_LARGE", size_bytes=error.size, limit_bytes=error.limit)
             return _status(code_pb2.RESOURCE_EXHAUSTED, str(error), info)
+        case QuotaExceededError():
+            return _quota_exceeded(error)
         case QueueFullError():
             return _status(code_pb2.RESOURCE_EXHAUSTED, str(error), _info("QUEUE_FULL"), _retry_in(error.retry_after))
         case NotServingError():
@@ -72,16 +108,22 @@ def status_of(error: Exception) -> status_pb2.Status:
             return _status(code_pb2.DEADLINE_EXCEEDED, str(error), info)
         case UnknownJobError():
             resource = error_details_pb2.ResourceInfo(
-                resource_type="nst.v1.Job", resource_name=error.job_id, description=str(error)
+                resource_type="nst.v1.Job", resource_name=error.job_id[:_MAX_NAME], description=str(error)
             )
             return _status(code_pb2.NOT_FOUND, str(error), resource)
-        case JobCancelledError():
-            return _status(code_pb2.CANCELLED, str(error), _info("CANCELLED"))
         case JobFailedError():
             return _status(code_pb2.INTERNAL, str(error), _info(error.reason))
+        case _ if type(error) in _PLAIN:
+            code, reason = _PLAIN[type(error)]
+            return _status(code, str(error), _info(reason))
         case _:
-            _log.error("unexpected error", exc_info=error)
-            return _status(code_pb2.INTERNAL, "internal error", _info("INTERNAL"))
+            incident = secrets.token_hex(_INCIDENT_BYTES)
+            _log.error("incident %s: unexpected error", incident, exc_info=error)
+            return _status(
+                code_pb2.INTERNAL,
+                f"internal error; the server's log has it as incident {incident}",
+                _info("INTERNAL", incident=incident),
+            )
 
 
 def abort_arguments(status: status_pb2.Status) -> tuple[grpc.StatusCode, str, tuple[tuple[str, bytes], ...]]:
@@ -106,6 +148,24 @@ def _invalid(error: InvalidRequestError) -> status_pb2.Status:
             ]
         ),
     )
+
+
+def _quota_exceeded(error: QuotaExceededError) -> status_pb2.Status:
+    first = error.excesses[0]
+    details: list[Message] = [
+        _info("QUOTA_EXCEEDED", quota=first.quota, asked=first.asked, accepted=first.accepted),
+        error_details_pb2.QuotaFailure(
+            violations=[
+                error_details_pb2.QuotaFailure.Violation(
+                    subject=f"{excess.quota} of {error.owner}", description=str(excess)
+                )
+                for excess in error.excesses
+            ]
+        ),
+    ]
+    if not error.is_lasting:
+        details.append(_retry_in(_QUOTA_RETRY_SECONDS))
+    return _status(code_pb2.RESOURCE_EXHAUSTED, str(error), *details)
 
 
 def _status(code: int, message: str, *details: Message) -> status_pb2.Status:
