@@ -14,16 +14,20 @@ from typing import Any
 from nst_client.aio import AsyncStyleTransferClient, AsyncStylization
 from nst_client.client import StyleTransferClient, Stylization
 from nst_client.errors import (
+    ConnectionOptionsError,
     CorruptResultError,
     DeadlineExceededError,
     DoesNotFitError,
+    Excess,
     InternalError,
     InvalidRequestError,
     JobCancelledError,
     JobNotFoundError,
     NstError,
+    PermissionDeniedError,
     ProtocolError,
     QueueFullError,
+    QuotaExceededError,
     RequestTooLargeError,
     ResultNotReadyError,
     UnauthenticatedError,
@@ -66,6 +70,7 @@ from nst_client.options import (
     TransferOptions,
 )
 from nst_client.result import Result
+from nst_client.security import Tls
 
 __all__ = [
     "Accepted",
@@ -73,12 +78,14 @@ __all__ = [
     "AsyncStylization",
     "ColorMode",
     "Completed",
+    "ConnectionOptionsError",
     "CorruptResultError",
     "CostEstimate",
     "DeadlineExceededError",
     "DoesNotFitError",
     "Estimate",
     "Event",
+    "Excess",
     "Health",
     "Init",
     "InternalError",
@@ -95,6 +102,7 @@ __all__ = [
     "Optimizer",
     "OutputOptions",
     "Padding",
+    "PermissionDeniedError",
     "Picture",
     "PictureFormat",
     "Pooling",
@@ -104,6 +112,7 @@ __all__ = [
     "ProtocolError",
     "QueueFullError",
     "Queued",
+    "QuotaExceededError",
     "RequestTooLargeError",
     "Result",
     "ResultNotReadyError",
@@ -116,6 +125,7 @@ __all__ = [
     "Styles",
     "Stylization",
     "Timings",
+    "Tls",
     "TransferOptions",
     "UnauthenticatedError",
     "UnavailableError",

@@ -16,12 +16,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from nst.v1 import style_transfer_pb2 as pb
 from nst.v1 import style_transfer_pb2_grpc as pb_grpc
 
-from nst_client.errors import JobCancelledError, UnavailableError, from_rpc_error, rpc_errors
+from nst_client.errors import ConnectionOptionsError, JobCancelledError, UnavailableError, from_rpc_error, rpc_errors
 from nst_client.events import Estimate, Event
 from nst_client.info import Health, JobState, ServerInfo
 from nst_client.options import OutputOptions, Picture, Styles, TransferOptions
 from nst_client.result import Result
-from nst_client.session import CHANNEL_OPTIONS, GIVEN_UP, READY_PAUSE, RETRIES, TARGET, Session
+from nst_client.security import Tls, channel_settings
+from nst_client.session import GIVEN_UP, READY_PAUSE, RETRIES, TARGET, Session
 from nst_client.translate import enum_from_proto, estimate_from_proto, info_from_proto, request_to_proto
 
 
@@ -151,6 +152,8 @@ class AsyncStyleTransferClient:
         self,
         target: str = TARGET,
         *,
+        tls: Tls | None = None,
+        token: str | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         channel: grpc.aio.Channel | None = None,
         retries: int = RETRIES,
@@ -158,11 +161,14 @@ class AsyncStyleTransferClient:
         """Open a channel; it connects with the first call (see `StyleTransferClient` for the arguments)."""
         self._owned = None
         if channel is None:
+            settings = channel_settings(target, tls=tls, token=token, credentials=credentials)
             self._owned = channel = (
-                grpc.aio.secure_channel(target, credentials, CHANNEL_OPTIONS)
-                if credentials
-                else grpc.aio.insecure_channel(target, CHANNEL_OPTIONS)
+                grpc.aio.secure_channel(target, settings.credentials, settings.options)
+                if settings.credentials
+                else grpc.aio.insecure_channel(target, settings.options)
             )
+        elif tls is not None or token is not None or credentials is not None:
+            raise ConnectionOptionsError("tls, token and credentials are for channels that the client opens itself")
         self._stub = pb_grpc.StyleTransferServiceStub(channel)
         self._health: Any = health_pb2_grpc.HealthStub(channel)
         self._retries = retries

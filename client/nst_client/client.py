@@ -12,12 +12,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from nst.v1 import style_transfer_pb2 as pb
 from nst.v1 import style_transfer_pb2_grpc as pb_grpc
 
-from nst_client.errors import JobCancelledError, UnavailableError, from_rpc_error, rpc_errors
+from nst_client.errors import ConnectionOptionsError, JobCancelledError, UnavailableError, from_rpc_error, rpc_errors
 from nst_client.events import Estimate, Event
 from nst_client.info import Health, JobState, ServerInfo
 from nst_client.options import OutputOptions, Picture, Styles, TransferOptions
 from nst_client.result import Result
-from nst_client.session import CHANNEL_OPTIONS, GIVEN_UP, READY_PAUSE, RETRIES, TARGET, Session
+from nst_client.security import Tls, channel_settings
+from nst_client.session import GIVEN_UP, READY_PAUSE, RETRIES, TARGET, Session
 from nst_client.translate import enum_from_proto, estimate_from_proto, info_from_proto, request_to_proto
 
 
@@ -139,6 +140,8 @@ class StyleTransferClient:
         self,
         target: str = TARGET,
         *,
+        tls: Tls | None = None,
+        token: str | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         channel: grpc.Channel | None = None,
         retries: int = RETRIES,
@@ -147,19 +150,28 @@ class StyleTransferClient:
 
         Args:
             target: host and port of the server, or any other gRPC target.
-            credentials: for TLS; without them the channel is not encrypted.
+            tls: connect with TLS; without it the channel is not encrypted.
+            token: sent with every call, for servers that want one. It never travels unencrypted to another machine.
+            credentials: of gRPC, instead of `tls`.
             channel: used instead of opening one to `target`; it stays open when the client is closed.
             retries: how often to send a request again that was refused before it was accepted because there was no
                 server, it was not ready or its queue was full. Each retry waits as long as the server suggests (up to
                 a minute), and never past the timeout of the call.
+
+        Raises:
+            ConnectionOptionsError: the options contradict each other, name a file that cannot be read, or would send
+                the token over a network without encryption.
         """
         self._owned = None
         if channel is None:
+            settings = channel_settings(target, tls=tls, token=token, credentials=credentials)
             self._owned = channel = (
-                grpc.secure_channel(target, credentials, CHANNEL_OPTIONS)
-                if credentials
-                else grpc.insecure_channel(target, CHANNEL_OPTIONS)
+                grpc.secure_channel(target, settings.credentials, settings.options)
+                if settings.credentials
+                else grpc.insecure_channel(target, settings.options)
             )
+        elif tls is not None or token is not None or credentials is not None:
+            raise ConnectionOptionsError("tls, token and credentials are for channels that the client opens itself")
         self._stub = pb_grpc.StyleTransferServiceStub(channel)
         self._health: Any = health_pb2_grpc.HealthStub(channel)
         self._retries = retries

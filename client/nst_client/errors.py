@@ -99,6 +99,12 @@ class InvalidRequestError(NstError):
         )
 
 
+class ConnectionOptionsError(NstError):
+    """The client was told to connect in a way that cannot be, or that would give a token away."""
+
+    default_code = grpc.StatusCode.INVALID_ARGUMENT
+
+
 class RequestTooLargeError(NstError):
     """The request has more bytes than the server accepts."""
 
@@ -133,6 +139,45 @@ class QueueFullError(_RetryableError):
     """As many jobs wait as may wait."""
 
     default_code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Excess:
+    """One quota of the caller that a request exceeds."""
+
+    subject: str
+    """Which quota it is, and whose."""
+    description: str
+    """What was asked for, and what is accepted."""
+
+
+class QuotaExceededError(_RetryableError):
+    """The caller's token does not allow that much. There is a `retry_after` only where the same may succeed later."""
+
+    default_code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+    @property
+    def quota(self) -> str:
+        """Name of the first quota exceeded: "jobs", "pixels" or "iterations"."""
+        return self.metadata.get("quota", "")
+
+    @property
+    def asked(self) -> int | None:
+        """How much of it was asked for; None where the server did not say."""
+        return self._integer("asked")
+
+    @property
+    def accepted(self) -> int | None:
+        """How much of it is accepted; None where the server did not say."""
+        return self._integer("accepted")
+
+    @property
+    def excesses(self) -> tuple[Excess, ...]:
+        """Every quota exceeded."""
+        return tuple(
+            Excess(subject=violation.subject, description=violation.description)
+            for violation in self._detail(error_details_pb2.QuotaFailure).violations
+        )
 
 
 class UnavailableError(_RetryableError):
@@ -196,6 +241,12 @@ class UnauthenticatedError(NstError):
     default_code = grpc.StatusCode.UNAUTHENTICATED
 
 
+class PermissionDeniedError(NstError):
+    """The server knows who calls, and does not allow that to them."""
+
+    default_code = grpc.StatusCode.PERMISSION_DENIED
+
+
 class UnsupportedError(NstError):
     """The target does not serve this call: another service, or another version of it."""
 
@@ -230,6 +281,7 @@ _BY_REASON = MappingProxyType(
     {
         "REQUEST_TOO_LARGE": RequestTooLargeError,
         "QUEUE_FULL": QueueFullError,
+        "QUOTA_EXCEEDED": QuotaExceededError,
         "DOES_NOT_FIT": DoesNotFitError,
     }
 )
@@ -243,7 +295,7 @@ _BY_CODE = MappingProxyType(
         grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,
         grpc.StatusCode.NOT_FOUND: JobNotFoundError,
         grpc.StatusCode.ALREADY_EXISTS: NstError,
-        grpc.StatusCode.PERMISSION_DENIED: UnauthenticatedError,
+        grpc.StatusCode.PERMISSION_DENIED: PermissionDeniedError,
         grpc.StatusCode.RESOURCE_EXHAUSTED: NstError,
         grpc.StatusCode.FAILED_PRECONDITION: NstError,
         grpc.StatusCode.ABORTED: NstError,

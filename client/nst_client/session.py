@@ -9,6 +9,7 @@ from nst_client.errors import (
     NstError,
     ProtocolError,
     QueueFullError,
+    QuotaExceededError,
     ResultNotReadyError,
     UnavailableError,
 )
@@ -61,7 +62,10 @@ def retry_delay(error: NstError, *, attempt: int, retries: int, remaining: float
     Returns:
         Seconds to wait first, or None to give up.
     """
-    if attempt >= retries or not isinstance(error, UnavailableError | QueueFullError):
+    if attempt >= retries or not isinstance(error, UnavailableError | QueueFullError | QuotaExceededError):
+        return None
+    if isinstance(error, QuotaExceededError) and error.retry_after is None:
+        # A job that is larger than the quota stays so.
         return None
     backoff = min(_FIRST_BACKOFF * 2.0**attempt, _LONGEST_WAIT)
     suggested = error.retry_after

@@ -2,11 +2,11 @@
 
 import click
 
+from nst_client.cli.connection import Connection, connection_flags
 from nst_client.cli.estimate import estimate
 from nst_client.cli.sequence import sequence
 from nst_client.cli.server import cancel, health, info
 from nst_client.cli.stylize import stylize
-from nst_client.session import TARGET
 
 _EPILOG = """\b
 Exit codes:
@@ -17,6 +17,7 @@ Exit codes:
     4  the job does not fit the device
     5  the timeout is too short or has passed
     6  the server broke the contract, or the picture arrived corrupt
+    7  the server wants another token or certificate, or does not allow that to yours
   130  cancelled; the best picture so far is written where there is one, of a sequence every finished frame
 """
 
@@ -26,12 +27,12 @@ Exit codes:
     epilog=_EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-@click.option("--target", envvar="NST_TARGET", show_envvar=True, default=TARGET, show_default=True, help="The server.")
+@connection_flags
 @click.version_option(package_name="nst-stylize", prog_name="nst-client")
 @click.pass_context
-def commands(context: click.Context, target: str) -> None:
+def commands(context: click.Context, /, *, connection: Connection) -> None:
     """Neural style transfer by a server of nst."""
-    context.obj = target
+    context.obj = connection
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import click
 
+from nst_client.cli.connection import Connection
 from nst_client.cli.exits import reported
 from nst_client.cli.json_lines import to_json
 from nst_client.cli.request import build_request, picture_file, request_flags
-from nst_client.client import StyleTransferClient
 from nst_client.events import Estimate
 
 
@@ -21,11 +21,11 @@ from nst_client.events import Estimate
     "--timeout", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True, help="Seconds."
 )
 @click.pass_obj
-def estimate(target: str, /, *, as_json: bool, timeout: float, **flags: Any) -> None:
+def estimate(connection: Connection, /, *, as_json: bool, timeout: float, **flags: Any) -> None:
     """Say what `stylize` with the same arguments would take, without doing it."""
     out: Path | None = None
     request = build_request(out=out, **flags)
-    with reported(target), StyleTransferClient(target) as client:
+    with reported(connection.target), connection.client() as client:
         found = client.estimate(**request, timeout=timeout)
     click.echo(to_json(found) if as_json else _lines(found))
 

@@ -10,14 +10,18 @@ from typing import NoReturn
 import click
 
 from nst_client.errors import (
+    ConnectionOptionsError,
     DeadlineExceededError,
     DoesNotFitError,
     InvalidRequestError,
     JobCancelledError,
     NstError,
+    PermissionDeniedError,
     ProtocolError,
     QueueFullError,
+    QuotaExceededError,
     RequestTooLargeError,
+    UnauthenticatedError,
     UnavailableError,
 )
 
@@ -27,6 +31,10 @@ NOT_SERVING = 3
 _CODES = MappingProxyType(
     {
         InvalidRequestError: 2,
+        ConnectionOptionsError: 2,
+        QuotaExceededError: 2,
+        UnauthenticatedError: 7,
+        PermissionDeniedError: 7,
         RequestTooLargeError: 2,
         UnavailableError: NOT_SERVING,
         QueueFullError: NOT_SERVING,
@@ -64,6 +72,8 @@ def reported(target: str) -> Iterator[None]:
         yield
     except NstError as error:
         code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), 1)
+        if isinstance(error, QuotaExceededError) and error.retry_after is not None:
+            code = NOT_SERVING
         # Notes name what it happened to: a frame of a sequence.
         _fail(": ".join([*getattr(error, "__notes__", ()), _message(error, target)]), code)
     except KeyboardInterrupt:
@@ -90,7 +100,7 @@ def _message(error: NstError, target: str) -> str:
             return "\n       ".join(f"{flag_of(wrong.field)}: {wrong.description}" for wrong in error.violations)
         case UnavailableError() if not error.reason:
             return f"no server answers at {target}: {error.message}"
-        case UnavailableError() | QueueFullError() if error.retry_after is not None:
+        case UnavailableError() | QueueFullError() | QuotaExceededError() if error.retry_after is not None:
             return f"{error.message}; try again in {error.retry_after:g} s"
         case _:
             return error.message

@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
+from nst_client.cli.connection import Connection
 from nst_client.cli.exits import reported, writing
 from nst_client.cli.interrupts import at_interrupt, held_back
 from nst_client.cli.reports import Position, Report
-from nst_client.client import StyleTransferClient, Stylization
+from nst_client.client import Stylization
 from nst_client.errors import JobCancelledError, NstError, UnavailableError
 from nst_client.events import StopReason
 from nst_client.result import Result
@@ -31,7 +32,7 @@ from nst_client.video import (
 
 
 def run_sequence(
-    target: str,
+    connection: Connection,
     source: Path,
     out: Path,
     *,
@@ -47,7 +48,7 @@ def run_sequence(
     """Stylise frames of `source` and write them to `out`.
 
     Args:
-        target: the server.
+        connection: the server.
         source: a folder of pictures or a video.
         out: a folder or a video.
         is_folder: which of both `out` is.
@@ -62,7 +63,7 @@ def run_sequence(
     Returns:
         False where Ctrl-C ended it.
     """
-    with reported(target):
+    with reported(connection.target):
         footage = open_footage(source)
         previous = None
         writer: FrameWriter
@@ -79,7 +80,7 @@ def run_sequence(
             raise FootageError(f"{str(source)!r} has {footage.count} frames, there is no frame {start}")
         with (
             held_back() as interrupts,
-            StyleTransferClient(target, retries=retries) as client,
+            connection.client(retries=retries) as client,
             open_report() as report,
         ):
             progress = _Progress(None if last is None else last - first + 1, report)

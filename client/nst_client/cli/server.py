@@ -4,9 +4,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from nst_client.cli.connection import Connection
 from nst_client.cli.exits import NOT_SERVING, reported
 from nst_client.cli.json_lines import to_json
-from nst_client.client import StyleTransferClient
 from nst_client.info import Health, ServerInfo
 
 _timeout = click.option(
@@ -18,9 +18,9 @@ _timeout = click.option(
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
 @_timeout
 @click.pass_obj
-def info(target: str, as_json: bool, timeout: float) -> None:
+def info(connection: Connection, as_json: bool, timeout: float) -> None:
     """Describe the server: weights, devices, limits and every default."""
-    with reported(target), StyleTransferClient(target) as client:
+    with reported(connection.target), connection.client() as client:
         description = client.info(timeout=timeout)
     if as_json:
         click.echo(to_json(description))
@@ -32,9 +32,9 @@ def info(target: str, as_json: bool, timeout: float) -> None:
 @click.argument("job_id")
 @_timeout
 @click.pass_obj
-def cancel(target: str, job_id: str, timeout: float) -> None:
+def cancel(connection: Connection, job_id: str, timeout: float) -> None:
     """Cancel a job; whoever waits for it gets the best picture so far."""
-    with reported(target), StyleTransferClient(target) as client:
+    with reported(connection.target), connection.client() as client:
         state = client.cancel(job_id, timeout=timeout)
     click.echo(f"the job was {state}")
 
@@ -44,8 +44,8 @@ def cancel(target: str, job_id: str, timeout: float) -> None:
 @click.pass_context
 def health(context: click.Context, timeout: float) -> None:
     """Say whether the server takes jobs; exits with 0 only if it does."""
-    target: str = context.obj
-    with reported(target), StyleTransferClient(target) as client:
+    connection: Connection = context.obj
+    with reported(connection.target), connection.client() as client:
         status = client.health(timeout=timeout)
     click.echo(status)
     context.exit(0 if status is Health.SERVING else NOT_SERVING)

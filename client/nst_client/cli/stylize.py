@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
+from nst_client.cli.connection import Connection
 from nst_client.cli.exits import CANCELLED, reported, writing
 from nst_client.cli.interrupts import cancelling, held_back
 from nst_client.cli.reports import open_report
 from nst_client.cli.request import build_request, picture_file, request_flags
-from nst_client.client import StyleTransferClient
 from nst_client.events import Preview, StopReason
 from nst_client.files import write_atomically
 from nst_client.media import (
@@ -148,11 +148,11 @@ def stylize(
         preview_every = _preview_every(flags["iterations"])
     request = build_request(out=out, preview_every=preview_every, preview_size=preview_size, **flags)
     recorders = _recorders(plot, frames, timelapse)
-    target: str = context.obj
+    connection: Connection = context.obj
     with (
-        reported(target),
+        reported(connection.target),
         held_back() as interrupts,
-        StyleTransferClient(target, retries=retries) as client,
+        connection.client(retries=retries) as client,
         client.stream(**request, timeout=timeout) as stylization,
         open_report(as_json=as_json, quiet=quiet) as report,
         cancelling(stylization, interrupts, report.note),

@@ -5,8 +5,13 @@ The contract of nst: neural style transfer as a service.
 
 Conventions. A field marked REQUIRED must be set; everything else is OPTIONAL. An unset OPTIONAL field means "the
 server's default": GetServerInfo reports every default, Accepted echoes the value that a job really uses.
-A call that fails ends with a gRPC status that carries google.rpc details (BadRequest, ErrorInfo, RetryInfo or
-ResourceInfo); errors are never reported inside a message.
+A call that fails ends with a gRPC status that carries google.rpc details (BadRequest, ErrorInfo, RetryInfo,
+QuotaFailure or ResourceInfo); errors are never reported inside a message.
+
+A server may want a token with every call of this service, in the header "authorization: Bearer TOKEN"; without one
+that it accepts, every call fails with UNAUTHENTICATED (ErrorInfo). Jobs then belong to the owner of the token, or,
+where clients show certificates and no tokens, to the name in the certificate: to others they do not exist. What is
+unexpected ends with INTERNAL (ErrorInfo), whose metadata "incident" names it in the server's log.
 """
 
 from collections import abc as _abc

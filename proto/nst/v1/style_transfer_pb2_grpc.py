@@ -70,8 +70,10 @@ class StyleTransferServiceServicer(object):
         than estimated ends early with its best picture and STOP_REASON_DEADLINE.
 
         Fails with INVALID_ARGUMENT (BadRequest: one violation for each field), RESOURCE_EXHAUSTED (queue full: RetryInfo;
-        request too large: ErrorInfo), FAILED_PRECONDITION (does not fit the device: ErrorInfo), UNAVAILABLE (warming up
-        or draining: RetryInfo), DEADLINE_EXCEEDED (ErrorInfo), CANCELLED (cancelled before there was a picture).
+        request too large: ErrorInfo; more than the token allows: ErrorInfo, QuotaFailure, and RetryInfo where it would be
+        accepted after another job of the same owner), PERMISSION_DENIED (the token allows no jobs), FAILED_PRECONDITION
+        (does not fit the device: ErrorInfo), UNAVAILABLE (warming up or draining: RetryInfo), DEADLINE_EXCEEDED
+        (ErrorInfo), CANCELLED (cancelled before there was a picture).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -80,7 +82,7 @@ class StyleTransferServiceServicer(object):
     def CancelJob(self, request, context):
         """Cancels a job by the id that Accepted named. The stream of the job ends with the best picture so far and
         STOP_REASON_CANCELLED, or with the status CANCELLED where no picture exists yet. Cancelling a job that has already
-        ended changes nothing. Fails with NOT_FOUND (ResourceInfo) for an unknown id.
+        ended changes nothing. Fails with NOT_FOUND (ResourceInfo) for an id that is unknown or of another owner.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -5,8 +5,13 @@ The contract of nst: neural style transfer as a service.
 
 Conventions. A field marked REQUIRED must be set; everything else is OPTIONAL. An unset OPTIONAL field means "the
 server's default": GetServerInfo reports every default, Accepted echoes the value that a job really uses.
-A call that fails ends with a gRPC status that carries google.rpc details (BadRequest, ErrorInfo, RetryInfo or
-ResourceInfo); errors are never reported inside a message.
+A call that fails ends with a gRPC status that carries google.rpc details (BadRequest, ErrorInfo, RetryInfo,
+QuotaFailure or ResourceInfo); errors are never reported inside a message.
+
+A server may want a token with every call of this service, in the header "authorization: Bearer TOKEN"; without one
+that it accepts, every call fails with UNAUTHENTICATED (ErrorInfo). Jobs then belong to the owner of the token, or,
+where clients show certificates and no tokens, to the name in the certificate: to others they do not exist. What is
+unexpected ends with INTERNAL (ErrorInfo), whose metadata "incident" names it in the server's log.
 """
 
 from collections import abc as _abc
@@ -48,13 +53,15 @@ class StyleTransferServiceStub:
     than estimated ends early with its best picture and STOP_REASON_DEADLINE.
 
     Fails with INVALID_ARGUMENT (BadRequest: one violation for each field), RESOURCE_EXHAUSTED (queue full: RetryInfo;
-    request too large: ErrorInfo), FAILED_PRECONDITION (does not fit the device: ErrorInfo), UNAVAILABLE (warming up
-    or draining: RetryInfo), DEADLINE_EXCEEDED (ErrorInfo), CANCELLED (cancelled before there was a picture).
+    request too large: ErrorInfo; more than the token allows: ErrorInfo, QuotaFailure, and RetryInfo where it would be
+    accepted after another job of the same owner), PERMISSION_DENIED (the token allows no jobs), FAILED_PRECONDITION
+    (does not fit the device: ErrorInfo), UNAVAILABLE (warming up or draining: RetryInfo), DEADLINE_EXCEEDED
+    (ErrorInfo), CANCELLED (cancelled before there was a picture).
     """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_style_transfer_pb2.CancelJobRequest, _style_transfer_pb2.CancelJobResponse]
     """Cancels a job by the id that Accepted named. The stream of the job ends with the best picture so far and
     STOP_REASON_CANCELLED, or with the status CANCELLED where no picture exists yet. Cancelling a job that has already
-    ended changes nothing. Fails with NOT_FOUND (ResourceInfo) for an unknown id.
+    ended changes nothing. Fails with NOT_FOUND (ResourceInfo) for an id that is unknown or of another owner.
     """
     Estimate: _grpc.UnaryUnaryMultiCallable[_style_transfer_pb2.EstimateRequest, _style_transfer_pb2.EstimateResponse]
     """Says what a stylisation would do and cost, without doing it. Fails as Stylize does where that would refuse it."""
@@ -75,13 +82,15 @@ class StyleTransferServiceAsyncStub(StyleTransferServiceStub):
     than estimated ends early with its best picture and STOP_REASON_DEADLINE.
 
     Fails with INVALID_ARGUMENT (BadRequest: one violation for each field), RESOURCE_EXHAUSTED (queue full: RetryInfo;
-    request too large: ErrorInfo), FAILED_PRECONDITION (does not fit the device: ErrorInfo), UNAVAILABLE (warming up
-    or draining: RetryInfo), DEADLINE_EXCEEDED (ErrorInfo), CANCELLED (cancelled before there was a picture).
+    request too large: ErrorInfo; more than the token allows: ErrorInfo, QuotaFailure, and RetryInfo where it would be
+    accepted after another job of the same owner), PERMISSION_DENIED (the token allows no jobs), FAILED_PRECONDITION
+    (does not fit the device: ErrorInfo), UNAVAILABLE (warming up or draining: RetryInfo), DEADLINE_EXCEEDED
+    (ErrorInfo), CANCELLED (cancelled before there was a picture).
     """
     CancelJob: _aio.UnaryUnaryMultiCallable[_style_transfer_pb2.CancelJobRequest, _style_transfer_pb2.CancelJobResponse]  # type: ignore[assignment]
     """Cancels a job by the id that Accepted named. The stream of the job ends with the best picture so far and
     STOP_REASON_CANCELLED, or with the status CANCELLED where no picture exists yet. Cancelling a job that has already
-    ended changes nothing. Fails with NOT_FOUND (ResourceInfo) for an unknown id.
+    ended changes nothing. Fails with NOT_FOUND (ResourceInfo) for an id that is unknown or of another owner.
     """
     Estimate: _aio.UnaryUnaryMultiCallable[_style_transfer_pb2.EstimateRequest, _style_transfer_pb2.EstimateResponse]  # type: ignore[assignment]
     """Says what a stylisation would do and cost, without doing it. Fails as Stylize does where that would refuse it."""
@@ -105,8 +114,10 @@ class StyleTransferServiceServicer(metaclass=_abc_1.ABCMeta):
         than estimated ends early with its best picture and STOP_REASON_DEADLINE.
 
         Fails with INVALID_ARGUMENT (BadRequest: one violation for each field), RESOURCE_EXHAUSTED (queue full: RetryInfo;
-        request too large: ErrorInfo), FAILED_PRECONDITION (does not fit the device: ErrorInfo), UNAVAILABLE (warming up
-        or draining: RetryInfo), DEADLINE_EXCEEDED (ErrorInfo), CANCELLED (cancelled before there was a picture).
+        request too large: ErrorInfo; more than the token allows: ErrorInfo, QuotaFailure, and RetryInfo where it would be
+        accepted after another job of the same owner), PERMISSION_DENIED (the token allows no jobs), FAILED_PRECONDITION
+        (does not fit the device: ErrorInfo), UNAVAILABLE (warming up or draining: RetryInfo), DEADLINE_EXCEEDED
+        (ErrorInfo), CANCELLED (cancelled before there was a picture).
         """
 
     @_abc_1.abstractmethod
@@ -117,7 +128,7 @@ class StyleTransferServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_style_transfer_pb2.CancelJobResponse, _abc.Awaitable[_style_transfer_pb2.CancelJobResponse]]:
         """Cancels a job by the id that Accepted named. The stream of the job ends with the best picture so far and
         STOP_REASON_CANCELLED, or with the status CANCELLED where no picture exists yet. Cancelling a job that has already
-        ended changes nothing. Fails with NOT_FOUND (ResourceInfo) for an unknown id.
+        ended changes nothing. Fails with NOT_FOUND (ResourceInfo) for an id that is unknown or of another owner.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,115 @@
+"""The flags that say which server to use and how to connect to it, for every command."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nst_client.client import StyleTransferClient
+from nst_client.security import Tls
+from nst_client.session import RETRIES, TARGET
+
+_file = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """Which server to use, and how to connect to it."""
+
+    target: str
+    tls: Tls | None
+    token: str | None = field(repr=False)
+
+    def client(self, *, retries: int = RETRIES) -> StyleTransferClient:
+        """Return a client of the server (see `StyleTransferClient`)."""
+        return StyleTransferClient(self.target, tls=self.tls, token=self.token, retries=retries)
+
+
+def connection_flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the flags, and hand them over as one `connection`."""
+
+    @click.option(
+        "--target", envvar="NST_TARGET", show_envvar=True, default=TARGET, show_default=True, help="The server."
+    )
+    @click.option(
+        "--tls/--no-tls",
+        "use_tls",
+        envvar="NST_TLS",
+        show_envvar=True,
+        default=None,
+        help="Encrypt the connection.  [default: if --ca, --certificate or --server-name is given]",
+    )
+    @click.option(
+        "--ca",
+        metavar="FILE",
+        type=_file,
+        envvar="NST_CA",
+        show_envvar=True,
+        help="Authorities (PEM) that the server's certificate must come from.  [default: the well-known ones]",
+    )
+    @click.option(
+        "--certificate",
+        metavar="FILE",
+        type=_file,
+        envvar="NST_CLIENT_CERTIFICATE",
+        show_envvar=True,
+        help="Certificate (PEM) to show to a server that wants one.",
+    )
+    @click.option(
+        "--key", metavar="FILE", type=_file, envvar="NST_CLIENT_KEY", show_envvar=True, help="Its private key (PEM)."
+    )
+    @click.option(
+        "--server-name",
+        metavar="NAME",
+        envvar="NST_SERVER_NAME",
+        show_envvar=True,
+        help="What the server's certificate is made out to.  [default: the host of --target]",
+    )
+    @click.option(
+        "--token",
+        metavar="TOKEN",
+        envvar="NST_TOKEN",
+        show_envvar=True,
+        help="Token to send; other users of this machine can see a flag, but neither the variable nor a file.",
+    )
+    @click.option(
+        "--token-file",
+        metavar="FILE",
+        type=_file,
+        envvar="NST_TOKEN_FILE",
+        show_envvar=True,
+        help="File of the token to send, where there is no --token.",
+    )
+    @functools.wraps(command)
+    def with_connection(
+        *arguments: Any,
+        target: str,
+        use_tls: bool | None,
+        ca: Path | None,
+        certificate: Path | None,
+        key: Path | None,
+        server_name: str | None,
+        token: str | None,
+        token_file: Path | None,
+        **flags: Any,
+    ) -> Any:
+        given = ca or certificate or key or server_name
+        if use_tls is False and given:
+            raise click.UsageError("--no-tls excludes --ca, --certificate, --key and --server-name")
+        tls = Tls(ca=ca, certificate=certificate, key=key, server_name=server_name) if use_tls or given else None
+        if token is None and token_file is not None:
+            token = _read_token(token_file)
+        return command(*arguments, connection=Connection(target=target, tls=tls, token=token), **flags)
+
+    return with_connection
+
+
+def _read_token(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it holds more than ASCII"
+        raise click.UsageError(f"--token-file: {path} cannot be read: {reason}") from error
