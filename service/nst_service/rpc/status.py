@@ -2,7 +2,7 @@
 
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 import grpc
@@ -28,11 +28,13 @@ _log = logging.getLogger(__name__)
 DOMAIN = "nst"
 """Of every ErrorInfo."""
 
-_MAX_VIOLATIONS = 20
-"""Named in one answer. Statuses travel in headers, which have a limit."""
+# A status travels in headers, twice and encoded, and what receives them refuses those above 8 KiB.
+_MAX_MESSAGE = 600
+"""Characters of a message."""
 _MAX_DESCRIPTION = 300
 """Characters of one violation."""
-
+_MAX_VIOLATIONS_BYTES = 2400
+"""Of all violations; those beyond are counted, not named."""
 _MAX_NAME = 64
 """Characters of a name that the client itself has sent."""
 
@@ -132,22 +134,29 @@ def abort_arguments(status: status_pb2.Status) -> tuple[grpc.StatusCode, str, tu
 
 
 def _invalid(error: InvalidRequestError) -> status_pb2.Status:
-    named = error.violations[:_MAX_VIOLATIONS]
-    message = "; ".join(f"{violation.field}: {violation.description}" for violation in named[:3])
-    if len(error.violations) > 3:
-        message += f"; and {len(error.violations) - 3} more"
+    message = "; ".join(f"{violation.field}: {violation.description}" for violation in error.violations[:3])
+    more = f"; and {len(error.violations) - 3} more" if len(error.violations) > 3 else ""
     return _status(
         code_pb2.INVALID_ARGUMENT,
-        message,
-        error_details_pb2.BadRequest(
-            field_violations=[
-                error_details_pb2.BadRequest.FieldViolation(
-                    field=violation.field, description=violation.description[:_MAX_DESCRIPTION]
-                )
-                for violation in named
-            ]
-        ),
+        _cut(message, _MAX_MESSAGE - len(more)) + more,
+        error_details_pb2.BadRequest(field_violations=_field_violations(error)),
     )
+
+
+def _field_violations(error: InvalidRequestError) -> Iterator[error_details_pb2.BadRequest.FieldViolation]:
+    left = _MAX_VIOLATIONS_BYTES
+    for violation in error.violations:
+        named = error_details_pb2.BadRequest.FieldViolation(
+            field=violation.field, description=_cut(violation.description, _MAX_DESCRIPTION)
+        )
+        left -= named.ByteSize()
+        if left < 0:
+            break
+        yield named
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 3] + "..."
 
 
 def _quota_exceeded(error: QuotaExceededError) -> status_pb2.Status:
