@@ -155,6 +155,8 @@ class FakeServicer(pb_grpc.StyleTransferServiceServicer):
         """Ids that CancelJob was called with."""
         self.cancel_asked = threading.Event()
         self.call_ended = threading.Event()
+        self.authorizations = []
+        """The headers that GetServerInfo was called with."""
         self.jobs = {"job-1"}
         self.info = pb.GetServerInfoResponse()
         self.estimate = pb.EstimateResponse()
@@ -192,7 +194,8 @@ class FakeServicer(pb_grpc.StyleTransferServiceServicer):
         return self.estimate
 
     def GetServerInfo(self, request, context):  # noqa: N802
-        del request, context
+        del request
+        self.authorizations += [value for key, value in context.invocation_metadata() if key == "authorization"]
         return self.info
 
 
