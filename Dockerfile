@@ -10,8 +10,12 @@
 #
 # It needs no writable disk and no privileges, and leaves within its grace period of 30 seconds and a little more:
 #
-#     docker run --read-only --cap-drop ALL --stop-timeout 40 --publish 127.0.0.1:50051:50051 nst
+#     docker run --read-only --cap-drop ALL --stop-timeout 40 --env NST_INSECURE=1 --publish 127.0.0.1:50051:50051 nst
 #     docker run ... --gpus all nst:cuda
+#
+# In its container it listens on all addresses, which it refuses to do without a choice: NST_INSECURE=1 where the port is
+# published on loopback only or a proxy brings TLS, as above; otherwise NST_TLS_CERTIFICATE and NST_TLS_KEY. The health
+# check then needs NST_CA, and NST_SERVER_NAME for a certificate that is not made out to localhost (docs/security.md).
 #
 # Every setting that `docker run --rm nst --help` lists is an environment variable too. Who moves the port by
 # NST_ADDRESS tells the health check by NST_TARGET. The weights of torchvision are downloaded once, into a volume:

@@ -73,7 +73,7 @@ def connection_flags(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="TOKEN",
         envvar="NST_TOKEN",
         show_envvar=True,
-        help="Token to send; other users of this machine can see a flag, but neither the variable nor a file.",
+        help="Token to send. Other users of this machine can see a flag: better the variable, or --token-file.",
     )
     @click.option(
         "--token-file",
