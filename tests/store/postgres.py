@@ -43,8 +43,15 @@ class Postgres:
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(statement)  # type: ignore[call-overload]
 
-    def control(self, action: str, *more: str) -> None:
-        """Run pg_ctl and wait for what it does."""
+    def start(self) -> None:
+        settings = f"-c listen_addresses=127.0.0.1 -c port={self.port} -c unix_socket_directories='' -c fsync=off"
+        self._control("start", "-o", settings)
+
+    def stop(self) -> None:
+        """Stop it as a crash would."""
+        self._control("stop", "-m", "immediate")
+
+    def _control(self, action: str, *more: str) -> None:
         subprocess.run(
             [self.programs / "pg_ctl", action, "-w", "-D", self.data, "-l", self.data / "log", *more],
             check=True,
@@ -99,9 +106,8 @@ def run_postgres() -> Iterator[Postgres]:
             **identity,
         )
         server = Postgres(_free_port(), password, programs, data, identity)
-        settings = f"-c listen_addresses=127.0.0.1 -c port={server.port} -c unix_socket_directories='' -c fsync=off"
-        server.control("start", "-o", settings)
+        server.start()
         try:
             yield server
         finally:
-            server.control("stop", "-m", "immediate")
+            server.stop()
