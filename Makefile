@@ -36,6 +36,10 @@ gallery: $(READY) ## Make docs/gallery.md and its pictures: every option, throug
 bench-engine: $(READY) ## Time the engine against other programs, and weigh the server (BENCH: more arguments)
 	PYTHONPATH=examples $(BIN)/python -m bench.engine $(BENCH)
 
+.PHONY: bench-store
+bench-store: $(READY) ## Time what durability costs a job (BENCH: more arguments)
+	$(BIN)/python -m bench.store $(BENCH)
+
 .PHONY: lint
 lint: $(READY) ## Check style, types, imports and the contract
 	$(BIN)/ruff check .

@@ -97,9 +97,9 @@ def run_postgres() -> Iterator[Postgres]:
         if identity:
             for path in (folder, folder / "password"):
                 os.chown(path, identity["user"], identity["group"])
+        owner = ["-U", "postgres", "-A", "scram-sha-256", "--pwfile", folder / "password"]
         subprocess.run(
-            [programs / "initdb", "-D", data, "-U", "postgres", "-A", "scram-sha-256", "-N"]
-            + ["--pwfile", folder / "password", "-E", "UTF8", "--locale=C"],
+            [programs / "initdb", "-D", data, *owner, "-N", "-E", "UTF8", "--locale=C"],
             check=True,
             stdout=subprocess.DEVNULL,
             cwd=folder,

@@ -66,7 +66,7 @@ class TestFolder:
     "damage",
     [
         lambda data: data[:-1],
-        lambda data: b"",
+        lambda _: b"",
         lambda data: data + b"!",
         lambda data: bytes([data[0] ^ 1]) + data[1:],
         lambda data: data[:40] + bytes([data[40] ^ 128]) + data[41:],

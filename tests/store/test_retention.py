@@ -81,7 +81,7 @@ def test_a_picture_goes_with_the_last_job_that_uses_it(open_store: Callable[...,
     assert store.picture("ada", sha256(b"shared")) is None
 
 
-def test_what_a_live_job_needs_is_never_removed(open_store: Callable[..., Store], clock: Clock, place: Place) -> None:
+def test_what_a_live_job_needs_is_never_removed(open_store: Callable[..., Store], clock: Clock) -> None:
     store = open_store(retention=replace(ENDLESS, max_age_seconds=0))
     waiting, running = store.submit(new_job()).job, store.submit(new_job()).job
     lease = store.lease(running.id)

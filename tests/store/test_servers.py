@@ -120,9 +120,7 @@ def test_two_processes_on_one_postgresql_never_lease_the_same_job(postgres: Post
     store = Place(tmp_path, url).open(lease_seconds=60)
     jobs = {store.submit(new_job()).job.id for _ in range(60)}
     command = [sys.executable, "-c", _LEASE_ALL, str(tmp_path), url]
-    processes = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)
-    ]
+    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     for process in processes:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"

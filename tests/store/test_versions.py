@@ -1,8 +1,11 @@
+import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
+from nst_service.jobs.states import JobState
 from nst_service.store.database import Database
 from nst_service.store.errors import StoreVersionError
 from nst_service.store.schema import METADATA, SCHEMA_VERSION
@@ -107,3 +110,39 @@ def test_servers_that_start_at_once_make_or_upgrade_the_tables_once(databases: C
         with ThreadPoolExecutor(len(opened)) as threads:
             list(threads.map(lambda database, upgrades=upgrades: migrate(database, upgrades), opened))
     assert {_version(database) for database in opened} == {_NEWEST + 1}
+
+
+def test_a_database_that_version_1_left_behind_is_used_as_if_it_were_new(tmp_path: Path) -> None:
+    old, new = Place(tmp_path / "old", None), Place(tmp_path / "new", None)
+    for place in (old, new):
+        place.directory.mkdir()
+    connection = sqlite3.connect(old.directory / "nst.sqlite")
+    connection.executescript((Path(__file__).parent / "version_1.sql").read_text())
+    connection.close()
+    store = old.open()
+    ended = store.job("ended")
+    assert ended is not None
+    assert (ended.state, ended.outcome) == (JobState.SUCCEEDED, b"well")
+    assert [event.data for event in store.events("ended")] == [b"accepted", b"completed"]
+    assert [job.id for job in store.queue()] == ["waiting"]
+    store.close()
+    new.open().close()
+    assert _tables(old) == _tables(new), "a change of the tables needs an upgrade from the version before"
+
+
+def _tables(place: Place) -> dict[str, object]:
+    database = place.database()
+    with database.read() as connection:
+        made = inspect(connection)
+        tables = {
+            name: (
+                [{**column, "type": str(column["type"])} for column in made.get_columns(name)],
+                made.get_pk_constraint(name),
+                made.get_foreign_keys(name),
+                made.get_unique_constraints(name),
+                made.get_indexes(name),
+            )
+            for name in made.get_table_names()
+        }
+    database.close()
+    return tables
