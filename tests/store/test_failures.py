@@ -126,6 +126,7 @@ def test_a_full_disk_below_everything_refuses_writes_and_loses_nothing(small_dis
         store.save_checkpoint(lease, b"more")
     assert store.checkpoint(job.id) == b"half"
     assert len(store.events(job.id)) == written
+    store.clean()
     ballast.unlink()
     store.finish(lease, JobState.SUCCEEDED, outcome=b"", result=b"whole")
     assert store.submit(new_job(request=b"another")).created

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -132,6 +133,23 @@ def test_new_jobs_leave_some_of_the_disk_to_those_that_run(open_store: Callable[
     lease = careful.lease(job.id)
     assert lease is not None
     careful.finish(lease, JobState.SUCCEEDED, outcome=b"", result=b"whole")
+
+
+def test_jobs_that_come_while_others_go_never_lose_a_picture(open_store: Callable[..., Store]) -> None:
+    at_once = {"retention": replace(ENDLESS, max_age_seconds=-1), "lease_seconds": 60}
+    pictures = [b"cat", b"dog", b"sea"]
+
+    def come_and_go(store: Store) -> None:
+        for _ in range(8):
+            job = store.submit(new_job(pictures=pictures)).job
+            for picture in pictures:
+                assert store.picture("ada", sha256(picture)) == picture
+            assert store.request(job.id) == b"paint this"
+            store.cancel(job.id)
+            store.clean()
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(come_and_go, [open_store(**at_once) for _ in range(4)]))
 
 
 def test_the_numbers_of_removed_jobs_are_not_used_again(open_store: Callable[..., Store], clock: Clock) -> None:

@@ -61,11 +61,6 @@ class BlobUses:
             used = set(connection.execute(select(BLOB_USES.c.sha256)).scalars())
             servers = set(connection.execute(select(SERVERS.c.id)).scalars())
         self._folder.remove_partial(servers)
-        for orphan in names - known:
-            # It gets a row, at which its removal and its use wait for each other.
-            with self._database.write(durable=False) as connection:
-                row = self._database.insert(BLOBS).values(sha256=orphan, size=0)
-                connection.execute(row.on_conflict_do_nothing())
         return self.discard((names | known) - used)
 
     def _discard(self, sha256: str) -> bool:
@@ -73,6 +68,9 @@ class BlobUses:
         try:
             # The row may come back after a power failure: without a use, and so for the next sweep.
             with self._database.write(durable=False) as connection:
+                # A file that a crash has left behind gets the row, too, at which its removal and its use wait.
+                row = self._database.insert(BLOBS).values(sha256=sha256, size=0)
+                connection.execute(row.on_conflict_do_nothing())
                 removed = connection.execute(delete(BLOBS).where(BLOBS.c.sha256 == sha256, unused)).rowcount > 0
                 if removed:
                     self._folder.remove(sha256)
