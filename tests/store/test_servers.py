@@ -81,6 +81,23 @@ def test_a_server_that_lives_keeps_its_jobs(open_store: Callable[..., Store]) ->
     one.finish(lease, JobState.SUCCEEDED, outcome=b"")
 
 
+def test_a_server_that_shows_life_at_the_last_moment_keeps_its_jobs(
+    open_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late, judge = open_store(lease_seconds=60), open_store()
+    job = late.submit(new_job()).job
+    lease = late.lease(job.id)
+    assert lease is not None
+
+    def silent(beats: dict[str, int]) -> list[str]:
+        late.heartbeat()
+        return list(beats)
+
+    monkeypatch.setattr(judge._witness, "silent", silent)
+    assert judge.heartbeat().recovered == ()
+    late.finish(lease, JobState.SUCCEEDED, outcome=b"")
+
+
 def test_a_server_taken_for_dead_by_mistake_is_kept_out_of_its_old_jobs_and_goes_on(
     open_store: Callable[..., Store],
 ) -> None:
