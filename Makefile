@@ -44,6 +44,10 @@ bench-full: $(READY) ## The same at 512 px with more of everything: hours on a m
 bench-sharing: $(READY) ## Time several jobs at once on one server (BENCH: more arguments)
 	PYTHONPATH=examples $(BIN)/python -m bench.sharing $(BENCH)
 
+.PHONY: bench-store
+bench-store: $(READY) ## Time what durability costs a job (BENCH: more arguments)
+	$(BIN)/python -m bench.store $(BENCH)
+
 .PHONY: lint
 lint: $(READY) ## Check style, types, imports and the contract
 	$(BIN)/ruff check .

@@ -1,0 +1,1 @@
+"""Durable jobs: what must survive the process. Knows neither gRPC nor torch."""

@@ -1,0 +1,80 @@
+"""Which job uses which blob: the rows that keep a file, and the files that no row keeps."""
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import Connection, delete, select
+from sqlalchemy.exc import IntegrityError
+
+from nst_service.store.blobs import BlobFolder
+from nst_service.store.database import Database
+from nst_service.store.records import Blob, BlobKind
+from nst_service.store.schema import BLOB_USES, BLOBS, SERVERS
+
+
+class BlobUses:
+    """Keeps rows and files in step: what a row names is there, and what no job uses goes.
+
+    Files come before the transaction that mentions them, and go within the one that forgets them. A removal and a use
+    of the same blob wait for each other at its row, so that neither overtakes the other.
+    """
+
+    def __init__(self, database: Database, folder: BlobFolder):
+        self._database = database
+        self._folder = folder
+
+    def put(self, blobs: Iterable[Blob]) -> None:
+        """Store files, ahead of the transaction that adds their uses.
+
+        Raises:
+            StoreError: they cannot be stored.
+        """
+        for blob in blobs:
+            self._folder.put(blob)
+
+    def add(self, connection: Connection, job_number: int, blobs: Sequence[Blob]) -> None:
+        """Have a job use blobs that have been put."""
+        # In one order everywhere, so that two transactions never wait for each other.
+        for blob in sorted(blobs, key=lambda blob: blob.sha256):
+            row = self._database.insert(BLOBS).values(sha256=blob.sha256, size=blob.size)
+            # Without a change the row would not be locked.
+            connection.execute(row.on_conflict_do_update(index_elements=["sha256"], set_={"size": blob.size}))
+            use = self._database.insert(BLOB_USES).values(job_number=job_number, kind=blob.kind, sha256=blob.sha256)
+            connection.execute(use.on_conflict_do_nothing())
+            # From here on nobody removes the file; until here somebody may have.
+            if not self._folder.has(blob.sha256):
+                self._folder.put(blob)
+
+    def drop(self, connection: Connection, job_number: int, kind: BlobKind) -> list[str]:
+        """End a job's use of blobs of a kind, and return them, to be discarded after the transaction."""
+        uses = delete(BLOB_USES).where(BLOB_USES.c.job_number == job_number, BLOB_USES.c.kind == kind)
+        return list(connection.execute(uses.returning(BLOB_USES.c.sha256)).scalars())
+
+    def discard(self, blobs: Iterable[str]) -> int:
+        """Remove those of some blobs that no job uses, and return how many."""
+        return sum(self._discard(sha256) for sha256 in blobs)
+
+    def sweep(self) -> int:
+        """Remove every blob that no job uses, and what crashes have left behind; return how many blobs."""
+        names = self._folder.names()
+        with self._database.read() as connection:
+            known = set(connection.execute(select(BLOBS.c.sha256)).scalars())
+            used = set(connection.execute(select(BLOB_USES.c.sha256)).scalars())
+            servers = set(connection.execute(select(SERVERS.c.id)).scalars())
+        self._folder.remove_partial(servers)
+        return self.discard((names | known) - used)
+
+    def _discard(self, sha256: str) -> bool:
+        unused = ~select(BLOB_USES.c.job_number).where(BLOB_USES.c.sha256 == BLOBS.c.sha256).exists()
+        try:
+            # The row may come back after a power failure: without a use, and so for the next sweep.
+            with self._database.write(durable=False) as connection:
+                # A file that a crash has left behind gets the row, too, at which its removal and its use wait.
+                row = self._database.insert(BLOBS).values(sha256=sha256, size=0)
+                connection.execute(row.on_conflict_do_nothing())
+                removed = connection.execute(delete(BLOBS).where(BLOBS.c.sha256 == sha256, unused)).rowcount > 0
+                if removed:
+                    self._folder.remove(sha256)
+                return removed
+        except IntegrityError:
+            # A job has begun to use it since.
+            return False

@@ -1,0 +1,170 @@
+"""What goes into the store and comes out of it: plain values."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+
+from nst_service.jobs.states import JobState
+
+_SEQUENCES_OF_A_RUN = 2**32
+"""Sequences that each run of a job has for its events. Even the millionth run stays exact as a double."""
+
+
+class BlobKind(StrEnum):
+    """What a job uses a blob for."""
+
+    REQUEST = "request"
+    """What was asked for; one for a job."""
+    PICTURE = "picture"
+    """A picture that the request names by its sha256."""
+    CHECKPOINT = "checkpoint"
+    """Where to go on after a restart; the latest one of a job that has not ended."""
+    RESULT = "result"
+    """The finished picture; one for a job."""
+
+
+class DisconnectPolicy(StrEnum):
+    """What becomes of a job when its client goes away."""
+
+    CANCEL = "cancel"
+    KEEP_RUNNING = "keep_running"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blob:
+    """Bytes to keep for a job, known by their checksum."""
+
+    kind: BlobKind
+    data: bytes | memoryview = field(repr=False)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Checksum in hexadecimal; computed once."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return memoryview(self.data).nbytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredEvent:
+    """An event of a job, as the job layer has serialised it."""
+
+    sequence: int
+    """Grows from event to event of a job; see `Lease.first_sequence`."""
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """A job to take on."""
+
+    id: str
+    owner: str
+    """Who may see it; empty where the server knows no owners."""
+    request_id: str | None
+    """Unique for an owner; None for a job that no other call can name."""
+    request_digest: str
+    """Equal for equal requests, to tell a repeated request from another one with the same `request_id`."""
+    disconnect_policy: DisconnectPolicy
+    deadline: float | None
+    """In seconds since the epoch of UNIX; None for none."""
+    options: bytes
+    """Everything small that is worth knowing without reading the request: effective options, estimates."""
+    blobs: Sequence[Blob]
+    """The request, and the pictures that it names."""
+    events: Sequence[StoredEvent] = ()
+    """What the job begins with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredJob:
+    """A job as the store knows it."""
+
+    number: int
+    """Grows from job to job in the order of acceptance, whatever the clock did."""
+    id: str
+    owner: str
+    request_id: str | None
+    request_digest: str
+    disconnect_policy: DisconnectPolicy
+    deadline: float | None
+    """In seconds since the epoch of UNIX, as all times here."""
+    options: bytes
+    state: JobState
+    epoch: int
+    """How often it has been leased; 0 before its first run."""
+    lost_runs: int
+    """How often the server that ran it died."""
+    cancel_requested: bool
+    outcome: bytes | None
+    """How it ended, as the job layer has serialised it; None before."""
+    created_at: float
+    updated_at: float
+    finished_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """The answer to a request for a new job."""
+
+    job: StoredJob
+    created: bool
+    """False where the same request had been accepted before: this is its job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to run a job, and to write what becomes of it, until another lease of the job is given."""
+
+    job: StoredJob
+    """As it was when the lease was given."""
+
+    @property
+    def epoch(self) -> int:
+        """Tells this lease from every other one of the job."""
+        return self.job.epoch
+
+    @property
+    def first_sequence(self) -> int:
+        """The least sequence for events of this run.
+
+        It lies above every sequence of the runs before, those included that were sent to watchers and never stored:
+        so a watcher that goes on after the last event it saw misses nothing of this run.
+        """
+        return self.epoch * _SEQUENCES_OF_A_RUN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulse:
+    """What a server learns from its heartbeat."""
+
+    cancelled: frozenset[str]
+    """Ids of the jobs that this server runs and that are to be cancelled."""
+    recovered: tuple[str, ...]
+    """Ids of the jobs whose server has died: they are in the queue again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How much is kept, and how long."""
+
+    max_age_seconds: float
+    """Since the end of a job; older jobs are removed."""
+    max_bytes: int
+    """Of everything stored; the oldest ended jobs are removed above this, and no new ones accepted where that does not
+    help."""
+    min_free_bytes: int
+    """Of the disk, to be left to the jobs that run already; no new ones are accepted below it. Local disks only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removed:
+    """What retention has removed."""
+
+    jobs: int
+    blobs: int

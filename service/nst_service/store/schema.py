@@ -1,0 +1,87 @@
+"""The tables of the store, as the newest version of the schema has them (see `versions`)."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+)
+
+METADATA = MetaData()
+
+_ROW_NUMBER = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite counts only in columns that are plainly INTEGER, which hold 64 bits there."""
+
+SCHEMA_VERSION = Table("schema_version", METADATA, Column("version", Integer, nullable=False))
+
+SERVERS = Table(
+    "servers",
+    METADATA,
+    Column("id", String, primary_key=True),
+    # Counts heartbeats. No time of any clock: those of two machines differ, and clocks step.
+    Column("beats", BigInteger, nullable=False),
+)
+
+JOBS = Table(
+    "jobs",
+    METADATA,
+    Column("number", _ROW_NUMBER, primary_key=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("owner", String, nullable=False),
+    Column("request_id", String),
+    Column("request_digest", String, nullable=False),
+    Column("disconnect_policy", String, nullable=False),
+    Column("deadline", Double),
+    Column("options", LargeBinary, nullable=False),
+    Column("state", String, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("lost_runs", Integer, nullable=False),
+    Column("cancel_requested", Boolean, nullable=False),
+    Column("outcome", LargeBinary),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    Column("finished_at", Double),
+    # Who runs it; a server leaves the table only after its jobs have left it.
+    Column("server_id", ForeignKey("servers.id")),
+    # Of its row and its events: what it takes besides its blobs.
+    Column("row_bytes", BigInteger, nullable=False),
+    UniqueConstraint("owner", "request_id"),
+    Index("jobs_by_state", "state", "number"),
+    Index("jobs_by_owner", "owner", "number"),
+    Index("jobs_by_server", "server_id"),
+    # The numbers of removed jobs are not used again.
+    sqlite_autoincrement=True,
+)
+
+EVENTS = Table(
+    "events",
+    METADATA,
+    Column("job_number", ForeignKey("jobs.number", ondelete="CASCADE"), primary_key=True),
+    Column("sequence", BigInteger, primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+)
+
+BLOBS = Table(
+    "blobs",
+    METADATA,
+    Column("sha256", String, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+)
+
+BLOB_USES = Table(
+    "blob_uses",
+    METADATA,
+    Column("job_number", ForeignKey("jobs.number", ondelete="CASCADE"), primary_key=True),
+    Column("kind", String, primary_key=True),
+    # The database itself refuses to forget a blob that a job uses.
+    Column("sha256", ForeignKey("blobs.sha256"), primary_key=True),
+    Index("blob_uses_by_blob", "sha256"),
+)

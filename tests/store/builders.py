@@ -1,0 +1,95 @@
+"""Jobs, events and stores to test with."""
+
+import hashlib
+import itertools
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nst_service.store.blobs import BlobFolder
+from nst_service.store.database import Database
+from nst_service.store.records import Blob, BlobKind, DisconnectPolicy, NewJob, Retention, StoredEvent
+from nst_service.store.store import Store
+
+ENDLESS = Retention(max_age_seconds=1e9, max_bytes=2**40, min_free_bytes=0)
+
+
+class Clock:
+    """A wall clock that stands still until it is moved, in either direction."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a store is."""
+
+    directory: Path
+    database_url: str | None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several stores may be open at once."""
+        return self.database_url is not None
+
+    @property
+    def blobs(self) -> Path:
+        return self.directory / "blobs"
+
+    def database(self) -> Database:
+        return Database.of(self.database_url) if self.database_url else Database.at(self.directory / "nst.sqlite")
+
+    def open(self, **changes: Any) -> Store:
+        """Open a store, to whom every other one is dead, unless it says otherwise."""
+        options: dict[str, Any] = {"retention": ENDLESS, "lease_seconds": 0.0} | changes
+        options.setdefault("open_folder", lambda writer: BlobFolder.at(str(self.blobs), writer))
+        return Store(self.database(), **options)
+
+
+@dataclass
+class Sequences:
+    """Numbers events as one run does."""
+
+    first: int
+    _numbers: Iterator[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._numbers = itertools.count(self.first)
+
+    def events(self, *data: bytes) -> list[StoredEvent]:
+        return [StoredEvent(sequence=next(self._numbers), data=each) for each in data]
+
+
+def new_job(
+    *,
+    owner: str = "ada",
+    request_id: str | None = None,
+    request: bytes = b"paint this",
+    pictures: Sequence[bytes] = (b"a photograph", b"a painting"),
+    events: Sequence[StoredEvent] = (),
+    options: bytes = b"options",
+) -> NewJob:
+    return NewJob(
+        id=str(uuid.uuid4()),
+        owner=owner,
+        request_id=request_id,
+        request_digest=hashlib.sha256(request).hexdigest(),
+        disconnect_policy=DisconnectPolicy.KEEP_RUNNING if request_id else DisconnectPolicy.CANCEL,
+        deadline=None,
+        options=options,
+        blobs=[
+            Blob(kind=BlobKind.REQUEST, data=request),
+            *(Blob(kind=BlobKind.PICTURE, data=picture) for picture in pictures),
+        ],
+        events=events,
+    )
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,47 @@
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from nst_service.store.store import Store
+
+from tests.store.builders import Clock, Place
+from tests.store.postgres import Postgres, run_postgres
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with run_postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """Where stores may be opened; every test has its own."""
+    if request.param == "sqlite":
+        return Place(tmp_path, None)
+    server: Postgres = request.getfixturevalue("postgres")
+    return Place(tmp_path, server.new_database())
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def open_store(place: Place, clock: Clock) -> Iterator[Callable[..., Store]]:
+    """Opens stores at the place."""
+    with ExitStack() as stores:
+
+        def open_one(**changes: object) -> Store:
+            store = place.open(clock=clock, **changes)
+            stores.callback(store.close)
+            return store
+
+        yield open_one
+
+
+@pytest.fixture
+def store(open_store: Callable[..., Store]) -> Store:
+    return open_store()

@@ -1,0 +1,113 @@
+"""A real PostgreSQL on the loopback interface, made for the tests and gone with them."""
+
+import itertools
+import os
+import pwd
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+_UNPRIVILEGED = ("postgres", "nobody")
+"""PostgreSQL does not run as root."""
+
+
+@dataclass
+class Postgres:
+    port: int
+    password: str
+    programs: Path
+    data: Path
+    _identity: dict[str, Any]
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def url(self, database: str) -> str:
+        return f"postgresql://postgres:{self.password}@127.0.0.1:{self.port}/{database}"
+
+    def new_database(self) -> str:
+        """Make an empty database and return its URL."""
+        name = f"nst_{next(self._numbers)}"
+        self.execute(f"CREATE DATABASE {name}")
+        return self.url(name)
+
+    def execute(self, statement: str) -> None:
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(statement)  # type: ignore[call-overload]
+
+    def start(self) -> None:
+        settings = f"-c listen_addresses=127.0.0.1 -c port={self.port} -c unix_socket_directories='' -c fsync=off"
+        self._control("start", "-o", settings)
+
+    def stop(self) -> None:
+        """Stop it as a crash would."""
+        self._control("stop", "-m", "immediate")
+
+    def _control(self, action: str, *more: str) -> None:
+        subprocess.run(
+            [self.programs / "pg_ctl", action, "-w", "-D", self.data, "-l", self.data / "log", *more],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+            cwd=self.data,
+            **self._identity,
+        )
+
+
+def _programs() -> Path:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if path := shutil.which("initdb") or (found and found[-1]):
+        return Path(path).parent
+    pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+
+
+def _identity() -> dict[str, Any]:
+    if os.geteuid() != 0:
+        return {}
+    for name in _UNPRIVILEGED:
+        try:
+            user = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    pytest.skip("PostgreSQL does not run as root, and no other user is known")
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def run_postgres() -> Iterator[Postgres]:
+    programs, identity = _programs(), _identity()
+    with tempfile.TemporaryDirectory(prefix="nst-postgres-") as name:
+        folder = Path(name)
+        password, data = secrets.token_urlsafe(16), folder / "data"
+        (folder / "password").write_text(password)
+        if identity:
+            for path in (folder, folder / "password"):
+                os.chown(path, identity["user"], identity["group"])
+        owner = ["-U", "postgres", "-A", "scram-sha-256", "--pwfile", folder / "password"]
+        subprocess.run(
+            [programs / "initdb", "-D", data, *owner, "-N", "-E", "UTF8", "--locale=C"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd=folder,
+            **identity,
+        )
+        server = Postgres(_free_port(), password, programs, data, identity)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
