@@ -44,7 +44,7 @@ def left_half_white(width: int = 48, height: int = 37) -> bytes:
     [
         {"content_weight": 50.0},
         {"style_weight": 1000.0},
-        {"tv_weight": 1.0},
+        {"tv_weight": 10.0},
         {"laplacian_weight": 1e6},
         {"content_layers": {"conv3_2": 1.0}},
         {"style_layers": {"conv2_2": 1.0, "relu3_4": 0.5}},
