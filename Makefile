@@ -40,10 +40,6 @@ bench: $(READY) ## Race nst against published programs at 256 px, and time the s
 bench-full: $(READY) ## The same at 512 px with more of everything: hours on a machine that does nothing else
 	PYTHONPATH=examples $(BIN)/python -m bench --full $(BENCH)
 
-.PHONY: bench-sharing
-bench-sharing: $(READY) ## Time several jobs at once on one server (BENCH: more arguments)
-	PYTHONPATH=examples $(BIN)/python -m bench.sharing $(BENCH)
-
 .PHONY: bench-store
 bench-store: $(READY) ## Time what durability costs a job (BENCH: more arguments)
 	$(BIN)/python -m bench.store $(BENCH)

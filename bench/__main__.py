@@ -133,7 +133,6 @@ def _measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             small=args.service_size // 2,
             large=4 * args.service_size,
             iterations=args.service_iterations // 2,
-            large_iterations=max(10, args.service_iterations // 2),
             jobs=args.latency_jobs,
         )
     if "growth" in args.only:

@@ -18,6 +18,9 @@ from bench.programs import NST, Stage
 from bench.recorder import peak_bytes
 from bench.task import Task
 
+_ENDLESS = 5000
+"""Iterations of a job that is cancelled before it has done them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -79,13 +82,8 @@ def measure_throughput(pair: Pair, folder: Path, *, size: int, iterations: int, 
     return {"size": size, "iterations": iterations, "jobs": jobs, "serial": serial, "at_once": at_once}
 
 
-def measure_latency(
-    pair: Pair, folder: Path, *, small: int, large: int, iterations: int, large_iterations: int, jobs: int
-) -> dict[str, Any]:
-    """Run small jobs one after the other, alone and while a large one runs.
-
-    The large job is cancelled when the small ones are done; where it ends before, no more of them are started.
-    """
+def measure_latency(pair: Pair, folder: Path, *, small: int, large: int, iterations: int, jobs: int) -> dict[str, Any]:
+    """Run small jobs, each once alone and once while a large one runs."""
     small_paths, large_paths = pair.write(folder, small), pair.write(folder, large)
     with server(folder / "server.log") as target, StyleTransferClient(target) as client:
 
@@ -93,18 +91,13 @@ def measure_latency(
             return run_job(client, *small_paths, small, iterations).seconds
 
         run_small()
-        alone = [run_small() for _ in range(jobs)]
-        beside: list[float] = []
-        options = _options(large, large_iterations)
-        with client.stream(*large_paths, options=options) as stylization, ThreadPoolExecutor(1) as threads:
-            events = iter(stylization)
-            while not isinstance(next(events), nst_client.Progress):
-                pass
-            rest = threads.submit(lambda: [event for event in events if isinstance(event, nst_client.Progress)])
-            while not beside or (len(beside) < jobs and not rest.done()):
+        alone, beside = [], []
+        # In turns: what else the machine does changes from minute to minute.
+        for _ in range(jobs):
+            alone.append(run_small())
+            with client.stream(*large_paths, options=_options(large, _ENDLESS)) as stylization:
+                next(event for event in stylization if isinstance(event, nst_client.Progress))
                 beside.append(run_small())
-            stylization.cancel()
-            rest.result()
     return {
         "small": small,
         "large": large,
