@@ -106,11 +106,8 @@ def _measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             rounds=args.rounds,
             turns=args.turns,
             turn_evaluations=args.turn_evaluations,
-            content_weight=task.content_weight,
-            style_weight=task.style_weight,
-            tv_weight=task.tv_weight,
         )
-        race = Race(stage, settings, (NST, *args.variant, *_competitors(args.programs)))
+        race = Race(stage, settings, task, (NST, *args.variant, *_competitors(args.programs)))
         results["race"] = race.run(chosen)
     if {"jobs", "cold"} & set(args.only):
         jobs = measure_jobs(

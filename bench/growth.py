@@ -41,23 +41,21 @@ def measure_growth(
     peak = matrix_product_flops()
     for _ in range(rounds):
         for size in sizes:
-            content, style = pair.write(folder, size)
-            run = dataclasses.replace(task, content=str(content), style=str(style), size=size, samples=())
+            run = pair.given(task, folder, size)
             spec = specification(run)
             width, height = spec.content.size
             skipped, timed = (SKIPPED, evaluations) if width * height <= _MOST_PIXELS else _LARGE
             count = skipped + timed
-            run = dataclasses.replace(run, evaluations=count)
             print(f"{size} px: {count} evaluations", flush=True)
-            trace = stage.run(NST, run)
+            trace = stage.run(NST, dataclasses.replace(run, evaluations=count))
             peak = max(peak, matrix_product_flops())
-            cost = estimate(specification(run), available_bytes(torch.device("cpu")))
+            cost = estimate(spec, available_bytes(torch.device("cpu")))
             results.append(
                 {
                     "size": size,
                     "pixels": width * height,
                     "tile": cost.tile,
-                    "flops": cost.optimize_flops / count,
+                    "flops": cost.optimize_flops / run.evaluations,
                     "evaluation_seconds": evaluation_seconds(trace.ends, skipped),
                     "peak_bytes": trace.peak_bytes,
                 }

@@ -1,5 +1,6 @@
 """The pictures that benchmarks work on."""
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 from paint_style import paint
 from PIL import Image, ImageOps
 from skimage.data import astronaut, chelsea, coffee
+
+from bench.task import Task
 
 FOLDER_PAIRS = (
     ("tubingen.jpg", "starry_night.jpg"),
@@ -38,6 +41,11 @@ class Pair:
         for picture, path in zip((self.content, self.style), paths, strict=True):
             ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS).save(path)
         return paths
+
+    def given(self, task: Task, folder: Path, size: int) -> Task:
+        """Return a task on this pair instead of its own pictures; they are written into the folder."""
+        content, style = self.write(folder, size)
+        return dataclasses.replace(task, content=str(content), style=str(style), size=size)
 
 
 def pairs(folder: Path | None, count: int) -> list[Pair]:

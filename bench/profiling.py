@@ -17,10 +17,7 @@ from bench.task import Task
 
 def measure_profile(task: Task, pair: Pair, folder: Path, *, size: int, evaluations: int) -> dict[str, Any]:
     """Run the engine under torch's profiler and return its operators, slowest first."""
-    content, style = pair.write(folder, size)
-    spec = specification(
-        dataclasses.replace(task, content=str(content), style=str(style), size=size, evaluations=1 + evaluations)
-    )
+    spec = specification(dataclasses.replace(pair.given(task, folder, size), evaluations=1 + evaluations))
     iterates = transfer(spec, Vgg19(load_weights("caffe"), torch.device("cpu")))
     next(iterates)  # Targets, and weights that are transformed when they are needed first.
     with profile(activities=[ProfilerActivity.CPU]) as profiler:

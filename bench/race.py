@@ -31,9 +31,6 @@ class Settings:
     """Short runs of each program on each pair that only tell the seconds of an evaluation and the memory."""
     turn_evaluations: int
     """That are timed in a turn."""
-    content_weight: float
-    style_weight: float
-    tv_weight: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +68,14 @@ class Turn:
 class Race:
     """Runs the programs and collects what they leave."""
 
-    def __init__(self, stage: Stage, settings: Settings, programs: Sequence[Program]):
+    def __init__(self, stage: Stage, settings: Settings, task: Task, programs: Sequence[Program]):
+        """Prepare a race of programs for the objective of a task."""
         self.runs: dict[str, list[Run]] = {program.name: [] for program in programs}
         self.turns: dict[str, list[Turn]] = {program.name: [] for program in programs}
         self.failures: dict[str, str] = {}
         self._stage = stage
         self._settings = settings
+        self._task = task
         self._programs = programs
 
     def run(self, pairs: Sequence[Pair]) -> dict[str, Any]:
@@ -85,7 +84,12 @@ class Race:
             for pair in pairs:
                 self._compete(pair, Path(folder))
         return {
-            "settings": dataclasses.asdict(self._settings),
+            "settings": {
+                **dataclasses.asdict(self._settings),
+                "content_weight": self._task.content_weight,
+                "style_weight": self._task.style_weight,
+                "tv_weight": self._task.tv_weight,
+            },
             "pairs": [pair.name for pair in pairs],
             "programs": [
                 {"name": program.name, "note": program.note, "is_competitor": program.is_competitor}
@@ -98,17 +102,10 @@ class Race:
 
     def _compete(self, pair: Pair, folder: Path) -> None:
         settings = self._settings
-        content, style = pair.write(folder, settings.size)
-        task = Task(
-            content=str(content),
-            style=str(style),
-            weights="",
-            size=settings.size,
+        task = dataclasses.replace(
+            pair.given(self._task, folder, settings.size),
             evaluations=settings.turn_evaluations + SKIPPED,
             folder=str(folder),
-            content_weight=settings.content_weight,
-            style_weight=settings.style_weight,
-            tv_weight=settings.tv_weight,
         )
         for turn in range(settings.turns):
             for program in self._order(turn):
