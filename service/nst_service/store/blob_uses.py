@@ -44,9 +44,11 @@ class BlobUses:
             if not self._folder.has(blob.sha256):
                 self._folder.put(blob)
 
-    def drop(self, connection: Connection, job_number: int, kind: BlobKind) -> list[str]:
-        """End a job's use of blobs of a kind, and return them, to be discarded after the transaction."""
-        uses = delete(BLOB_USES).where(BLOB_USES.c.job_number == job_number, BLOB_USES.c.kind == kind)
+    def drop(self, connection: Connection, job_number: int, kind: BlobKind | None = None) -> list[str]:
+        """End a job's use of blobs, or of those of a kind; return them, to be discarded after the transaction."""
+        uses = delete(BLOB_USES).where(BLOB_USES.c.job_number == job_number)
+        if kind is not None:
+            uses = uses.where(BLOB_USES.c.kind == kind)
         return list(connection.execute(uses.returning(BLOB_USES.c.sha256)).scalars())
 
     def discard(self, blobs: Iterable[str]) -> int:

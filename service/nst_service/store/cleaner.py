@@ -11,7 +11,7 @@ from nst_service.store.blobs import BlobFolder
 from nst_service.store.database import Database
 from nst_service.store.errors import StoreFullError
 from nst_service.store.records import Removed, Retention
-from nst_service.store.schema import BLOB_USES, BLOBS, JOBS
+from nst_service.store.schema import BLOBS, JOBS
 
 _ENDED: ColumnElement[bool] = JOBS.c.state.in_([state for state in JobState if state.is_terminal])
 
@@ -80,10 +80,7 @@ class Cleaner:
             number = connection.execute(first.with_for_update()).scalar()
             if number is None:
                 return False
-            blobs = connection.execute(
-                delete(BLOB_USES).where(BLOB_USES.c.job_number == number).returning(BLOB_USES.c.sha256)
-            )
-            unused = list(blobs.scalars())
+            dropped = self._uses.drop(connection, number)
             connection.execute(delete(JOBS).where(JOBS.c.number == number))
-        self._uses.discard(unused)
+        self._uses.discard(dropped)
         return True

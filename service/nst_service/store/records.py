@@ -60,8 +60,8 @@ class StoredEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewJob:
-    """A job to take on."""
+class _Job:
+    """What is told of a job when it is taken on, and never changes."""
 
     id: str
     owner: str
@@ -72,9 +72,15 @@ class NewJob:
     """Equal for equal requests, to tell a repeated request from another one with the same `request_id`."""
     disconnect_policy: DisconnectPolicy
     deadline: float | None
-    """In seconds since the epoch of UNIX; None for none."""
+    """In seconds since the epoch of UNIX, as all times here; None for none."""
     options: bytes
     """Everything small that is worth knowing without reading the request: effective options, estimates."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob(_Job):
+    """A job to take on."""
+
     blobs: Sequence[Blob]
     """The request, and the pictures that it names."""
     events: Sequence[StoredEvent] = ()
@@ -82,19 +88,11 @@ class NewJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoredJob:
+class StoredJob(_Job):
     """A job as the store knows it."""
 
     number: int
     """Grows from job to job in the order of acceptance, whatever the clock did."""
-    id: str
-    owner: str
-    request_id: str | None
-    request_digest: str
-    disconnect_policy: DisconnectPolicy
-    deadline: float | None
-    """In seconds since the epoch of UNIX, as all times here."""
-    options: bytes
     state: JobState
     epoch: int
     """How often it has been leased; 0 before its first run."""
