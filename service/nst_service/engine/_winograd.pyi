@@ -1,7 +1,5 @@
 PANEL: int
 """Channels are multiples of it."""
-INSTRUCTIONS: str
-"""The instruction set in use."""
 
 def forward(
     x: int,

@@ -157,7 +157,7 @@ class _Products(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, vectors: Tensor, weights: Tensor | None) -> Tensor:
         ctx.save_for_backward(vectors, weights)
-        return (vectors if weights is None else vectors * weights).T @ vectors
+        return _weighted(vectors, weights).T @ vectors
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
@@ -198,8 +198,7 @@ class Moments(_Mean):
         """Return the part of the means of v v^T and of v over the vectors v, one above the other: (C + 1, C)."""
         vectors, weights = _vectors(features), _weights(region, window)
         products: Tensor = _Products.apply(vectors, weights)
-        weighted = vectors if weights is None else vectors * weights
-        return torch.cat([products, weighted.sum(0, keepdim=True)]) / region.area
+        return torch.cat([products, _weighted(vectors, weights).sum(0, keepdim=True)]) / region.area
 
     def distance_to(self, target: Tensor) -> Distance:
         """Return the squared Wasserstein-2 distance over the number of channels."""
@@ -410,6 +409,10 @@ def _vectors(features: Tensor) -> Tensor:
 def _weights(region: Region, window: Window) -> Tensor | None:
     """Return how much each vector of a window counts, (n, 1), or None where all count alike."""
     return None if region.mask is None else _part(region.mask, window).reshape(-1, 1)
+
+
+def _weighted(vectors: Tensor, weights: Tensor | None) -> Tensor:
+    return vectors if weights is None else vectors * weights
 
 
 def _sorted(values: Tensor) -> Tensor:

@@ -11,7 +11,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <memory>
 #include <new>
 #include <vector>
 
@@ -106,7 +105,6 @@ namespace avx512 {
 #endif
 
 struct Kernels {
-    const char *instructions;
     decltype(&portable::forward) forward;
     decltype(&portable::backward) backward;
 };
@@ -114,11 +112,11 @@ struct Kernels {
 Kernels choose() {
 #ifdef HAS_AVX
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        return {"avx512", avx512::forward, avx512::backward};
+        return {avx512::forward, avx512::backward};
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return {"avx2", avx2::forward, avx2::backward};
+        return {avx2::forward, avx2::backward};
 #endif
-    return {"portable", portable::forward, portable::backward};
+    return {portable::forward, portable::backward};
 }
 
 const float *address(unsigned long long value) { return reinterpret_cast<const float *>(uintptr_t(value)); }
@@ -175,12 +173,7 @@ PyMethodDef methods[] = {
     {nullptr, nullptr, 0, nullptr},
 };
 
-int execute(PyObject *module) {
-    return PyModule_AddIntConstant(module, "PANEL", PANEL) < 0 ||
-                   PyModule_AddStringConstant(module, "INSTRUCTIONS", choose().instructions) < 0
-               ? -1
-               : 0;
-}
+int execute(PyObject *module) { return PyModule_AddIntConstant(module, "PANEL", PANEL); }
 
 PyModuleDef_Slot slots[] = {{Py_mod_exec, reinterpret_cast<void *>(execute)}, {0, nullptr}};
 
