@@ -1,5 +1,9 @@
 import pytest
 from nst.v1 import style_transfer_pb2 as pb
+from nst_service import server as server_module
+from nst_service.engine.devices import available_bytes
+from nst_service.engine.weights import Weights
+from nst_service.jobs.worker import DeviceWorker
 
 
 @pytest.fixture
@@ -9,3 +13,14 @@ def request_(content_png: bytes, style_png: bytes) -> pb.StylizeRequest:
         styles=[pb.Style(picture=pb.Picture(data=style_png))],
         options=pb.TransferOptions(iterations=5, image_size=48, preview_every=2),
     )
+
+
+@pytest.fixture
+def quick_start(monkeypatch: pytest.MonkeyPatch, weights: Weights) -> None:
+    """The real start takes seconds of computing: one test waits for it, in a process of its own."""
+
+    def warm_up(worker: DeviceWorker) -> None:
+        worker.memory = available_bytes(worker.device)
+
+    monkeypatch.setattr(DeviceWorker, "warm_up", warm_up)
+    monkeypatch.setattr(server_module, "load_weights", lambda *_: weights)

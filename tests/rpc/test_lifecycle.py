@@ -24,7 +24,6 @@ from nst.v1 import style_transfer_pb2_grpc as pb_grpc
 from nst_service import server as server_module
 from nst_service.cli import main
 from nst_service.config import ServerConfig
-from nst_service.engine.devices import available_bytes
 from nst_service.engine.spec import TransferSpec, prepare
 from nst_service.engine.transfer import Iterate, transfer
 from nst_service.engine.vgg import Vgg19
@@ -33,6 +32,8 @@ from nst_service.jobs import run as run_module
 from nst_service.jobs import scheduler as scheduler_module
 from nst_service.jobs.worker import DeviceWorker
 from nst_service.server import Server, serve
+
+pytestmark = pytest.mark.usefixtures("quick_start")
 
 _HANG_SECONDS = 60
 """After which a test has hung. Nothing is measured by it."""
@@ -74,17 +75,6 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[Steps]:
     monkeypatch.setattr(run_module, "transfer", steps.transfer)
     yield steps
     steps.free.set()
-
-
-@pytest.fixture(autouse=True)
-def _quick_start(monkeypatch: pytest.MonkeyPatch, weights: Weights) -> None:
-    """The real start takes seconds of computing: one test waits for it, in a process of its own."""
-
-    def warm_up(worker: DeviceWorker) -> None:
-        worker.memory = available_bytes(worker.device)
-
-    monkeypatch.setattr(DeviceWorker, "warm_up", warm_up)
-    monkeypatch.setattr(server_module, "load_weights", lambda *_: weights)
 
 
 @dataclass(frozen=True)

@@ -23,29 +23,19 @@ from nst_client import AsyncStyleTransferClient, Tls, UnavailableError
 from nst_service import server as server_module
 from nst_service.cli import main
 from nst_service.config import ServerConfig
-from nst_service.engine.devices import available_bytes
 from nst_service.engine.transfer import Iterate
-from nst_service.engine.weights import Weights
 from nst_service.jobs import run as run_module
-from nst_service.jobs.worker import DeviceWorker
 from nst_service.reloaded import SettingError
 from nst_service.server import Server
 from nst_service.tokens import format_entry, make_token
+
+pytestmark = pytest.mark.usefixtures("quick_start")
 
 _HANG_SECONDS = 60
 """After which a test has hung. Nothing is measured by it."""
 _ENDLESS = 5000
 """Iterations that no test waits for."""
 _SERVING = health_pb2.HealthCheckResponse.SERVING
-
-
-@pytest.fixture(autouse=True)
-def _quick_start(monkeypatch: pytest.MonkeyPatch, weights: Weights) -> None:
-    def warm_up(worker: DeviceWorker) -> None:
-        worker.memory = available_bytes(worker.device)
-
-    monkeypatch.setattr(DeviceWorker, "warm_up", warm_up)
-    monkeypatch.setattr(server_module, "load_weights", lambda *_: weights)
 
 
 @contextlib.asynccontextmanager
