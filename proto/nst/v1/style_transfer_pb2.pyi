@@ -870,9 +870,10 @@ class JobEvent(_message.Message):
     RESULT_HEADER_FIELD_NUMBER: _builtins.int
     RESULT_CHUNK_FIELD_NUMBER: _builtins.int
     COMPLETED_FIELD_NUMBER: _builtins.int
+    PREPARING_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Grows by at least one from event to event of a job. A reader that is slower than the job misses outdated Queued,
-    Progress and Preview events, and never any other.
+    Preparing, Progress and Preview events, and never any other.
     """
     @_builtins.property
     def accepted(self) -> Global___Accepted:
@@ -906,6 +907,10 @@ class JobEvent(_message.Message):
     def completed(self) -> Global___Completed:
         """The job is done. Always last."""
 
+    @_builtins.property
+    def preparing(self) -> Global___Preparing:
+        """The targets of a scale are being computed."""
+
     def __init__(
         self,
         *,
@@ -918,12 +923,13 @@ class JobEvent(_message.Message):
         result_header: Global___ResultHeader | None = ...,
         result_chunk: Global___ResultChunk | None = ...,
         completed: Global___Completed | None = ...,
+        preparing: Global___Preparing | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completed", b"completed", "event", b"event", "preview", b"preview", "progress", b"progress", "queued", b"queued", "result_chunk", b"result_chunk", "result_header", b"result_header", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completed", b"completed", "event", b"event", "preparing", b"preparing", "preview", b"preview", "progress", b"progress", "queued", b"queued", "result_chunk", b"result_chunk", "result_header", b"result_header", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completed", b"completed", "event", b"event", "preview", b"preview", "progress", b"progress", "queued", b"queued", "result_chunk", b"result_chunk", "result_header", b"result_header", "sequence", b"sequence", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completed", b"completed", "event", b"event", "preparing", b"preparing", "preview", b"preview", "progress", b"progress", "queued", b"queued", "result_chunk", b"result_chunk", "result_header", b"result_header", "sequence", b"sequence", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["accepted", "queued", "started", "progress", "preview", "result_header", "result_chunk", "completed"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["accepted", "queued", "started", "progress", "preview", "result_header", "result_chunk", "completed", "preparing"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -1070,6 +1076,42 @@ class Started(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Started: _TypeAlias = Started  # noqa: Y015
+
+@_typing.final
+class Preparing(_message.Message):
+    """How far the targets of a scale are computed: the features of the content and the statistics of the styles, before the
+    first iteration of the scale. Sent several times a second where that takes longer.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCALE_FIELD_NUMBER: _builtins.int
+    SCALES_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    scale: _builtins.int
+    """The scale being worked on, 1 to scales, coarse to fine."""
+    scales: _builtins.int
+    """Number of scales."""
+    part: _builtins.int
+    """Parts done."""
+    parts: _builtins.int
+    """Parts of this scale: one for each picture, or as many as it has tiles."""
+    def __init__(
+        self,
+        *,
+        scale: _builtins.int = ...,
+        scales: _builtins.int = ...,
+        part: _builtins.int = ...,
+        parts: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["part", b"part", "parts", b"parts", "scale", b"scale", "scales", b"scales"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Preparing: _TypeAlias = Preparing  # noqa: Y015
 
 @_typing.final
 class Progress(_message.Message):

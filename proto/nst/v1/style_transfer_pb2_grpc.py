@@ -62,8 +62,8 @@ class StyleTransferServiceServicer(object):
     """
 
     def Stylize(self, request, context):
-        """Stylises one content picture and streams how it goes: Accepted first, then Queued, Started, Progress and Preview
-        as they happen, then the picture as one ResultHeader and its ResultChunks, and Completed last.
+        """Stylises one content picture and streams how it goes: Accepted first, then Queued, Started, Preparing, Progress
+        and Preview as they happen, then the picture as one ResultHeader and its ResultChunks, and Completed last.
 
         Ending the call (cancelling it, or losing the connection) cancels the job. A deadline on the call is honoured: a
         job that cannot finish in time is refused with DEADLINE_EXCEEDED before it starts, and one that turns out slower

@@ -40,8 +40,8 @@ class StyleTransferServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> StyleTransferServiceAsyncStub: ...
     Stylize: _grpc.UnaryStreamMultiCallable[_style_transfer_pb2.StylizeRequest, _style_transfer_pb2.StylizeResponse]
-    """Stylises one content picture and streams how it goes: Accepted first, then Queued, Started, Progress and Preview
-    as they happen, then the picture as one ResultHeader and its ResultChunks, and Completed last.
+    """Stylises one content picture and streams how it goes: Accepted first, then Queued, Started, Preparing, Progress
+    and Preview as they happen, then the picture as one ResultHeader and its ResultChunks, and Completed last.
 
     Ending the call (cancelling it, or losing the connection) cancels the job. A deadline on the call is honoured: a
     job that cannot finish in time is refused with DEADLINE_EXCEEDED before it starts, and one that turns out slower
@@ -67,8 +67,8 @@ class StyleTransferServiceAsyncStub(StyleTransferServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Stylize: _aio.UnaryStreamMultiCallable[_style_transfer_pb2.StylizeRequest, _style_transfer_pb2.StylizeResponse]  # type: ignore[assignment]
-    """Stylises one content picture and streams how it goes: Accepted first, then Queued, Started, Progress and Preview
-    as they happen, then the picture as one ResultHeader and its ResultChunks, and Completed last.
+    """Stylises one content picture and streams how it goes: Accepted first, then Queued, Started, Preparing, Progress
+    and Preview as they happen, then the picture as one ResultHeader and its ResultChunks, and Completed last.
 
     Ending the call (cancelling it, or losing the connection) cancels the job. A deadline on the call is honoured: a
     job that cannot finish in time is refused with DEADLINE_EXCEEDED before it starts, and one that turns out slower
@@ -97,8 +97,8 @@ class StyleTransferServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _style_transfer_pb2.StylizeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_style_transfer_pb2.StylizeResponse], _abc.AsyncIterator[_style_transfer_pb2.StylizeResponse]]:
-        """Stylises one content picture and streams how it goes: Accepted first, then Queued, Started, Progress and Preview
-        as they happen, then the picture as one ResultHeader and its ResultChunks, and Completed last.
+        """Stylises one content picture and streams how it goes: Accepted first, then Queued, Started, Preparing, Progress
+        and Preview as they happen, then the picture as one ResultHeader and its ResultChunks, and Completed last.
 
         Ending the call (cancelling it, or losing the connection) cancels the job. A deadline on the call is honoured: a
         job that cannot finish in time is refused with DEADLINE_EXCEEDED before it starts, and one that turns out slower
