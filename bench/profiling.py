@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from nst_service.engine.transfer import transfer
+from nst_service.engine.transfer import optimize
 from nst_service.engine.vgg import Vgg19
 from nst_service.engine.weights import load_weights
 from torch.profiler import ProfilerActivity, profile
@@ -18,7 +18,7 @@ from bench.task import Task
 def measure_profile(task: Task, pair: Pair, folder: Path, *, size: int, evaluations: int) -> dict[str, Any]:
     """Run the engine under torch's profiler and return its operators, slowest first."""
     spec = specification(dataclasses.replace(pair.given(task, folder, size), evaluations=1 + evaluations))
-    iterates = transfer(spec, Vgg19(load_weights("caffe"), torch.device("cpu")))
+    iterates = optimize(spec, Vgg19(load_weights("caffe"), torch.device("cpu")))
     next(iterates)  # Targets, and weights that are transformed when they are needed first.
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         for _ in iterates:

@@ -8,7 +8,7 @@ from nst_service.engine.estimate import estimate
 from nst_service.engine.layers import LAYERS
 from nst_service.engine.options import Limits, TransferOptions
 from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
-from nst_service.engine.transfer import transfer
+from nst_service.engine.transfer import optimize
 from nst_service.engine.vgg import Vgg19
 from nst_service.engine.weights import load_weights
 
@@ -26,7 +26,7 @@ def main() -> None:
     model = Vgg19(load_weights("caffe"), device)
     spec = specification(task)
     # Tiles as a server would choose them.
-    for iterate in transfer(spec, model, estimate(spec, available_bytes(device)).tile):
+    for iterate in optimize(spec, model, estimate(spec, available_bytes(device)).tile):
         recorder.begin(ago=iterate.seconds)
         recorder.evaluated(iterate.result)
     recorder.finish()

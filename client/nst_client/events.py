@@ -157,6 +157,20 @@ class Started(_Sequenced):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Preparing(_Sequenced):
+    """How far the targets of a scale are computed, before its first iteration."""
+
+    scale: int
+    """The scale being worked on, 1 to `scales`, coarse to fine."""
+    scales: int
+    """Number of scales."""
+    part: int
+    """Parts done."""
+    parts: int
+    """Parts of this scale: one for each picture, or as many as it has tiles."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Progress(_Sequenced):
     """Where the optimisation stands."""
 
@@ -212,5 +226,5 @@ class Completed(_Sequenced):
     """The network that was used."""
 
 
-Event = Accepted | Queued | Started | Progress | Preview | Completed
+Event = Accepted | Queued | Started | Preparing | Progress | Preview | Completed
 """Accepted comes first and Completed last; a later version may add kinds."""

@@ -21,6 +21,7 @@ from nst_client.events import (
     Event,
     LossKind,
     LossTerm,
+    Preparing,
     Preview,
     Progress,
     Queued,
@@ -224,6 +225,15 @@ def event_from_proto(message: pb.JobEvent) -> Event | None:
         case "started":
             return Started(
                 sequence=sequence, device=message.started.device, queued_seconds=message.started.queued_seconds
+            )
+        case "preparing":
+            preparing = message.preparing
+            return Preparing(
+                sequence=sequence,
+                scale=preparing.scale,
+                scales=preparing.scales,
+                part=preparing.part,
+                parts=preparing.parts,
             )
         case "progress":
             progress = message.progress

@@ -61,6 +61,12 @@ class ServerConfig:
         "Memory of a job on its device; larger pictures are worked on in tiles. 0 takes what the device has.",
         min=0,
     )
+    style_cache_bytes: int = _setting(
+        64 * 2**20,
+        "Memory on each device for the statistics of styles, so that one that comes again need not be looked at again; "
+        "0 keeps none. Results do not depend on it.",
+        min=0,
+    )
     max_styles: int = _setting(8, "Style pictures in a request.", min=1, max=64)
     threads: int = _setting(0, "CPU threads for computing; 0 takes one for each core.", min=0, max=1024)
     grace: float = _setting(

@@ -74,6 +74,7 @@ class Server:
             max_queued=config.max_queued,
             max_running=config.max_running,
             max_job_bytes=config.max_job_bytes,
+            style_cache_bytes=config.style_cache_bytes,
         )
 
     async def run(self, stop: asyncio.Event, on_listening: Callable[[int], None] | None = None) -> bool:

@@ -66,6 +66,9 @@ class Script:
             )
         )
 
+    def preparing(self, part):
+        return self.event(preparing=pb.Preparing(scale=1, scales=3, part=part, parts=2))
+
     def preview(self, data=b"preview"):
         return self.event(preview=pb.Preview(iteration=5, media_type="image/jpeg", width=16, height=12, data=data))
 
@@ -105,7 +108,14 @@ class Script:
 
     def job(self, data=b"the picture"):
         """Every kind of event once."""
-        before = [self.accepted(), self.queued(), self.started(), self.progress(10), self.preview()]
+        before = [
+            self.accepted(),
+            self.queued(),
+            self.started(),
+            self.preparing(1),
+            self.progress(10),
+            self.preview(),
+        ]
         return [*before, *self.picture(data)]
 
 

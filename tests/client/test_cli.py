@@ -108,14 +108,15 @@ def test_json_is_one_object_a_line_on_stdout(stylize, servicer, script, tmp_path
     servicer.attempts = [script.job()]
     done = stylize("--json")
     events = [json.loads(line) for line in done.stdout.splitlines()]
-    kinds = ["accepted", "queued", "started", "progress", "preview", "completed", "saved"]
+    kinds = ["accepted", "queued", "started", "preparing", "progress", "preview", "completed", "saved"]
     assert [event["event"] for event in events] == kinds
     assert events[0]["options"]["content_layers"] == {"relu4_2": 0.5, "relu3_1": None}
-    assert events[3]["terms"] == [{"kind": "style", "layer": "relu1_1", "value": 12.5}]
-    assert events[4]["size_bytes"] == len(b"preview")
-    assert "data" not in events[4]
-    assert events[5]["stop_reason"] == "iterations"
-    assert events[6]["path"] == str(tmp_path / "out.png")
+    assert (events[3]["part"], events[3]["parts"]) == (1, 2)
+    assert events[4]["terms"] == [{"kind": "style", "layer": "relu1_1", "value": 12.5}]
+    assert events[5]["size_bytes"] == len(b"preview")
+    assert "data" not in events[5]
+    assert events[6]["stop_reason"] == "iterations"
+    assert events[7]["path"] == str(tmp_path / "out.png")
     assert done.stderr == ""
 
 
@@ -138,6 +139,7 @@ def test_scales_are_told_where_there_are_several(script):
     message = script.progress(3)
     message.progress.scales = 3
     assert describe(event_from_proto(message)).startswith("scale 1/3, iteration 3/20")
+    assert describe(event_from_proto(script.preparing(1))) == "scale 1/3, preparing, part 1/2"
 
 
 @pytest.mark.parametrize(

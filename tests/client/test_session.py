@@ -10,7 +10,7 @@ from nst_client.errors import (
     ResultNotReadyError,
     UnavailableError,
 )
-from nst_client.events import Accepted, Completed, Preview, Progress, Queued, Started, StopReason
+from nst_client.events import Accepted, Completed, Preparing, Preview, Progress, Queued, Started, StopReason
 from nst_client.session import Session, StreamAssembler, retry_delay
 
 
@@ -25,8 +25,8 @@ def feed(assembler, messages):
 
 def test_every_event_is_given_in_order_and_the_pieces_of_the_picture_are_not(assembler, script):
     events = feed(assembler, script.job())
-    assert [type(event) for event in events] == [Accepted, Queued, Started, Progress, Preview, Completed]
-    assert [event.sequence for event in events] == [1, 2, 3, 4, 5, 9]
+    assert [type(event) for event in events] == [Accepted, Queued, Started, Preparing, Progress, Preview, Completed]
+    assert [event.sequence for event in events] == [1, 2, 3, 4, 5, 6, 10]
 
 
 def test_the_pieces_become_the_picture_of_the_header(assembler, script):

@@ -12,7 +12,7 @@ from nst_client.translate import event_from_proto, info_from_proto, options_from
     ("kind", "message"),
     [
         *((getattr(events, message.DESCRIPTOR.name), message) for message in (
-            pb.Accepted, pb.Queued, pb.Started, pb.Progress, pb.Preview, pb.Completed,
+            pb.Accepted, pb.Queued, pb.Started, pb.Preparing, pb.Progress, pb.Preview, pb.Completed,
             pb.CostEstimate, pb.LossTerm, pb.Timings, pb.Weights,
         )),
         (info.Limits, pb.Limits),

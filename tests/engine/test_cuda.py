@@ -7,7 +7,7 @@ from nst_service.engine.layers import LAYERS
 from nst_service.engine.objective import build_canvas, build_criterion
 from nst_service.engine.options import Limits, Preset, TransferOptions
 from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
-from nst_service.engine.transfer import transfer
+from nst_service.engine.transfer import optimize
 from nst_service.engine.vgg import Vgg19
 from nst_service.engine.weights import Weights
 
@@ -41,7 +41,7 @@ def test_a_gpu_computes_what_a_cpu_does(spec: TransferSpec, model: Vgg19, on_gpu
 
 
 def test_a_transfer_on_a_gpu_is_the_same_every_time(spec: TransferSpec, on_gpu: Vgg19):
-    one, other = (list(transfer(spec, on_gpu))[-1].result() for _ in range(2))
+    one, other = (list(optimize(spec, on_gpu))[-1].result() for _ in range(2))
     assert torch.equal(one, other)
 
 

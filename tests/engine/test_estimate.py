@@ -1,7 +1,12 @@
+import dataclasses
+
 import pytest
+from nst_service.engine import estimate as estimate_module
 from nst_service.engine.estimate import fitting_tile, forward_flops, largest_size_within, peak_bytes
-from nst_service.engine.options import TransferOptions
-from nst_service.engine.pictures import fit
+from nst_service.engine.losses import StyleLossName
+from nst_service.engine.options import OptimizerName, Preset, TransferOptions
+from nst_service.engine.pictures import Size, fit
+from nst_service.engine.vgg import Pooling
 
 OPTIONS = TransferOptions()
 
@@ -20,6 +25,44 @@ def test_tiles_are_the_largest_that_fit():
     assert fitting_tile(OPTIONS, size, [size], whole) == (None, whole)
     tile, peak = fitting_tile(OPTIONS, size, [size], whole // 2)
     assert peak <= whole // 2 < peak_bytes(OPTIONS, size, [size], 2 * tile)
+
+
+@pytest.mark.parametrize(
+    ("size", "tile", "iterations", "options", "measured"),
+    [
+        ((512, 384), None, 12, {}, 611),
+        ((512, 384), None, 22, {"lbfgs_history": 20}, 688),
+        ((512, 384), 256, 3, {}, 485),
+        ((512, 384), None, 3, {"style_loss": StyleLossName.SLICED_WASSERSTEIN}, 708),
+        ((512, 384), None, 4, {"optimizer": OptimizerName.ADAM}, 625),
+        ((1024, 768), None, 4, {}, 2189),
+        ((1024, 768), None, 8, {}, 2440),
+        ((1024, 768), 512, 3, {}, 1265),
+        ((2048, 1536), 512, 2, {}, 2162),
+        ((4096, 3072), 512, 1, {}, 4199),
+    ],
+)
+def test_the_estimate_is_what_was_measured_or_somewhat_more(
+    *, size: Size, tile: int | None, iterations: int, options: dict, measured: int, monkeypatch: pytest.MonkeyPatch
+):
+    """Measured: MiB that the process held at most over what it held before, on a CPU with the native kernel."""
+    monkeypatch.setattr(estimate_module, "_TEMPORARIES", 2)
+    wanted = TransferOptions.from_preset(
+        Preset.BALANCED, **{"scales": 1, "iterations": iterations, "lbfgs_history": 5} | options
+    )
+    assert measured <= peak_bytes(wanted, size, [size], tile) / 2**20 <= 1.32 * measured
+
+
+def test_poolings_that_keep_something_for_the_way_back_take_more():
+    taken = {
+        pooling: peak_bytes(dataclasses.replace(OPTIONS, pooling=pooling), (512, 512), [(512, 512)])
+        for pooling in Pooling
+    }
+    assert taken[Pooling.AVERAGE] < taken[Pooling.MAX] < taken[Pooling.L2]
+
+
+def test_a_style_larger_than_the_content_counts():
+    assert peak_bytes(OPTIONS, (256, 256), [(1024, 1024)]) > peak_bytes(OPTIONS, (256, 256), [(256, 256)])
 
 
 def test_memory_too_small_for_any_picture_gives_no_size():

@@ -11,7 +11,7 @@ from nst_service.engine.objective import build_canvas, build_criterion
 from nst_service.engine.options import Init, Limits, OptimizerName, Preset, TransferOptions, transfer_violations
 from nst_service.engine.pictures import PictureFormat, encode
 from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
-from nst_service.engine.transfer import Ending, Iterate, transfer
+from nst_service.engine.transfer import Ending, Iterate, optimize
 from nst_service.engine.vgg import Pooling, Vgg19
 from nst_service.engine.weights import Weights
 
@@ -30,7 +30,7 @@ def spec_of(request: TransferRequest, **options) -> TransferSpec:
 
 
 def run(request: TransferRequest, model: Vgg19, **options) -> list[Iterate]:
-    return list(transfer(spec_of(request, **options), model))
+    return list(optimize(spec_of(request, **options), model))
 
 
 def left_half_white(width: int = 48, height: int = 37) -> bytes:
@@ -88,7 +88,7 @@ def test_every_preset_is_valid_and_runs(request_: TransferRequest, model: Vgg19,
     options = TransferOptions.from_preset(preset)
     assert not list(transfer_violations(options, LIMITS, LAYERS))
     small = dataclasses.replace(request_, options=dataclasses.replace(options, image_size=48, iterations=6))
-    iterates = list(transfer(prepare(small, LIMITS, LAYERS), model))
+    iterates = list(optimize(prepare(small, LIMITS, LAYERS), model))
     assert iterates[-1].best.loss < iterates[0].best.loss
     assert iterates[-1].result().isfinite().all()
 
@@ -143,7 +143,7 @@ def test_two_styles_with_masks_each_stay_in_their_place(request_: TransferReques
 def test_the_content_stays_where_its_mask_is_black(request_: TransferRequest, model: Vgg19):
     masked = dataclasses.replace(request_, content_mask=left_half_white())
     spec = spec_of(masked)
-    *_, last = transfer(spec, model)
+    *_, last = optimize(spec, model)
     content = spec.content.to_tensor()
     assert torch.equal(last.result()[..., 26:], content[..., 26:])
     assert (last.result()[..., :22] - content[..., :22]).abs().max() > 0.01
@@ -153,7 +153,7 @@ def test_a_reference_holds_the_result(request_: TransferRequest, model: Vgg19):
     held = dataclasses.replace(request_, reference=request_.content)
     free = run(request_, model, iterations=15)[-1].result()
     spec = spec_of(held, temporal_weight=1e6, iterations=15)
-    *_, last = transfer(spec, model)
+    *_, last = optimize(spec, model)
     content = spec.content.to_tensor()
     assert (last.result() - content).abs().mean() < 0.5 * (free - content).abs().mean()
 
@@ -165,7 +165,7 @@ def test_scales_are_worked_on_coarse_to_fine_and_the_result_has_full_size(
     request = TransferRequest(
         content=content_png, styles=(StyleInput(data=style_png, options=_large()),), options=options
     )
-    iterates = list(transfer(prepare(request, LIMITS, LAYERS), model))
+    iterates = list(optimize(prepare(request, LIMITS, LAYERS), model))
     assert [(it.scale, it.size) for it in iterates] == 3 * [(1, (96, 74))] + 2 * [(2, (192, 148))]
     assert [it.iteration for it in iterates] == [1, 2, 3, 4, 5]
     assert {it.result().shape for it in iterates} == {(1, 3, 148, 192)}
@@ -186,7 +186,7 @@ def test_an_optimizer_carries_what_it_learnt_to_the_next_scale(
     request = TransferRequest(
         content=content_png, styles=(StyleInput(data=style_png, options=_large()),), options=options
     )
-    iterates = list(transfer(prepare(request, LIMITS, LAYERS), model))
+    iterates = list(optimize(prepare(request, LIMITS, LAYERS), model))
     assert iterates[-1].best.loss < iterates[6].evaluation.loss
 
 

@@ -11,7 +11,7 @@ from nst_service.engine.layers import LAYERS
 from nst_service.engine.optimizers import LBFGS
 from nst_service.engine.options import Init, Limits, OptimizerName, TransferOptions
 from nst_service.engine.spec import StyleInput, TransferRequest, prepare
-from nst_service.engine.transfer import Ending, transfer
+from nst_service.engine.transfer import Ending, Preparing, optimize, transfer
 from nst_service.engine.vgg import Vgg19
 
 LIMITS = Limits(max_input_pixels=10**6, max_image_size=512, max_iterations=1000, max_styles=2)
@@ -34,7 +34,7 @@ def violated(request: TransferRequest, **options) -> set[str]:
 @pytest.mark.parametrize("init", [Init.CONTENT, Init.RANDOM, Init.STYLE])
 def test_the_loss_falls(request_: TransferRequest, model: Vgg19, optimizer: OptimizerName, init: Init):
     options = dataclasses.replace(request_.options, optimizer=optimizer, init=init)
-    iterates = list(transfer(prepare(dataclasses.replace(request_, options=options), LIMITS, LAYERS), model))
+    iterates = list(optimize(prepare(dataclasses.replace(request_, options=options), LIMITS, LAYERS), model))
     assert [iterate.iteration for iterate in iterates] == list(range(1, 9))
     assert iterates[-1].best.loss < 0.7 * iterates[0].evaluation.loss
 
@@ -42,11 +42,29 @@ def test_the_loss_falls(request_: TransferRequest, model: Vgg19, optimizer: Opti
 def test_the_same_seed_gives_the_same_pixels_and_another_does_not(request_: TransferRequest, model: Vgg19):
     def pixels(seed: int) -> torch.Tensor:
         options = dataclasses.replace(request_.options, init=Init.RANDOM, seed=seed, iterations=3)
-        *_, last = transfer(prepare(dataclasses.replace(request_, options=options), LIMITS, LAYERS), model)
+        *_, last = optimize(prepare(dataclasses.replace(request_, options=options), LIMITS, LAYERS), model)
         return last.best.pixels
 
     assert torch.equal(pixels(1), pixels(1))
     assert not torch.equal(pixels(1), pixels(2))
+
+
+@pytest.mark.parametrize(("tile", "parts"), [(None, 2), (32, 4 + 4)])
+def test_the_targets_are_computed_part_by_part(request_: TransferRequest, model: Vgg19, tile: int | None, parts: int):
+    steps = list(transfer(prepare(request_, LIMITS, LAYERS), model, tile))
+    preparing = [step for step in steps if isinstance(step, Preparing)]
+    assert preparing == steps[: len(preparing)]
+    assert [step.part for step in preparing] == list(range(1, parts + 1))
+    assert {(step.parts, step.scale, step.scales) for step in preparing} == {(parts, 1, 1)}
+
+
+def test_what_is_not_needed_is_no_part_of_the_targets(request_: TransferRequest, model: Vgg19):
+    for options in ({"content_weight": 0.0}, {"style_weight": 0.0}):
+        changed = dataclasses.replace(request_, options=dataclasses.replace(request_.options, **options))
+        first, second, *_ = transfer(prepare(changed, LIMITS, LAYERS), model)
+        assert isinstance(first, Preparing)
+        assert first.parts == 1
+        assert not isinstance(second, Preparing)
 
 
 def test_time_between_the_steps_counts_neither_as_work_nor_against_the_budget(
@@ -57,7 +75,7 @@ def test_time_between_the_steps_counts_neither_as_work_nor_against_the_budget(
     options = dataclasses.replace(request_.options, time_budget_seconds=500.0)
     spec = prepare(dataclasses.replace(request_, options=options), LIMITS, LAYERS)
     iterates = []
-    for iterate in transfer(spec, model):
+    for iterate in optimize(spec, model):
         iterates.append(iterate)
         # Others have the device.
         clock = itertools.count(next(clock) + 1000)

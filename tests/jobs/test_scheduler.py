@@ -11,7 +11,8 @@ import pytest
 from nst_service.engine.estimate import step_flops
 from nst_service.engine.options import Limits
 from nst_service.engine.spec import TransferRequest, TransferSpec
-from nst_service.engine.transfer import Iterate, transfer
+from nst_service.engine.style_cache import StyleCache
+from nst_service.engine.transfer import Iterate, optimize
 from nst_service.engine.vgg import Vgg19
 from nst_service.jobs import run as run_module
 from nst_service.jobs.errors import DeadlineTooShortError, DoesNotFitError, QueueFullError
@@ -38,9 +39,9 @@ class Gate:
         self.free = threading.Event()
         self.free.set()
 
-    def transfer(self, spec: TransferSpec, model: Vgg19, tile: int | None) -> Iterator[Iterate]:
+    def transfer(self, spec: TransferSpec, model: Vgg19, tile: int | None, styles: StyleCache) -> Iterator[Iterate]:
         self.free.wait()
-        for iterate in transfer(spec, model, tile):
+        for iterate in optimize(spec, model, tile, styles):
             left = iterate.total_iterations - iterate.iteration
             yield dataclasses.replace(
                 iterate, eta_seconds=left * step_flops(spec.options, iterate.size, tile) * _SECONDS_PER_FLOP
@@ -146,7 +147,8 @@ async def test_a_job_waits_while_its_memory_does_not_fit_beside_the_others(
     async with scheduling() as scheduler:
         long = await scheduler.submit(make_request(iterations=_LONG))
         scheduler._devices[0].worker.memory = 2 * long.cost.peak_bytes - 1
-        waiting = await scheduler.submit(make_request(iterations=_SHORT))
+        # As many as there are steps in the history of L-BFGS.
+        waiting = await scheduler.submit(make_request(iterations=20))
         joining = await scheduler.submit(make_request(iterations=_SHORT, lbfgs_history=1))
         assert (waiting.state, joining.state) == (JobState.QUEUED, JobState.RUNNING)
         gate.free.set()

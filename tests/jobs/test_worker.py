@@ -3,18 +3,19 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from nst_service.engine.errors import NonFiniteLossError
 from nst_service.engine.estimate import estimate
 from nst_service.engine.layers import LAYERS
 from nst_service.engine.options import Init, Limits, OptimizerName
-from nst_service.engine.spec import TransferRequest, TransferSpec, prepare
-from nst_service.engine.transfer import Iterate, transfer
+from nst_service.engine.spec import TransferRequest, prepare
+from nst_service.engine.transfer import Iterate, optimize, transfer
 from nst_service.engine.vgg import Vgg19
 from nst_service.jobs import run as run_module
 from nst_service.jobs.errors import DoesNotFitError, JobCancelledError, JobError, JobFailedError
-from nst_service.jobs.events import Completed, Event, Progress, ResultChunk
+from nst_service.jobs.events import Completed, Event, Preparing, Progress, ResultChunk
 from nst_service.jobs.job import Job
 from nst_service.jobs.pace import Pace
 from nst_service.jobs.run import Run
@@ -43,6 +44,10 @@ class Followed:
     def iterations(self) -> int:
         return sum(isinstance(event, Progress) for event in self.events)
 
+    @property
+    def preparing(self) -> list[Preparing]:
+        return [event for event in self.events if isinstance(event, Preparing)]
+
 
 class Device:
     """A worker that serves in the thread of the test until its last job has left."""
@@ -56,7 +61,12 @@ class Device:
         self._open = 0
 
     def join(
-        self, request: TransferRequest, *, seconds: float = 1.0, on_progress: Callable[[], None] | None = None
+        self,
+        request: TransferRequest,
+        *,
+        seconds: float = 1.0,
+        on_preparing: Callable[[], None] = lambda: None,
+        on_progress: Callable[[], None] = lambda: None,
     ) -> Followed:
         spec = prepare(request, self._limits, LAYERS)
         job = Job(
@@ -73,8 +83,9 @@ class Device:
             followed.events.append(event)
             if isinstance(event, Progress):
                 self.order.append(followed)
-                if on_progress:
-                    on_progress()
+                on_progress()
+            elif isinstance(event, Preparing):
+                on_preparing()
 
         def leave(outcome: StopReason | JobError) -> None:
             followed.outcome = outcome
@@ -84,6 +95,12 @@ class Device:
 
         self.worker.join(job, publish, leave)
         return followed
+
+
+@pytest.fixture
+def _no_preparing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every turn is a step of the optimiser: targets are computed together with the first one of their scale."""
+    monkeypatch.setattr(run_module, "transfer", optimize)
 
 
 @pytest.fixture
@@ -99,14 +116,14 @@ def alone(device: Device, request: TransferRequest) -> Followed:
     return followed
 
 
-def failing(error: Exception, *, size: int, after: int) -> Callable[..., Iterator[Iterate]]:
+def failing(error: Exception, *, size: int, after: int) -> Callable[..., Iterator[Any]]:
     """Return a transfer that fails in one of its steps where the picture has this width."""
 
-    def run(spec: TransferSpec, model: Vgg19, tile: int | None) -> Iterator[Iterate]:
-        for iterate in transfer(spec, model, tile):
-            if spec.content.width == size and iterate.iteration > after:
+    def run(*arguments: Any) -> Iterator[Any]:
+        for step in transfer(*arguments):
+            if arguments[0].content.width == size and isinstance(step, Iterate) and step.iteration > after:
                 raise error
-            yield iterate
+            yield step
 
     return run
 
@@ -171,6 +188,7 @@ def test_what_goes_wrong_with_one_job_leaves_the_other_as_it_is(
     assert right.file == expected
 
 
+@pytest.mark.usefixtures("_no_preparing")
 @pytest.mark.parametrize("abandoned", [False, True])
 def test_a_cancelled_job_does_not_wait_for_its_next_turn(device: Device, make_request: MakeRequest, abandoned: bool):
     def cancel() -> None:
@@ -201,6 +219,46 @@ def test_a_job_cancelled_before_its_first_turn_has_no_picture(device: Device, ma
     assert first.outcome is StopReason.ITERATIONS
     assert isinstance(second.outcome, JobCancelledError)
     assert not second.iterations
+
+
+def test_the_targets_are_told_of_part_by_part(device: Device, make_request: MakeRequest):
+    followed = alone(device, make_request(iterations=4, image_size=192, scales=2))
+    assert [(event.scale, event.scales, event.part, event.parts) for event in followed.preparing] == [
+        (scale, 2, part, 2) for scale in (1, 2) for part in (1, 2)
+    ]
+    # A content and a style, before the first step of each scale.
+    kinds = [type(event) for event in followed.events if isinstance(event, Preparing | Progress)]
+    assert kinds == 2 * [*2 * [Preparing], *2 * [Progress]]
+
+
+@pytest.mark.parametrize("abandoned", [False, True])
+def test_a_job_cancelled_while_its_targets_are_computed_stops_after_the_part(
+    device: Device, make_request: MakeRequest, abandoned: bool
+):
+    def cancel() -> None:
+        followed.job.stop_requested = StopReason.CANCELLED
+        followed.job.abandoned = abandoned
+
+    followed = device.join(make_request(iterations=3), on_preparing=cancel)
+    device.worker.serve()
+    assert isinstance(followed.outcome, JobCancelledError)
+    assert len(followed.preparing) == 1
+    assert not followed.iterations
+
+
+@pytest.mark.parametrize("reason", [StopReason.CANCELLED, StopReason.SHUTDOWN])
+def test_a_job_that_stops_before_its_second_scale_is_prepared_has_the_picture_of_the_first(
+    device: Device, make_request: MakeRequest, reason: StopReason
+):
+    def stop() -> None:
+        if len(followed.preparing) == 3:
+            followed.job.stop_requested = reason
+
+    followed = device.join(make_request(iterations=4, image_size=192, scales=2), on_preparing=stop)
+    device.worker.serve()
+    assert followed.outcome is reason
+    assert followed.iterations == 2
+    assert followed.file
 
 
 def test_a_shutdown_leaves_every_job_its_best_picture(device: Device, make_request: MakeRequest):
@@ -240,6 +298,7 @@ def test_the_time_of_a_job_adds_up_where_it_is_shared(device: Device, make_reque
         assert completed.timings.optimize >= progress[-1].elapsed_seconds > 0
 
 
+@pytest.mark.usefixtures("_no_preparing")
 class TestDeadline:
     """Of a job whose next turn may be far off."""
 
@@ -265,6 +324,7 @@ class TestDeadline:
         assert run.reason_to_stop(2 * _LONG) is None
 
 
+@pytest.mark.usefixtures("_no_preparing")
 def test_a_deadline_ends_a_job_that_would_wait_too_long_for_its_next_turn(device: Device, make_request: MakeRequest):
     slow = device.join(make_request(iterations=50), seconds=1e12)
     slow.job.deadline = time.monotonic() + _LONG

@@ -25,7 +25,8 @@ from nst_service import server as server_module
 from nst_service.cli import main
 from nst_service.config import ServerConfig
 from nst_service.engine.spec import TransferSpec, prepare
-from nst_service.engine.transfer import Iterate, transfer
+from nst_service.engine.style_cache import StyleCache
+from nst_service.engine.transfer import Iterate, optimize
 from nst_service.engine.vgg import Vgg19
 from nst_service.engine.weights import Weights
 from nst_service.jobs import run as run_module
@@ -60,9 +61,9 @@ class Steps:
         self.hanging = False
         """Whether it does."""
 
-    def transfer(self, spec: TransferSpec, model: Vgg19, tile: int | None = None) -> Iterator[Iterate]:
+    def transfer(self, spec: TransferSpec, model: Vgg19, tile: int | None, styles: StyleCache) -> Iterator[Iterate]:
         self.models.append(model)
-        for iterate in transfer(spec, model, tile):
+        for iterate in optimize(spec, model, tile, styles):
             self.done += 1
             yield iterate
             self.hanging = not self.free.is_set()

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as ProgressBar
 
 from nst_client.cli.json_lines import event_to_json, position_to_json, result_to_json
-from nst_client.events import Accepted, Completed, Event, Preview, Progress, Queued, Started
+from nst_client.events import Accepted, Completed, Event, Preparing, Preview, Progress, Queued, Started
 from nst_client.result import Result
 
 _LINE_SECONDS = 1.0
@@ -100,19 +100,21 @@ class Lines:
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic):
         self._write = write
         self._clock = clock
-        self._written = -_LINE_SECONDS
+        self._written: dict[type[Event], float] = {}
+        """When the last line about each kind of progress was."""
         self._prefix = ""
 
     def event(self, event: Event) -> None:
-        """Show an event, unless it is progress and another was shown just before."""
+        """Show an event, unless it is progress and another of its kind was shown just before."""
         text = describe(event)
         if text is None:
             return
         now = self._clock()
-        if isinstance(event, Progress):
-            if now - self._written < _LINE_SECONDS and event.iteration < event.total_iterations:
+        if isinstance(event, Preparing | Progress):
+            is_last = isinstance(event, Progress) and event.iteration == event.total_iterations
+            if now - self._written.get(type(event), -_LINE_SECONDS) < _LINE_SECONDS and not is_last:
                 return
-            self._written = now
+            self._written[type(event)] = now
         self._write(self._prefix + text)
 
     def frame(self, position: Position) -> None:
@@ -183,11 +185,12 @@ def describe(event: Event) -> str | None:
             return f"queued: {event.position} ahead, starts in about {_duration(event.eta_seconds)}"
         case Started():
             return f"started on {event.device}"
+        case Preparing():
+            return f"{_scale(event)}preparing, part {event.part}/{event.parts}"
         case Progress():
-            scale = f"scale {event.scale}/{event.scales}, " if event.scales > 1 else ""
             rate = f"{event.iteration / event.elapsed_seconds:.3g} it/s, " if event.elapsed_seconds > 0 else ""
             return (
-                f"{scale}iteration {event.iteration}/{event.total_iterations}, loss {event.total_loss:.4g}, "
+                f"{_scale(event)}iteration {event.iteration}/{event.total_iterations}, loss {event.total_loss:.4g}, "
                 f"{rate}{_duration(event.eta_seconds)} left"
             )
         case Completed():
@@ -198,6 +201,10 @@ def describe(event: Event) -> str | None:
             )
         case Preview():
             return None
+
+
+def _scale(event: Preparing | Progress) -> str:
+    return f"scale {event.scale}/{event.scales}, " if event.scales > 1 else ""
 
 
 def _saved(path: Path, result: Result) -> str:

@@ -17,6 +17,7 @@ unexpected ends with INTERNAL (ErrorInfo), whose metadata "incident" names it in
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -29,6 +30,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _DisconnectPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DisconnectPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DisconnectPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DISCONNECT_POLICY_UNSPECIFIED: _DisconnectPolicy.ValueType  # 0
+    """Not set: the default."""
+    DISCONNECT_POLICY_CANCEL: _DisconnectPolicy.ValueType  # 1
+    """It is cancelled: at once without a request_id, and with one after Limits.reattach_seconds without a new follower."""
+    DISCONNECT_POLICY_KEEP_RUNNING: _DisconnectPolicy.ValueType  # 2
+    """It goes on to its end, and its result is kept to be fetched. Needs a request_id."""
+
+class DisconnectPolicy(_DisconnectPolicy, metaclass=_DisconnectPolicyEnumTypeWrapper):
+    """What becomes of a job that no call of Stylize or WatchJob follows any more, before it has ended."""
+
+DISCONNECT_POLICY_UNSPECIFIED: DisconnectPolicy.ValueType  # 0
+"""Not set: the default."""
+DISCONNECT_POLICY_CANCEL: DisconnectPolicy.ValueType  # 1
+"""It is cancelled: at once without a request_id, and with one after Limits.reattach_seconds without a new follower."""
+DISCONNECT_POLICY_KEEP_RUNNING: DisconnectPolicy.ValueType  # 2
+"""It goes on to its end, and its result is kept to be fetched. Needs a request_id."""
+Global___DisconnectPolicy: _TypeAlias = DisconnectPolicy  # noqa: Y015
 
 class _Preset:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -396,6 +421,14 @@ class StylizeRequest(_message.Message):
     CONTENT_MASK_FIELD_NUMBER: _builtins.int
     REFERENCE_FIELD_NUMBER: _builtins.int
     REFERENCE_MASK_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DISCONNECT_POLICY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """OPTIONAL. 1 to 128 printable ASCII characters, such as a UUID that the client draws for each request. It makes the
+    request safe to repeat (see Stylize). Default: none, so that every request is another one.
+    """
+    disconnect_policy: Global___DisconnectPolicy.ValueType
+    """OPTIONAL. What becomes of the job when nobody follows it. Default: DISCONNECT_POLICY_CANCEL."""
     @_builtins.property
     def content(self) -> Global___Picture:
         """REQUIRED. The picture whose content is kept."""
@@ -443,10 +476,12 @@ class StylizeRequest(_message.Message):
         content_mask: Global___Picture | None = ...,
         reference: Global___Picture | None = ...,
         reference_mask: Global___Picture | None = ...,
+        request_id: _builtins.str = ...,
+        disconnect_policy: Global___DisconnectPolicy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "content_mask", b"content_mask", "init_picture", b"init_picture", "options", b"options", "output", b"output", "reference", b"reference", "reference_mask", b"reference_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "content_mask", b"content_mask", "init_picture", b"init_picture", "options", b"options", "output", b"output", "reference", b"reference", "reference_mask", b"reference_mask", "styles", b"styles"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "content_mask", b"content_mask", "disconnect_policy", b"disconnect_policy", "init_picture", b"init_picture", "options", b"options", "output", b"output", "reference", b"reference", "reference_mask", b"reference_mask", "request_id", b"request_id", "styles", b"styles"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -486,18 +521,25 @@ class Picture(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DATA_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
     """The encoded file, whole."""
+    sha256: _builtins.str
+    """SHA-256 of the encoded file, 64 lower-case hexadecimal digits, where the server still has it from a job of the
+    same caller: as an input or as the result. Else the call fails with NOT_FOUND (ResourceInfo with the type
+    "nst.v1.Picture" and the sha256 as its name), and the caller sends the data.
+    """
     def __init__(
         self,
         *,
         data: _builtins.bytes = ...,
+        sha256: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "sha256", b"sha256", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "sha256", b"sha256", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["data"]  # noqa: Y015
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["data", "sha256"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
 
@@ -875,9 +917,11 @@ class JobEvent(_message.Message):
     RESULT_HEADER_FIELD_NUMBER: _builtins.int
     RESULT_CHUNK_FIELD_NUMBER: _builtins.int
     COMPLETED_FIELD_NUMBER: _builtins.int
+    PREPARING_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """Grows by at least one from event to event of a job. A reader that is slower than the job misses outdated Queued,
-    Progress and Preview events, and never any other.
+    """Grows by at least one from event to event of a job, also where a server takes over from another. A reader that is
+    slower than the job, or comes later, misses outdated Queued, Preparing, Progress and Preview events, and no other.
+    A job that goes on after a restart has another Started.
     """
     @_builtins.property
     def accepted(self) -> Global___Accepted:
@@ -911,6 +955,10 @@ class JobEvent(_message.Message):
     def completed(self) -> Global___Completed:
         """The job is done. Always last."""
 
+    @_builtins.property
+    def preparing(self) -> Global___Preparing:
+        """The targets of a scale are being computed."""
+
     def __init__(
         self,
         *,
@@ -923,12 +971,13 @@ class JobEvent(_message.Message):
         result_header: Global___ResultHeader | None = ...,
         result_chunk: Global___ResultChunk | None = ...,
         completed: Global___Completed | None = ...,
+        preparing: Global___Preparing | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completed", b"completed", "event", b"event", "preview", b"preview", "progress", b"progress", "queued", b"queued", "result_chunk", b"result_chunk", "result_header", b"result_header", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completed", b"completed", "event", b"event", "preparing", b"preparing", "preview", b"preview", "progress", b"progress", "queued", b"queued", "result_chunk", b"result_chunk", "result_header", b"result_header", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completed", b"completed", "event", b"event", "preview", b"preview", "progress", b"progress", "queued", b"queued", "result_chunk", b"result_chunk", "result_header", b"result_header", "sequence", b"sequence", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completed", b"completed", "event", b"event", "preparing", b"preparing", "preview", b"preview", "progress", b"progress", "queued", b"queued", "result_chunk", b"result_chunk", "result_header", b"result_header", "sequence", b"sequence", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["accepted", "queued", "started", "progress", "preview", "result_header", "result_chunk", "completed"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["accepted", "queued", "started", "progress", "preview", "result_header", "result_chunk", "completed", "preparing"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -948,7 +997,7 @@ class Accepted(_message.Message):
     HEIGHT_FIELD_NUMBER: _builtins.int
     ESTIMATE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Names the job in CancelJob."""
+    """Names the job in WatchJob, GetJob and CancelJob."""
     width: _builtins.int
     """Width of the result in pixels."""
     height: _builtins.int
@@ -1075,6 +1124,42 @@ class Started(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Started: _TypeAlias = Started  # noqa: Y015
+
+@_typing.final
+class Preparing(_message.Message):
+    """How far the targets of a scale are computed: the features of the content and the statistics of the styles, before the
+    first iteration of the scale. Sent several times a second where that takes longer.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCALE_FIELD_NUMBER: _builtins.int
+    SCALES_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    scale: _builtins.int
+    """The scale being worked on, 1 to scales, coarse to fine."""
+    scales: _builtins.int
+    """Number of scales."""
+    part: _builtins.int
+    """Parts done."""
+    parts: _builtins.int
+    """Parts of this scale: one for each picture, or as many as it has tiles."""
+    def __init__(
+        self,
+        *,
+        scale: _builtins.int = ...,
+        scales: _builtins.int = ...,
+        part: _builtins.int = ...,
+        parts: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["part", b"part", "parts", b"parts", "scale", b"scale", "scales", b"scales"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Preparing: _TypeAlias = Preparing  # noqa: Y015
 
 @_typing.final
 class Progress(_message.Message):
@@ -1393,6 +1478,268 @@ class CancelJobRequest(_message.Message):
 Global___CancelJobRequest: _TypeAlias = CancelJobRequest  # noqa: Y015
 
 @_typing.final
+class WatchJobRequest(_message.Message):
+    """Names the job to follow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """REQUIRED. The id that Accepted named."""
+    after_sequence: _builtins.int
+    """OPTIONAL. The sequence of the last event that is not wanted again. Default: 0, all from Accepted on."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        after_sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchJobRequest: _TypeAlias = WatchJobRequest  # noqa: Y015
+
+@_typing.final
+class WatchJobResponse(_message.Message):
+    """One event of a job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def event(self) -> Global___JobEvent:
+        """Always set."""
+
+    def __init__(
+        self,
+        *,
+        event: Global___JobEvent | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchJobResponse: _TypeAlias = WatchJobResponse  # noqa: Y015
+
+@_typing.final
+class GetJobRequest(_message.Message):
+    """Names the job to describe."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """REQUIRED. The id that Accepted named."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetJobRequest: _TypeAlias = GetJobRequest  # noqa: Y015
+
+@_typing.final
+class GetJobResponse(_message.Message):
+    """Where a job stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> Global___Job:
+        """Always set."""
+
+    def __init__(
+        self,
+        *,
+        job: Global___Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetJobResponse: _TypeAlias = GetJobResponse  # noqa: Y015
+
+@_typing.final
+class ListJobsRequest(_message.Message):
+    """Asks for a page of the caller's jobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """OPTIONAL. Jobs of a page, 1 to 1000; there may be fewer. Default: 50."""
+    page_token: _builtins.str
+    """OPTIONAL. next_page_token of the page before. Default: the first page."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[Global___JobState.ValueType]:
+        """OPTIONAL. Only jobs in one of these states. Default: all."""
+
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        states: _abc.Iterable[Global___JobState.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "states", b"states"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListJobsRequest: _TypeAlias = ListJobsRequest  # noqa: Y015
+
+@_typing.final
+class ListJobsResponse(_message.Message):
+    """A page of jobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOBS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Of the next page; empty where this is the last one."""
+    @_builtins.property
+    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Job]:
+        """Newest first."""
+
+    def __init__(
+        self,
+        *,
+        jobs: _abc.Iterable[Global___Job] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["jobs", b"jobs", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListJobsResponse: _TypeAlias = ListJobsResponse  # noqa: Y015
+
+@_typing.final
+class Job(_message.Message):
+    """A job, as the server knows it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    DISCONNECT_POLICY_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    COMPLETED_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """Names the job in WatchJob, GetJob and CancelJob."""
+    request_id: _builtins.str
+    """As the request had it; empty for none."""
+    state: Global___JobState.ValueType
+    """Where it is in its life."""
+    disconnect_policy: Global___DisconnectPolicy.ValueType
+    """As the request had it, or its default."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was accepted."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended; not set before."""
+
+    @_builtins.property
+    def accepted(self) -> Global___Accepted:
+        """What it does: the first event of its log."""
+
+    @_builtins.property
+    def progress(self) -> Global___Progress:
+        """Where it stands, if it runs and has begun to optimise."""
+
+    @_builtins.property
+    def result(self) -> Global___ResultHeader:
+        """Its picture, if it has one; WatchJob streams it."""
+
+    @_builtins.property
+    def completed(self) -> Global___Completed:
+        """How it ended, if it has a picture."""
+
+    @_builtins.property
+    def failure(self) -> Global___JobFailure:
+        """Why it ended without a picture."""
+
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        state: Global___JobState.ValueType = ...,
+        disconnect_policy: Global___DisconnectPolicy.ValueType = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        accepted: Global___Accepted | None = ...,
+        progress: Global___Progress | None = ...,
+        result: Global___ResultHeader | None = ...,
+        completed: Global___Completed | None = ...,
+        failure: Global___JobFailure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completed", b"completed", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completed", b"completed", "create_time", b"create_time", "disconnect_policy", b"disconnect_policy", "end_time", b"end_time", "failure", b"failure", "job_id", b"job_id", "progress", b"progress", "request_id", b"request_id", "result", b"result", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class JobFailure(_message.Message):
+    """The status with which a job ended that has no picture: the one that ends WatchJob and Stylize."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    code: _builtins.int
+    """The number of the gRPC status code."""
+    message: _builtins.str
+    """For people."""
+    reason: _builtins.str
+    """The reason of its ErrorInfo, for programs."""
+    def __init__(
+        self,
+        *,
+        code: _builtins.int = ...,
+        message: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobFailure: _TypeAlias = JobFailure  # noqa: Y015
+
+@_typing.final
 class CancelJobResponse(_message.Message):
     """The job will end within two optimiser steps, or has already ended."""
 
@@ -1589,6 +1936,8 @@ class Limits(_message.Message):
     MAX_ITERATIONS_FIELD_NUMBER: _builtins.int
     MAX_STYLES_FIELD_NUMBER: _builtins.int
     MAX_QUEUED_JOBS_FIELD_NUMBER: _builtins.int
+    REATTACH_SECONDS_FIELD_NUMBER: _builtins.int
+    RETENTION_SECONDS_FIELD_NUMBER: _builtins.int
     max_request_bytes: _builtins.int
     """Size of one request in bytes."""
     max_input_pixels: _builtins.int
@@ -1601,6 +1950,10 @@ class Limits(_message.Message):
     """Styles in one request."""
     max_queued_jobs: _builtins.int
     """Jobs that may wait."""
+    reattach_seconds: _builtins.float
+    """Seconds for which a job with a request_id and DISCONNECT_POLICY_CANCEL goes on without a follower."""
+    retention_seconds: _builtins.float
+    """Seconds for which a job is kept after its end; the oldest go earlier where the store is full."""
     def __init__(
         self,
         *,
@@ -1610,10 +1963,12 @@ class Limits(_message.Message):
         max_iterations: _builtins.int = ...,
         max_styles: _builtins.int = ...,
         max_queued_jobs: _builtins.int = ...,
+        reattach_seconds: _builtins.float = ...,
+        retention_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_image_size", b"max_image_size", "max_input_pixels", b"max_input_pixels", "max_iterations", b"max_iterations", "max_queued_jobs", b"max_queued_jobs", "max_request_bytes", b"max_request_bytes", "max_styles", b"max_styles"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_image_size", b"max_image_size", "max_input_pixels", b"max_input_pixels", "max_iterations", b"max_iterations", "max_queued_jobs", b"max_queued_jobs", "max_request_bytes", b"max_request_bytes", "max_styles", b"max_styles", "reattach_seconds", b"reattach_seconds", "retention_seconds", b"retention_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -40,6 +40,21 @@ class StyleTransferServiceStub(object):
                 request_serializer=nst_dot_v1_dot_style__transfer__pb2.StylizeRequest.SerializeToString,
                 response_deserializer=nst_dot_v1_dot_style__transfer__pb2.StylizeResponse.FromString,
                 _registered_method=True)
+        self.WatchJob = channel.unary_stream(
+                '/nst.v1.StyleTransferService/WatchJob',
+                request_serializer=nst_dot_v1_dot_style__transfer__pb2.WatchJobRequest.SerializeToString,
+                response_deserializer=nst_dot_v1_dot_style__transfer__pb2.WatchJobResponse.FromString,
+                _registered_method=True)
+        self.GetJob = channel.unary_unary(
+                '/nst.v1.StyleTransferService/GetJob',
+                request_serializer=nst_dot_v1_dot_style__transfer__pb2.GetJobRequest.SerializeToString,
+                response_deserializer=nst_dot_v1_dot_style__transfer__pb2.GetJobResponse.FromString,
+                _registered_method=True)
+        self.ListJobs = channel.unary_unary(
+                '/nst.v1.StyleTransferService/ListJobs',
+                request_serializer=nst_dot_v1_dot_style__transfer__pb2.ListJobsRequest.SerializeToString,
+                response_deserializer=nst_dot_v1_dot_style__transfer__pb2.ListJobsResponse.FromString,
+                _registered_method=True)
         self.CancelJob = channel.unary_unary(
                 '/nst.v1.StyleTransferService/CancelJob',
                 request_serializer=nst_dot_v1_dot_style__transfer__pb2.CancelJobRequest.SerializeToString,
@@ -62,25 +77,57 @@ class StyleTransferServiceServicer(object):
     """
 
     def Stylize(self, request, context):
-        """Stylises one content picture and streams how it goes: Accepted first, then Queued, Started, Progress and Preview
-        as they happen, then the picture as one ResultHeader and its ResultChunks, and Completed last.
+        """Stylises one content picture and streams how it goes: Accepted first, then Queued, Started, Preparing, Progress
+        and Preview as they happen, then the picture as one ResultHeader and its ResultChunks, and Completed last.
 
-        Ending the call (cancelling it, or losing the connection) cancels the job. A deadline on the call is honoured: a
-        job that cannot finish in time is refused with DEADLINE_EXCEEDED before it starts, and one that turns out slower
-        than estimated ends early with its best picture and STOP_REASON_DEADLINE.
+        A request with a request_id that its owner has used before starts nothing: the same request follows the job that it
+        has led to, from its first event on, whether that waits, runs or has ended; another one fails with ALREADY_EXISTS.
+
+        What becomes of the job when the call ends early (it is cancelled, or the connection is lost) is told by
+        disconnect_policy. A deadline on the call that starts a job is the job's: one that cannot finish in time is refused
+        with DEADLINE_EXCEEDED before it starts, and one that turns out slower than estimated ends early with its best
+        picture and STOP_REASON_DEADLINE.
 
         Fails with INVALID_ARGUMENT (BadRequest: one violation for each field), RESOURCE_EXHAUSTED (queue full: RetryInfo;
         request too large: ErrorInfo; more than the token allows: ErrorInfo, QuotaFailure, and RetryInfo where it would be
         accepted after another job of the same owner), PERMISSION_DENIED (the token allows no jobs), FAILED_PRECONDITION
         (does not fit the device: ErrorInfo), UNAVAILABLE (warming up or draining: RetryInfo), DEADLINE_EXCEEDED
-        (ErrorInfo), CANCELLED (cancelled before there was a picture).
+        (ErrorInfo), NOT_FOUND (a picture is named by a sha256 that the server does not have: ResourceInfo), ALREADY_EXISTS
+        (ResourceInfo), RESOURCE_EXHAUSTED or UNAVAILABLE (the store is full or does not answer: ErrorInfo, RetryInfo),
+        CANCELLED (cancelled before there was a picture).
+
+        A server that stops ends the calls that follow jobs with UNAVAILABLE (DRAINING: RetryInfo). A job with a request_id
+        goes on from its last checkpoint when the server is back: follow it with WatchJob, or with the same Stylize.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchJob(self, request, context):
+        """Follows a job by its id: streams what Stylize streams, from the event after a sequence on, and ends as Stylize does.
+        Any number of calls may follow a job, at any speed, while it waits or runs and as long as it is kept afterwards.
+        Fails with NOT_FOUND (ResourceInfo) for an id that is unknown or of another owner.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetJob(self, request, context):
+        """Says where a job stands. Fails with NOT_FOUND (ResourceInfo) for an id that is unknown or of another owner.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListJobs(self, request, context):
+        """Lists the caller's jobs, newest first, page by page.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelJob(self, request, context):
-        """Cancels a job by the id that Accepted named. The stream of the job ends with the best picture so far and
+        """Cancels a job by the id that Accepted named. The streams of the job end with the best picture so far and
         STOP_REASON_CANCELLED, or with the status CANCELLED where no picture exists yet. Cancelling a job that has already
         ended changes nothing. Fails with NOT_FOUND (ResourceInfo) for an id that is unknown or of another owner.
         """
@@ -109,6 +156,21 @@ def add_StyleTransferServiceServicer_to_server(servicer, server):
                     servicer.Stylize,
                     request_deserializer=nst_dot_v1_dot_style__transfer__pb2.StylizeRequest.FromString,
                     response_serializer=nst_dot_v1_dot_style__transfer__pb2.StylizeResponse.SerializeToString,
+            ),
+            'WatchJob': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchJob,
+                    request_deserializer=nst_dot_v1_dot_style__transfer__pb2.WatchJobRequest.FromString,
+                    response_serializer=nst_dot_v1_dot_style__transfer__pb2.WatchJobResponse.SerializeToString,
+            ),
+            'GetJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetJob,
+                    request_deserializer=nst_dot_v1_dot_style__transfer__pb2.GetJobRequest.FromString,
+                    response_serializer=nst_dot_v1_dot_style__transfer__pb2.GetJobResponse.SerializeToString,
+            ),
+            'ListJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListJobs,
+                    request_deserializer=nst_dot_v1_dot_style__transfer__pb2.ListJobsRequest.FromString,
+                    response_serializer=nst_dot_v1_dot_style__transfer__pb2.ListJobsResponse.SerializeToString,
             ),
             'CancelJob': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelJob,
@@ -154,6 +216,87 @@ class StyleTransferService(object):
             '/nst.v1.StyleTransferService/Stylize',
             nst_dot_v1_dot_style__transfer__pb2.StylizeRequest.SerializeToString,
             nst_dot_v1_dot_style__transfer__pb2.StylizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/nst.v1.StyleTransferService/WatchJob',
+            nst_dot_v1_dot_style__transfer__pb2.WatchJobRequest.SerializeToString,
+            nst_dot_v1_dot_style__transfer__pb2.WatchJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nst.v1.StyleTransferService/GetJob',
+            nst_dot_v1_dot_style__transfer__pb2.GetJobRequest.SerializeToString,
+            nst_dot_v1_dot_style__transfer__pb2.GetJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nst.v1.StyleTransferService/ListJobs',
+            nst_dot_v1_dot_style__transfer__pb2.ListJobsRequest.SerializeToString,
+            nst_dot_v1_dot_style__transfer__pb2.ListJobsResponse.FromString,
             options,
             channel_credentials,
             insecure,

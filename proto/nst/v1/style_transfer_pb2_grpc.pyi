@@ -45,21 +45,39 @@ class StyleTransferServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> StyleTransferServiceAsyncStub: ...
     Stylize: _grpc.UnaryStreamMultiCallable[_style_transfer_pb2.StylizeRequest, _style_transfer_pb2.StylizeResponse]
-    """Stylises one content picture and streams how it goes: Accepted first, then Queued, Started, Progress and Preview
-    as they happen, then the picture as one ResultHeader and its ResultChunks, and Completed last.
+    """Stylises one content picture and streams how it goes: Accepted first, then Queued, Started, Preparing, Progress
+    and Preview as they happen, then the picture as one ResultHeader and its ResultChunks, and Completed last.
 
-    Ending the call (cancelling it, or losing the connection) cancels the job. A deadline on the call is honoured: a
-    job that cannot finish in time is refused with DEADLINE_EXCEEDED before it starts, and one that turns out slower
-    than estimated ends early with its best picture and STOP_REASON_DEADLINE.
+    A request with a request_id that its owner has used before starts nothing: the same request follows the job that it
+    has led to, from its first event on, whether that waits, runs or has ended; another one fails with ALREADY_EXISTS.
+
+    What becomes of the job when the call ends early (it is cancelled, or the connection is lost) is told by
+    disconnect_policy. A deadline on the call that starts a job is the job's: one that cannot finish in time is refused
+    with DEADLINE_EXCEEDED before it starts, and one that turns out slower than estimated ends early with its best
+    picture and STOP_REASON_DEADLINE.
 
     Fails with INVALID_ARGUMENT (BadRequest: one violation for each field), RESOURCE_EXHAUSTED (queue full: RetryInfo;
     request too large: ErrorInfo; more than the token allows: ErrorInfo, QuotaFailure, and RetryInfo where it would be
     accepted after another job of the same owner), PERMISSION_DENIED (the token allows no jobs), FAILED_PRECONDITION
     (does not fit the device: ErrorInfo), UNAVAILABLE (warming up or draining: RetryInfo), DEADLINE_EXCEEDED
-    (ErrorInfo), CANCELLED (cancelled before there was a picture).
+    (ErrorInfo), NOT_FOUND (a picture is named by a sha256 that the server does not have: ResourceInfo), ALREADY_EXISTS
+    (ResourceInfo), RESOURCE_EXHAUSTED or UNAVAILABLE (the store is full or does not answer: ErrorInfo, RetryInfo),
+    CANCELLED (cancelled before there was a picture).
+
+    A server that stops ends the calls that follow jobs with UNAVAILABLE (DRAINING: RetryInfo). A job with a request_id
+    goes on from its last checkpoint when the server is back: follow it with WatchJob, or with the same Stylize.
     """
+    WatchJob: _grpc.UnaryStreamMultiCallable[_style_transfer_pb2.WatchJobRequest, _style_transfer_pb2.WatchJobResponse]
+    """Follows a job by its id: streams what Stylize streams, from the event after a sequence on, and ends as Stylize does.
+    Any number of calls may follow a job, at any speed, while it waits or runs and as long as it is kept afterwards.
+    Fails with NOT_FOUND (ResourceInfo) for an id that is unknown or of another owner.
+    """
+    GetJob: _grpc.UnaryUnaryMultiCallable[_style_transfer_pb2.GetJobRequest, _style_transfer_pb2.GetJobResponse]
+    """Says where a job stands. Fails with NOT_FOUND (ResourceInfo) for an id that is unknown or of another owner."""
+    ListJobs: _grpc.UnaryUnaryMultiCallable[_style_transfer_pb2.ListJobsRequest, _style_transfer_pb2.ListJobsResponse]
+    """Lists the caller's jobs, newest first, page by page."""
     CancelJob: _grpc.UnaryUnaryMultiCallable[_style_transfer_pb2.CancelJobRequest, _style_transfer_pb2.CancelJobResponse]
-    """Cancels a job by the id that Accepted named. The stream of the job ends with the best picture so far and
+    """Cancels a job by the id that Accepted named. The streams of the job end with the best picture so far and
     STOP_REASON_CANCELLED, or with the status CANCELLED where no picture exists yet. Cancelling a job that has already
     ended changes nothing. Fails with NOT_FOUND (ResourceInfo) for an id that is unknown or of another owner.
     """
@@ -74,21 +92,39 @@ class StyleTransferServiceAsyncStub(StyleTransferServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Stylize: _aio.UnaryStreamMultiCallable[_style_transfer_pb2.StylizeRequest, _style_transfer_pb2.StylizeResponse]  # type: ignore[assignment]
-    """Stylises one content picture and streams how it goes: Accepted first, then Queued, Started, Progress and Preview
-    as they happen, then the picture as one ResultHeader and its ResultChunks, and Completed last.
+    """Stylises one content picture and streams how it goes: Accepted first, then Queued, Started, Preparing, Progress
+    and Preview as they happen, then the picture as one ResultHeader and its ResultChunks, and Completed last.
 
-    Ending the call (cancelling it, or losing the connection) cancels the job. A deadline on the call is honoured: a
-    job that cannot finish in time is refused with DEADLINE_EXCEEDED before it starts, and one that turns out slower
-    than estimated ends early with its best picture and STOP_REASON_DEADLINE.
+    A request with a request_id that its owner has used before starts nothing: the same request follows the job that it
+    has led to, from its first event on, whether that waits, runs or has ended; another one fails with ALREADY_EXISTS.
+
+    What becomes of the job when the call ends early (it is cancelled, or the connection is lost) is told by
+    disconnect_policy. A deadline on the call that starts a job is the job's: one that cannot finish in time is refused
+    with DEADLINE_EXCEEDED before it starts, and one that turns out slower than estimated ends early with its best
+    picture and STOP_REASON_DEADLINE.
 
     Fails with INVALID_ARGUMENT (BadRequest: one violation for each field), RESOURCE_EXHAUSTED (queue full: RetryInfo;
     request too large: ErrorInfo; more than the token allows: ErrorInfo, QuotaFailure, and RetryInfo where it would be
     accepted after another job of the same owner), PERMISSION_DENIED (the token allows no jobs), FAILED_PRECONDITION
     (does not fit the device: ErrorInfo), UNAVAILABLE (warming up or draining: RetryInfo), DEADLINE_EXCEEDED
-    (ErrorInfo), CANCELLED (cancelled before there was a picture).
+    (ErrorInfo), NOT_FOUND (a picture is named by a sha256 that the server does not have: ResourceInfo), ALREADY_EXISTS
+    (ResourceInfo), RESOURCE_EXHAUSTED or UNAVAILABLE (the store is full or does not answer: ErrorInfo, RetryInfo),
+    CANCELLED (cancelled before there was a picture).
+
+    A server that stops ends the calls that follow jobs with UNAVAILABLE (DRAINING: RetryInfo). A job with a request_id
+    goes on from its last checkpoint when the server is back: follow it with WatchJob, or with the same Stylize.
     """
+    WatchJob: _aio.UnaryStreamMultiCallable[_style_transfer_pb2.WatchJobRequest, _style_transfer_pb2.WatchJobResponse]  # type: ignore[assignment]
+    """Follows a job by its id: streams what Stylize streams, from the event after a sequence on, and ends as Stylize does.
+    Any number of calls may follow a job, at any speed, while it waits or runs and as long as it is kept afterwards.
+    Fails with NOT_FOUND (ResourceInfo) for an id that is unknown or of another owner.
+    """
+    GetJob: _aio.UnaryUnaryMultiCallable[_style_transfer_pb2.GetJobRequest, _style_transfer_pb2.GetJobResponse]  # type: ignore[assignment]
+    """Says where a job stands. Fails with NOT_FOUND (ResourceInfo) for an id that is unknown or of another owner."""
+    ListJobs: _aio.UnaryUnaryMultiCallable[_style_transfer_pb2.ListJobsRequest, _style_transfer_pb2.ListJobsResponse]  # type: ignore[assignment]
+    """Lists the caller's jobs, newest first, page by page."""
     CancelJob: _aio.UnaryUnaryMultiCallable[_style_transfer_pb2.CancelJobRequest, _style_transfer_pb2.CancelJobResponse]  # type: ignore[assignment]
-    """Cancels a job by the id that Accepted named. The stream of the job ends with the best picture so far and
+    """Cancels a job by the id that Accepted named. The streams of the job end with the best picture so far and
     STOP_REASON_CANCELLED, or with the status CANCELLED where no picture exists yet. Cancelling a job that has already
     ended changes nothing. Fails with NOT_FOUND (ResourceInfo) for an id that is unknown or of another owner.
     """
@@ -106,19 +142,55 @@ class StyleTransferServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _style_transfer_pb2.StylizeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_style_transfer_pb2.StylizeResponse], _abc.AsyncIterator[_style_transfer_pb2.StylizeResponse]]:
-        """Stylises one content picture and streams how it goes: Accepted first, then Queued, Started, Progress and Preview
-        as they happen, then the picture as one ResultHeader and its ResultChunks, and Completed last.
+        """Stylises one content picture and streams how it goes: Accepted first, then Queued, Started, Preparing, Progress
+        and Preview as they happen, then the picture as one ResultHeader and its ResultChunks, and Completed last.
 
-        Ending the call (cancelling it, or losing the connection) cancels the job. A deadline on the call is honoured: a
-        job that cannot finish in time is refused with DEADLINE_EXCEEDED before it starts, and one that turns out slower
-        than estimated ends early with its best picture and STOP_REASON_DEADLINE.
+        A request with a request_id that its owner has used before starts nothing: the same request follows the job that it
+        has led to, from its first event on, whether that waits, runs or has ended; another one fails with ALREADY_EXISTS.
+
+        What becomes of the job when the call ends early (it is cancelled, or the connection is lost) is told by
+        disconnect_policy. A deadline on the call that starts a job is the job's: one that cannot finish in time is refused
+        with DEADLINE_EXCEEDED before it starts, and one that turns out slower than estimated ends early with its best
+        picture and STOP_REASON_DEADLINE.
 
         Fails with INVALID_ARGUMENT (BadRequest: one violation for each field), RESOURCE_EXHAUSTED (queue full: RetryInfo;
         request too large: ErrorInfo; more than the token allows: ErrorInfo, QuotaFailure, and RetryInfo where it would be
         accepted after another job of the same owner), PERMISSION_DENIED (the token allows no jobs), FAILED_PRECONDITION
         (does not fit the device: ErrorInfo), UNAVAILABLE (warming up or draining: RetryInfo), DEADLINE_EXCEEDED
-        (ErrorInfo), CANCELLED (cancelled before there was a picture).
+        (ErrorInfo), NOT_FOUND (a picture is named by a sha256 that the server does not have: ResourceInfo), ALREADY_EXISTS
+        (ResourceInfo), RESOURCE_EXHAUSTED or UNAVAILABLE (the store is full or does not answer: ErrorInfo, RetryInfo),
+        CANCELLED (cancelled before there was a picture).
+
+        A server that stops ends the calls that follow jobs with UNAVAILABLE (DRAINING: RetryInfo). A job with a request_id
+        goes on from its last checkpoint when the server is back: follow it with WatchJob, or with the same Stylize.
         """
+
+    @_abc_1.abstractmethod
+    def WatchJob(
+        self,
+        request: _style_transfer_pb2.WatchJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_style_transfer_pb2.WatchJobResponse], _abc.AsyncIterator[_style_transfer_pb2.WatchJobResponse]]:
+        """Follows a job by its id: streams what Stylize streams, from the event after a sequence on, and ends as Stylize does.
+        Any number of calls may follow a job, at any speed, while it waits or runs and as long as it is kept afterwards.
+        Fails with NOT_FOUND (ResourceInfo) for an id that is unknown or of another owner.
+        """
+
+    @_abc_1.abstractmethod
+    def GetJob(
+        self,
+        request: _style_transfer_pb2.GetJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_style_transfer_pb2.GetJobResponse, _abc.Awaitable[_style_transfer_pb2.GetJobResponse]]:
+        """Says where a job stands. Fails with NOT_FOUND (ResourceInfo) for an id that is unknown or of another owner."""
+
+    @_abc_1.abstractmethod
+    def ListJobs(
+        self,
+        request: _style_transfer_pb2.ListJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_style_transfer_pb2.ListJobsResponse, _abc.Awaitable[_style_transfer_pb2.ListJobsResponse]]:
+        """Lists the caller's jobs, newest first, page by page."""
 
     @_abc_1.abstractmethod
     def CancelJob(
@@ -126,7 +198,7 @@ class StyleTransferServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _style_transfer_pb2.CancelJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_style_transfer_pb2.CancelJobResponse, _abc.Awaitable[_style_transfer_pb2.CancelJobResponse]]:
-        """Cancels a job by the id that Accepted named. The stream of the job ends with the best picture so far and
+        """Cancels a job by the id that Accepted named. The streams of the job end with the best picture so far and
         STOP_REASON_CANCELLED, or with the status CANCELLED where no picture exists yet. Cancelling a job that has already
         ended changes nothing. Fails with NOT_FOUND (ResourceInfo) for an id that is unknown or of another owner.
         """

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from nst_service.engine.losses import WHOLE, FeatureLoss, PixelLoss, Term, Window
-from nst_service.engine.tiles import tiles
+from nst_service.engine.pictures import Size
+from nst_service.engine.tiles import count_tiles, tiles
 from nst_service.engine.vgg import REFERENCE_VARIANT, Variant, Vgg19
 
 
@@ -55,6 +56,10 @@ class Extractor:
     def is_tiled(self) -> bool:
         """Whether pictures are taken tile by tile."""
         return self._tile is not None
+
+    def count(self, size: Size) -> int:
+        """Return how many parts a picture has."""
+        return 1 if self._tile is None else count_tiles(size, self._tile)
 
     def whole(self, pixels: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         """Return the features of a picture (1, 3, H, W) by layer."""

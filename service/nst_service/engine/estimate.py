@@ -1,22 +1,34 @@
 """What a transfer will cost, before it runs, and how it fits into the memory there is."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from nst_service.engine.layers import KERNEL_SHAPES, conv_of, convs_through, features_size, minimum_edge, opens_block
+from nst_service.engine.losses import StyleLossName
+from nst_service.engine.objective import DIRECTIONS
 from nst_service.engine.options import OptimizerName, TransferOptions
 from nst_service.engine.pictures import Size, fit, scaled
 from nst_service.engine.schedule import schedule
 from nst_service.engine.spec import TransferSpec
-from nst_service.engine.tiles import halo_of, spans
+from nst_service.engine.tiles import count_tiles, halo_of, spans
+from nst_service.engine.vgg import Pooling
+from nst_service.engine.winograd import NATIVE
 
-_FLOAT_BYTES = 4
-_POOL_INDEX_BYTES = 8
-_SAFETY = 1.15
-"""Factor for what the formula leaves out: workspaces of convolutions, fragmentation."""
-_PICTURES = 8
-"""Pictures that an optimiser holds at once, beside the history of L-BFGS: pixels, gradients, the best so far ..."""
+_FLOAT_BYTES, _INDEX_BYTES = 4, 8
+_PICTURES = 12
+"""That an optimiser and the losses on pixels hold at once, beside the history of L-BFGS: pixels, gradients, the best so
+far, the content, differences of neighbours, spectra ..."""
+_FINISHING_PICTURES = 10
+"""That the conversion of colours and the encoder hold at once."""
+_TEMPORARIES = 2 if NATIVE else 5
+"""Features of a layer that are held on the way back beside what is kept for it: the gradients by its output and by its
+input, and copies with padding where the native kernel does not take care of it."""
+_WORKSPACE = 64 * 2**20
+"""Bytes: transforms of Winograd and scratch memory of libraries."""
+_HEAP = 1.3
+"""Memory of the process over what is alive in it: not every free piece of a heap fits what is wanted next, and
+`devices.set_up_process` has the heap keep them."""
 _TILES = (2048, 1024, 512, 256)
 """Edges of tiles that are tried, in pixels: the larger, the less is computed twice."""
 
@@ -79,29 +91,86 @@ def forward_flops(size: Size, layers: Iterable[str]) -> float:
 
 
 def peak_bytes(options: TransferOptions, size: Size, styles: Sequence[Size], tile: int | None = None) -> int:
-    """Estimate the most memory that a transfer holds on its device at once, in bytes."""
+    """Estimate the most memory that a transfer holds on its device at once, in bytes; rather too much than too little.
+
+    The weights of the network are not counted, nor the pictures of the request.
+    """
     layers = options.active_layers
-    convs = convs_through(layers) if layers else ()
-    part, style_parts = size, list(styles)
-    if tile is not None and layers:
-        edge = tile + 2 * halo_of(layers)
-        part = min(size[0], edge), min(size[1], edge)
-        style_parts = [(min(style[0], edge), min(style[1], edge)) for style in styles]
-    # Every activation is kept for the gradient; where a convolution is tapped, its ReLU is a second copy.
-    activations = sum(
-        _activation_bytes(part, conv) * (2 if conv in layers else 1)
-        + (_FLOAT_BYTES + _POOL_INDEX_BYTES) * KERNEL_SHAPES[conv][1] * _area(part, conv) * opens_block(conv)
-        for conv in convs
-    )
-    # On the way back, the gradient of a layer's output and of its input are held together.
-    gradients = 2 * max((_activation_bytes(part, conv) for conv in convs), default=0)
-    picture = 3 * size[0] * size[1] * _FLOAT_BYTES
-    history = 2 * options.lbfgs_history if options.optimizer is OptimizerName.LBFGS else 0
+    picture = 3 * math.prod(size) * _FLOAT_BYTES
+    pairs = min(options.lbfgs_history, options.iterations) if options.optimizer is OptimizerName.LBFGS else 0
+    pictures = (_PICTURES + 2 * pairs) * picture
     targets = sum(_activation_bytes(size, conv_of(layer)) for layer in options.active_content_layers)
-    held = (_PICTURES + history) * picture + targets
-    # The targets of styles keep no graph: two activations at a time.
-    style = max((2 * _activation_bytes(edge, convs[0]) for edge in style_parts), default=0) if convs else 0
-    return round(_SAFETY * (held + max(activations + gradients, style)))
+    statistics = _statistics_bytes(options, size, len(styles), tile)
+    held = pictures + targets + statistics + _WORKSPACE
+    work = [_FINISHING_PICTURES * picture]
+    if layers:
+        work.append(_evaluation_bytes(options, size, tile))
+    if options.active_style_layers:
+        work += [_features_bytes(_largest_part(style, tile, layers), options.active_style_layers) for style in styles]
+    return round(_HEAP * (held + max(work)))
+
+
+def _evaluation_bytes(options: TransferOptions, size: Size, tile: int | None) -> int:
+    """Return what the network holds for an evaluation of the objective and its gradient."""
+    layers = options.active_layers
+    part = _largest_part(size, tile, layers)
+    convs = convs_through(layers)
+    # Every activation is kept for the way back; where a convolution is tapped, its ReLU is a second copy.
+    activations = sum(_activation_bytes(part, conv) * (2 if conv in layers else 1) for conv in convs)
+    poolings = sum(_pooling_bytes(part, conv, options.pooling) for conv in convs if opens_block(conv))
+    # The losses come first on the way back: their gradients by the features wait until the network is there.
+    slopes = sum(_activation_bytes(part, conv_of(layer)) for layer in layers)
+    # The core of a tile is copied out of its features.
+    cores = 0
+    if tile is not None:
+        core = min(size[0], tile), min(size[1], tile)
+        cores = sum(_activation_bytes(core, conv_of(layer)) for layer in layers)
+    return activations + poolings + slopes + cores + _temporary_bytes(part, convs)
+
+
+def _features_bytes(part: Size, layers: Collection[str]) -> int:
+    """Return what the network holds for features without a way back."""
+    return sum(_activation_bytes(part, conv_of(layer)) for layer in layers) + _temporary_bytes(
+        part, convs_through(layers)
+    )
+
+
+def _temporary_bytes(part: Size, convs: Iterable[str]) -> int:
+    return _TEMPORARIES * max(_activation_bytes(part, conv) for conv in convs)
+
+
+def _pooling_bytes(part: Size, conv: str, pooling: Pooling) -> int:
+    """Return what the pooling before a convolution keeps for the way back, beside what it pools."""
+    values = KERNEL_SHAPES[conv][1] * _area(part, conv)
+    match pooling:
+        case Pooling.MAX:
+            return _INDEX_BYTES * values
+        case Pooling.AVERAGE:
+            return 0
+        case Pooling.L2:
+            # The squares of the four that each is made of, and the root.
+            return 5 * _FLOAT_BYTES * values
+
+
+def _statistics_bytes(options: TransferOptions, size: Size, styles: int, tile: int | None) -> int:
+    """Return what the statistics of the styles, of the picture and of its tiles take."""
+    channels = {layer: KERNEL_SHAPES[conv_of(layer)][0] for layer in options.active_style_layers}
+    if options.style_loss is StyleLossName.SLICED_WASSERSTEIN:
+        # Of each feature: its projections, sorted, their places, their targets and their slopes.
+        values = DIRECTIONS * sum(_area(size, layer) for layer in channels)
+        return (4 * _FLOAT_BYTES + _INDEX_BYTES) * values
+    matrices = _FLOAT_BYTES * sum(count * (count + 1) for count in channels.values())
+    # Tiles have a statistic and a slope each.
+    return matrices * (styles + 2 * (1 if tile is None else count_tiles(size, tile)))
+
+
+def _largest_part(size: Size, tile: int | None, layers: Collection[str]) -> Size:
+    """Return the size of the largest tile with its halo, or of the whole picture."""
+    if tile is None:
+        return size
+    halo = halo_of(layers)
+    width, height = (max(len(span) for span, _ in spans(edge, tile, halo)) for edge in size)
+    return width, height
 
 
 def largest_size_within(available: int, options: TransferOptions, size: Size) -> int:

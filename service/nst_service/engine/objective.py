@@ -28,11 +28,12 @@ from nst_service.engine.losses import (
     TotalVariationLoss,
     laplacian,
 )
-from nst_service.engine.pictures import Size, mask_to_tensor
+from nst_service.engine.pictures import mask_to_tensor
 from nst_service.engine.spec import Style, TransferSpec
+from nst_service.engine.style_cache import Statistics, StyleCache, StyleKey, digest
 from nst_service.engine.vgg import Vgg19
 
-_DIRECTIONS = 32
+DIRECTIONS = 32
 """That a sliced Wasserstein loss looks from."""
 
 
@@ -43,23 +44,39 @@ def build_canvas(spec: TransferSpec, device: torch.device) -> Canvas:
 
 
 def build_criterion(spec: TransferSpec, model: Vgg19, canvas: Canvas, tile: int | None = None) -> Criterion:
-    """Compute the targets of a specification and compose its losses; terms of weight zero are left out.
-
-    Args:
-        spec: what shall be done.
-        model: the network.
-        canvas: of this specification.
-        tile: edge of a tile in pixels, or None to take pictures as a whole.
-    """
-    return _Builder(spec, model, canvas, tile).build()
+    """Compute the targets of a specification and compose its losses, without a pause (see `CriterionBuilder`)."""
+    builder = CriterionBuilder(spec, model, canvas, tile)
+    for _ in builder.extract():
+        pass
+    return builder.build()
 
 
-class _Builder:
-    def __init__(self, spec: TransferSpec, model: Vgg19, canvas: Canvas, tile: int | None):
-        self._spec = spec
+class CriterionBuilder:
+    """Computes the targets of a specification part by part, then composes its losses."""
+
+    def __init__(
+        self,
+        spec: TransferSpec,
+        model: Vgg19,
+        canvas: Canvas,
+        tile: int | None = None,
+        styles: StyleCache | None = None,
+    ):
+        """Make a builder.
+
+        Args:
+            spec: what shall be done.
+            model: the network.
+            canvas: of this specification.
+            tile: edge of a tile in pixels, or None to take pictures as a whole.
+            styles: statistics that are known already, and where those that are computed shall be kept.
+        """
+        self.spec = spec
         self._options = spec.options
         self._model = model
-        self._canvas = canvas
+        self.canvas = canvas
+        self._tile = tile
+        self._styles = styles or StyleCache(0)
         self._extractor = Extractor(model, spec.options.variant, tile)
         layers = spec.options.active_layers
         self._scales: Mapping[str, float] = (
@@ -67,74 +84,116 @@ class _Builder:
             if spec.options.normalize
             else dict.fromkeys(layers, 1.0)
         )
+        self._statistics = {layer: self._statistic(layer) for layer in spec.options.active_style_layers}
+        self._content: dict[str, Tensor] = {}
+        self._gathered: list[Statistics] = []
+        """The statistics of every style by layer."""
+
+    @property
+    def parts(self) -> int:
+        """How many parts there are: a picture whose targets are needed has one, or as many as it has tiles."""
+        contents = [self.spec.content] if self._options.active_content_layers else []
+        styles = [style.picture for style in self.spec.styles] if self._statistics else []
+        return sum(self._extractor.count(picture.size) for picture in (*contents, *styles))
+
+    @torch.no_grad()
+    def extract(self) -> Iterator[int]:
+        """Compute the targets; yield after every part how many are done. A style that is known is done at once."""
+        done = 0
+        for extraction in (self._extract_content(), *map(self._extract_style, self.spec.styles)):
+            for parts in extraction:
+                done += parts
+                yield done
 
     @torch.no_grad()
     def build(self) -> Criterion:
+        """Compose the losses, once all is extracted; terms of weight zero are left out."""
         return Criterion(
             self._extractor,
             [*self._content_losses(), *self._style_losses()],
             list(self._pixel_losses()),
-            self._canvas.compose,
+            self.canvas.compose,
         )
 
-    def _content_losses(self) -> Iterator[FeatureLoss]:
-        layers = self._options.active_content_layers
+    def _extract_content(self) -> Iterator[int]:
+        """Compute the features of the whole content picture; yield the number of parts after every one."""
+        layers = list(self._options.active_content_layers)
         if not layers:
             return
         # What the network shall see is the content picture as the canvas shows it.
-        content = self._canvas.compose(self._canvas.content)
-        features = self._joined_features(content, list(layers))
-        for layer, weight in layers.items():
-            yield ContentLoss(layer, weight / self._scales[layer] ** 2, features[layer])
-
-    def _joined_features(self, picture: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """Return the features of a whole picture, computed part by part."""
+        content = self.canvas.compose(self.canvas.content)
         if not self._extractor.is_tiled:
-            return self._extractor.whole(picture, layers)
-        height, width = picture.shape[-2:]
-        joined = {layer: self._empty_features((width, height), layer) for layer in layers}
-        for part in self._extractor.parts(picture, layers):
+            self._content = self._extractor.whole(content, layers)
+            yield 1
+            return
+        self._content = {layer: self._empty_features(layer) for layer in layers}
+        for part in self._extractor.parts(content, layers):
             for layer, (features, (rows, columns)) in part.items():
-                joined[layer][..., rows, columns] = features
-        return joined
+                self._content[layer][..., rows, columns] = features
+            yield 1
 
-    def _empty_features(self, size: Size, layer: str) -> Tensor:
-        width, height = features_size(size, layer)
+    def _empty_features(self, layer: str) -> Tensor:
+        width, height = features_size(self.spec.content.size, layer)
         features = torch.empty(1, _channels(layer), height, width, device=self._model.device)
         return features.contiguous(memory_format=torch.channels_last)
 
-    def _style_losses(self) -> Iterator[StyleLoss]:
-        if not self._options.active_style_layers:
+    def _extract_style(self, style: Style) -> Iterator[int]:
+        """Gather the statistics of a whole style picture; yield the number of parts after every one, or after all."""
+        if not self._statistics:
             return
-        everywhere = [style for style in self._spec.styles if style.mask is None]
-        if everywhere:
-            yield from self._losses_of(everywhere, None)
-        for style in self._spec.styles:
-            if style.mask is not None:
-                yield from self._losses_of([style], mask_to_tensor(style.mask).to(self._model.device))
+        pixels = self._style_pixels(style)
+        key = self._style_key(pixels)
+        if known := self._styles.get(key):
+            self._gathered.append(known)
+            yield self._extractor.count(style.picture.size)
+            return
+        parts: dict[str, list[Tensor]] = {layer: [] for layer in self._statistics}
+        for part in self._extractor.parts(pixels, list(self._statistics)):
+            for layer, (features, _) in part.items():
+                whole = Region(None, math.prod(features_size(style.picture.size, layer)))
+                parts[layer].append(self._statistics[layer].gather(features, whole, WHOLE))
+            yield 1
+        gathered = {layer: statistic.combine(parts[layer]) for layer, statistic in self._statistics.items()}
+        self._gathered.append(gathered)
+        self._styles.put(key, gathered)
 
-    def _losses_of(self, styles: Sequence[Style], mask: Tensor | None) -> Iterator[StyleLoss]:
-        """Yield the losses of styles that are blended in one region."""
-        share = sum(style.share for style in styles)
-        weights = self._options.active_style_layers
-        statistics = {layer: self._statistic(layer) for layer in weights}
-        gathered = [(self._gathered(self._style_pixels(style), statistics), style.share / share) for style in styles]
-        for layer, statistic in statistics.items():
+    def _style_key(self, pixels: Tensor) -> StyleKey:
+        options = self._options
+        return StyleKey(
+            pixels_sha256=digest(pixels),
+            shape=tuple(pixels.shape),
+            layers=tuple(self._statistics),
+            style_loss=options.style_loss,
+            seed=options.seed if options.style_loss is StyleLossName.SLICED_WASSERSTEIN else 0,
+            variant=options.variant,
+            tile=self._tile,
+            weights_sha256=self._model.weights_sha256,
+            device=str(self._model.device),
+        )
+
+    def _content_losses(self) -> Iterator[FeatureLoss]:
+        for layer, weight in self._options.active_content_layers.items():
+            yield ContentLoss(layer, weight / self._scales[layer] ** 2, self._content[layer])
+
+    def _style_losses(self) -> Iterator[StyleLoss]:
+        if not self._statistics:
+            return
+        styles = list(zip(self.spec.styles, self._gathered, strict=True))
+        if everywhere := [(style, gathered) for style, gathered in styles if style.mask is None]:
+            yield from self._losses_of(everywhere, None)
+        for style, gathered in styles:
+            if style.mask is not None:
+                yield from self._losses_of([(style, gathered)], mask_to_tensor(style.mask).to(self._model.device))
+
+    def _losses_of(self, styles: Sequence[tuple[Style, Statistics]], mask: Tensor | None) -> Iterator[StyleLoss]:
+        """Yield the losses of styles, each with its statistics, that are blended in one region."""
+        share = sum(style.share for style, _ in styles)
+        for layer, statistic in self._statistics.items():
             region = self._region(layer, mask)
             if region.area > 0:
-                target = statistic.blend([(by_layer[layer], part) for by_layer, part in gathered])
-                weight = share * weights[layer] * self._factor(layer, statistic)
+                target = statistic.blend([(gathered[layer], style.share / share) for style, gathered in styles])
+                weight = share * self._options.active_style_layers[layer] * self._factor(layer, statistic)
                 yield StyleLoss(layer, weight, statistic, target, region)
-
-    def _gathered(self, pixels: Tensor, statistics: Mapping[str, StyleStatistic]) -> dict[str, Tensor]:
-        """Return the statistics of a whole style picture by layer."""
-        height, width = pixels.shape[-2:]
-        parts: dict[str, list[Tensor]] = {layer: [] for layer in statistics}
-        for part in self._extractor.parts(pixels, list(statistics)):
-            for layer, (features, _) in part.items():
-                whole = Region(None, math.prod(features_size((width, height), layer)))
-                parts[layer].append(statistics[layer].gather(features, whole, WHOLE))
-        return {layer: statistic.combine(parts[layer]) for layer, statistic in statistics.items()}
 
     def _factor(self, layer: str, statistic: StyleStatistic) -> float:
         """Return what makes a style loss free of scale, where that is asked for."""
@@ -146,16 +205,16 @@ class _Builder:
         pixels = style.picture.to_tensor().to(self._model.device)
         match self._options.color:
             case ColorMode.MATCH:
-                return match_colors(pixels, self._canvas.content)
+                return match_colors(pixels, self.canvas.content)
             case ColorMode.LUMINANCE:
-                grey = match_luminance(luminance(pixels), luminance(self._canvas.content))
+                grey = match_luminance(luminance(pixels), luminance(self.canvas.content))
                 return grey.expand_as(pixels)
             case _:
                 return pixels
 
     def _region(self, layer: str, mask: Tensor | None) -> Region:
         """Return a mask at the resolution of a layer: each feature counts as much as the pixels it stands for."""
-        width, height = features_size(self._spec.content.size, layer)
+        width, height = features_size(self.spec.content.size, layer)
         if mask is None:
             return Region(None, width * height)
         small = functional.interpolate(mask, (height, width), mode="area")
@@ -173,22 +232,22 @@ class _Builder:
     def _directions(self, channels: int) -> Tensor:
         generator = torch.Generator().manual_seed(self._options.seed)
         basis, _ = torch.linalg.qr(torch.randn(channels, channels, generator=generator))
-        directions: Tensor = basis[:, :_DIRECTIONS].contiguous()
+        directions: Tensor = basis[:, :DIRECTIONS].contiguous()
         return directions.to(self._model.device)
 
     def _pixel_losses(self) -> Iterator[PixelLoss]:
-        options, content = self._options, self._canvas.content
+        options, content = self._options, self.canvas.content
         if options.tv_weight > 0:
             # Scale-free: a mean over the pixels in [0, 1].
             factor = 1 / (255 * content.numel()) if options.normalize else 1
             yield TotalVariationLoss(factor * options.tv_weight)
         if options.laplacian_weight > 0:
-            yield LaplacianLoss(options.laplacian_weight, laplacian(self._canvas.compose(content)))
-        if self._spec.reference is not None and options.temporal_weight > 0:
-            mask = self._spec.reference_mask
+            yield LaplacianLoss(options.laplacian_weight, laplacian(self.canvas.compose(content)))
+        if self.spec.reference is not None and options.temporal_weight > 0:
+            mask = self.spec.reference_mask
             yield TemporalLoss(
                 options.temporal_weight,
-                self._spec.reference.to_tensor().to(self._model.device),
+                self.spec.reference.to_tensor().to(self._model.device),
                 None if mask is None else mask_to_tensor(mask).to(self._model.device),
             )
 

@@ -4,6 +4,7 @@ What a layer computes in the core of a tile depends only on the core and a halo 
 of a core are exactly those of the whole picture, and so is the gradient that is added up over all tiles.
 """
 
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
@@ -53,6 +54,11 @@ def tiles(size: Size, edge: int, layers: Collection[str]) -> Iterator[Tile]:
     for rows, core_rows in spans(height, edge, halo):
         for columns, core_columns in spans(width, edge, halo):
             yield Tile(rows, columns, core_rows, core_columns)
+
+
+def count_tiles(size: Size, edge: int) -> int:
+    """Return how many tiles `tiles` cuts a picture into."""
+    return math.prod(-(-length // edge) for length in size)
 
 
 def halo_of(layers: Collection[str]) -> int:

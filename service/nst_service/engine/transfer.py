@@ -1,9 +1,9 @@
-"""The optimisation as a generator: one optimiser step per `next()`."""
+"""The optimisation as a generator: one optimiser step, or one part of its targets, per `next()`."""
 
 import math
 import time
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -14,12 +14,13 @@ from torch.nn import functional
 from nst_service.engine.canvas import Canvas
 from nst_service.engine.criterion import Criterion, Evaluation
 from nst_service.engine.devices import release_memory
-from nst_service.engine.objective import build_canvas, build_criterion
+from nst_service.engine.objective import CriterionBuilder, build_canvas
 from nst_service.engine.optimizers import LBFGS, Adam, Optimizer
 from nst_service.engine.options import Init, OptimizerName, TransferOptions
 from nst_service.engine.pictures import Size
 from nst_service.engine.schedule import Scale, schedule
 from nst_service.engine.spec import TransferSpec
+from nst_service.engine.style_cache import StyleCache
 from nst_service.engine.vgg import Vgg19
 
 _NOISE_MEAN, _NOISE_DEVIATION = 0.5, 0.1
@@ -37,6 +38,21 @@ class Ending(StrEnum):
     """The loss no longer falls by `min_improvement`."""
     TIME_BUDGET = "time_budget"
     """`time_budget_seconds` is spent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preparing:
+    """How far the targets of a scale are computed, which its first step needs."""
+
+    scale: int
+    """The scale being worked on, from 1, coarse to fine."""
+    scales: int
+    part: int
+    """Parts done, from 1."""
+    parts: int
+    """A picture whose features are needed has one, or as many as it has tiles."""
+    part_seconds: float
+    """Of the last part alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,21 +99,54 @@ class Iterate:
         return self._full.finish(_carried(self._stage.chosen, self._stage.canvas, self._full))
 
 
-def transfer(spec: TransferSpec, model: Vgg19, tile: int | None = None) -> Generator[Iterate, None, None]:
+Transfer = Generator[Preparing | Iterate, None, None]
+"""What `transfer` returns."""
+
+
+def transfer(spec: TransferSpec, model: Vgg19, tile: int | None = None, styles: StyleCache | None = None) -> Transfer:
     """Stylise: yield after every optimiser step, until one ends the transfer or the generator is closed.
 
-    The first `next()` at a scale also computes its targets. Nothing runs between two calls of `next()`, so that is
-    where to look at a picture, to save a state, or to stop.
+    Before the first step of a scale it yields after each part of the targets, too: those of a large picture take
+    minutes. Nothing runs between two calls of `next()`, so that is where to look at a picture, to save a state, or to
+    stop.
 
     Args:
         spec: what to do.
         model: the network.
         tile: edge of a tile in pixels, or None to take pictures as a whole.
+        styles: statistics of styles that are known already, and where those that are computed shall be kept. The
+            result is the same without.
 
     Raises:
         NonFiniteLossError: the loss is infinite or undefined and no recovery helped.
     """
-    yield from _Transfer(spec, model, tile).run()
+    yield from _Transfer(spec, model, tile, styles).run()
+
+
+def optimize(
+    spec: TransferSpec, model: Vgg19, tile: int | None = None, styles: StyleCache | None = None
+) -> Iterator[Iterate]:
+    """Yield what `transfer` yields after the steps of the optimiser."""
+    for step in transfer(spec, model, tile, styles):
+        if isinstance(step, Iterate):
+            yield step
+
+
+class _Stopwatch:
+    """Counts seconds of work."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._resumed = time.perf_counter()
+
+    def pause(self) -> float:
+        """Stop counting and return the seconds until now."""
+        self._seconds += time.perf_counter() - self._resumed
+        return self._seconds
+
+    def resume(self) -> None:
+        """Go on counting."""
+        self._resumed = time.perf_counter()
 
 
 class _Stage:
@@ -146,24 +195,31 @@ class _Stage:
 class _Transfer:
     """One run of `transfer`."""
 
-    def __init__(self, spec: TransferSpec, model: Vgg19, tile: int | None):
+    def __init__(self, spec: TransferSpec, model: Vgg19, tile: int | None, styles: StyleCache | None):
         self._spec = spec
         self._options = spec.options
         self._model = model
         self._tile = tile
+        self._styles = styles
         self._full = build_canvas(spec, model.device)
         self._scales = schedule(spec.content.size, spec.options.scale_iterations)
         self._total_work = sum(scale.work for scale in self._scales)
 
-    def run(self) -> Generator[Iterate, None, None]:
+    def run(self) -> Transfer:
         stage: _Stage | None = None
         iteration = 0
         total_iterations = sum(scale.iterations for scale in self._scales)
-        elapsed = 0.0
-        resumed: float | None = None
+        watch = _Stopwatch()
         for number, scale in enumerate(self._scales, 1):
-            stage = self._open(scale, stage)
-            resumed = resumed or time.perf_counter()
+            builder = self._prepare(scale, stage)
+            for preparing in self._extract(builder, number):
+                watch.pause()
+                yield preparing
+                watch.resume()
+            stage = self._open(builder, stage)
+            if number == 1:
+                # The time begins with the first step.
+                watch = _Stopwatch()
             work_until = sum(each.work for each in self._scales[:number])
             # A scale that ended early leaves its time to the next.
             work = work_until - scale.work
@@ -171,10 +227,10 @@ class _Transfer:
             for left in reversed(range(scale.iterations)):
                 step_started = time.perf_counter()
                 stage.step()
-                now = time.perf_counter()
+                step_seconds = time.perf_counter() - step_started
                 iteration += 1
                 work += scale.step_work
-                elapsed += now - resumed
+                elapsed = watch.pause()
                 pace = elapsed / work
                 next_seconds = pace * scale.step_work
                 ending = _ending(left, stage.is_flat, elapsed + next_seconds > allowed)
@@ -185,7 +241,7 @@ class _Transfer:
                     scales=len(self._scales),
                     size=scale.size,
                     seconds=elapsed,
-                    step_seconds=now - step_started,
+                    step_seconds=step_seconds,
                     next_seconds=next_seconds,
                     eta_seconds=self._eta(elapsed, pace * (self._total_work - work)),
                     ending=ending if scale.is_last else None,
@@ -194,22 +250,37 @@ class _Transfer:
                     _stage=stage,
                     _full=self._full,
                 )
-                resumed = time.perf_counter()
+                watch.resume()
                 if ending:
                     break
 
-    def _open(self, scale: Scale, coarser: _Stage | None) -> _Stage:
+    def _prepare(self, scale: Scale, coarser: _Stage | None) -> CriterionBuilder:
         if coarser is not None:
             # What it has used fits nothing of this scale.
             release_memory(self._model.device)
         spec = self._spec.at(scale.size)
         canvas = self._full if scale.is_last else build_canvas(spec, self._model.device)
-        criterion = build_criterion(spec, self._model, canvas, self._tile)
+        return CriterionBuilder(spec, self._model, canvas, self._tile, self._styles)
+
+    def _extract(self, builder: CriterionBuilder, number: int) -> Iterator[Preparing]:
+        started = time.perf_counter()
+        for part in builder.extract():
+            yield Preparing(
+                scale=number,
+                scales=len(self._scales),
+                part=part,
+                parts=builder.parts,
+                part_seconds=time.perf_counter() - started,
+            )
+            started = time.perf_counter()
+
+    def _open(self, builder: CriterionBuilder, coarser: _Stage | None) -> _Stage:
+        spec, canvas = builder.spec, builder.canvas
         if coarser is None:
             optimizer = _optimizer(self._options, _initial_pixels(spec).to(self._model.device))
         else:
             optimizer = coarser.optimizer.moved(_carried(coarser.chosen, coarser.canvas, canvas))
-        return _Stage(canvas, criterion, optimizer, self._options)
+        return _Stage(canvas, builder.build(), optimizer, self._options)
 
     def _eta(self, elapsed: float, seconds: float) -> float:
         budget = self._options.time_budget_seconds

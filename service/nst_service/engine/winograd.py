@@ -17,6 +17,9 @@ try:
 except ImportError:
     _winograd = None  # type: ignore[assignment]
 
+NATIVE = _winograd is not None
+"""Whether the native kernel was built."""
+
 _LEAST_CHANNELS = 128
 """Of input and output, from which the products outweigh the transforms of `TorchWinograd`."""
 _BLOCK = 512

@@ -52,6 +52,16 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Preparing:
+    """How far the targets of a scale are computed."""
+
+    scale: int
+    scales: int
+    part: int
+    parts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """Where the optimisation stands."""
 
@@ -116,4 +126,4 @@ class Completed:
     timings: Timings
 
 
-Event = Accepted | Queued | Started | Progress | Preview | ResultHeader | ResultChunk | Completed
+Event = Accepted | Queued | Started | Preparing | Progress | Preview | ResultHeader | ResultChunk | Completed

@@ -5,9 +5,9 @@ from bisect import bisect_right
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
-from nst_service.jobs.events import Event, Preview, Progress, Queued
+from nst_service.jobs.events import Event, Preparing, Preview, Progress, Queued
 
-_LATEST_WINS = (Queued, Progress, Preview)
+_LATEST_WINS = (Queued, Preparing, Progress, Preview)
 """Events that the next one of their kind makes worthless."""
 
 

@@ -9,8 +9,10 @@ from types import MappingProxyType
 from nst_service.engine.estimate import step_flops
 from nst_service.engine.metadata import describe
 from nst_service.engine.pictures import PREVIEW_MEDIA_TYPE, encode, preview
-from nst_service.engine.transfer import Ending, Iterate, transfer
+from nst_service.engine.style_cache import StyleCache
+from nst_service.engine.transfer import Ending, Iterate, Preparing, transfer
 from nst_service.engine.vgg import Vgg19
+from nst_service.jobs import events
 from nst_service.jobs.errors import JobCancelledError
 from nst_service.jobs.events import Completed, Event, Preview, Progress, ResultChunk, ResultHeader, Started, Timings
 from nst_service.jobs.job import Job
@@ -21,7 +23,7 @@ CHUNK_BYTES = 2**20 - 2**10
 """Of the picture in one ResultChunk; its message stays below 1 MiB."""
 
 PROGRESS_INTERVAL = 0.1
-"""Seconds between two Progress events of a job whose steps are faster than that."""
+"""Seconds between two Progress or Preparing events of a job whose steps are faster than that."""
 
 _VERSION = version("nst-stylize")
 
@@ -40,15 +42,17 @@ Publish = Callable[[Event], None]
 class Run:
     """A job on its device. Nothing happens between two calls, however long others have the device meanwhile."""
 
-    def __init__(self, job: Job, publish: Publish, model: Vgg19, pace: Pace):
+    def __init__(self, job: Job, publish: Publish, model: Vgg19, pace: Pace, styles: StyleCache | None = None):
         self.job = job
         self._publish = publish
         self._model = model
         self._pace = pace
-        self._iterates = transfer(job.spec, model, job.cost.tile)
+        self._steps = transfer(job.spec, model, job.cost.tile, styles)
+        self._preparing: Preparing | None = None
+        """What the last step was, where it was none of the optimiser."""
         self._iterate: Iterate | None = None
         self._started_at = self._began_at = 0.0
-        self._next_progress = 0.0
+        self._next_report = 0.0
 
     @property
     def _queued(self) -> float:
@@ -57,11 +61,20 @@ class Run:
     def start(self) -> None:
         """Say that the job has its device."""
         self._started_at = time.monotonic()
+        self._next_report = self._started_at + PROGRESS_INTERVAL
         self._publish(Started(device=str(self._model.device), queued_seconds=self._queued))
 
     def step(self) -> None:
-        """Take a step of the optimiser."""
-        iterate = next(self._iterates)
+        """Take a step of the optimiser, or one of those that prepare for it."""
+        match next(self._steps):
+            case Preparing() as preparing:
+                self._preparing = preparing
+                self.job.next_seconds = preparing.part_seconds
+            case Iterate() as iterate:
+                self._preparing = None
+                self._note(iterate)
+
+    def _note(self, iterate: Iterate) -> None:
         if self._iterate is None:
             self._began_at = time.monotonic() - iterate.seconds
         self._iterate = iterate
@@ -71,7 +84,7 @@ class Run:
 
     def close(self) -> None:
         """Free what the job holds."""
-        self._iterates.close()
+        self._steps.close()
         self._iterate = None
 
     def report(self, eta_seconds: float) -> None:
@@ -80,11 +93,17 @@ class Run:
         Args:
             eta_seconds: expected seconds until the last iteration, the turns of others included.
         """
+        if preparing := self._preparing:
+            if self._is_due():
+                self._publish(
+                    events.Preparing(
+                        scale=preparing.scale, scales=preparing.scales, part=preparing.part, parts=preparing.parts
+                    )
+                )
+            return
         iterate, options = self._iterate, self.job.spec.options
         assert iterate is not None
-        elapsed = time.monotonic() - self._began_at
-        if elapsed >= self._next_progress or iterate.is_last:
-            self._next_progress = elapsed + PROGRESS_INTERVAL
+        if self._is_due() or iterate.iteration == 1 or iterate.is_last:
             self._publish(
                 Progress(
                     scale=iterate.scale,
@@ -93,7 +112,7 @@ class Run:
                     total_iterations=iterate.total_iterations,
                     total_loss=iterate.evaluation.loss,
                     terms=iterate.evaluation.term_values(),
-                    elapsed_seconds=elapsed,
+                    elapsed_seconds=time.monotonic() - self._began_at,
                     eta_seconds=eta_seconds,
                 )
             )
@@ -108,6 +127,14 @@ class Run:
                     data=small.data,
                 )
             )
+
+    def _is_due(self) -> bool:
+        """Return whether it is time to tell of a step again, and take note of it."""
+        now = time.monotonic()
+        if now < self._next_report:
+            return False
+        self._next_report = now + PROGRESS_INTERVAL
+        return True
 
     def reason_to_stop(self, wait_seconds: float) -> StopReason | None:
         """Return why the job must not take another step, or None where it may.

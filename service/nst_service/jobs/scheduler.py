@@ -72,6 +72,7 @@ class Scheduler:
         max_queued: int,
         max_running: int,
         max_job_bytes: int = 0,
+        style_cache_bytes: int = 0,
     ):
         """Make a scheduler with one worker for each model.
 
@@ -81,12 +82,13 @@ class Scheduler:
             max_queued: jobs that may wait.
             max_running: jobs that may share a device.
             max_job_bytes: memory of a job on its device; 0 for all that the device has.
+            style_cache_bytes: memory on each device for the statistics of styles that may come again.
         """
         self.limits = limits
         self.max_queued = max_queued
         self._max_running = max_running
         self.layers = models[0].layers
-        self._devices = [_Device(DeviceWorker(model, max_job_bytes)) for model in models]
+        self._devices = [_Device(DeviceWorker(model, max_job_bytes, style_cache_bytes)) for model in models]
         self._preparing = ThreadPoolExecutor(_PREPARING_THREADS, "nst-prepare")
         self._admitting: list[str] = []
         """The owners of what is being decoded."""

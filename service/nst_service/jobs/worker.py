@@ -14,7 +14,8 @@ from nst_service.engine.estimate import largest_size_within, step_flops
 from nst_service.engine.options import DEFAULT_PRESET, KEEP_SIZE, OutputOptions, TransferOptions
 from nst_service.engine.pictures import Picture
 from nst_service.engine.spec import Style, TransferSpec
-from nst_service.engine.transfer import transfer
+from nst_service.engine.style_cache import StyleCache
+from nst_service.engine.transfer import optimize
 from nst_service.engine.vgg import Vgg19
 from nst_service.jobs.errors import DoesNotFitError, JobError, JobFailedError
 from nst_service.jobs.fair_share import FairShare
@@ -36,12 +37,13 @@ class DeviceWorker:
     `join` and `close` may be called from any thread; everything else but the constructor belongs to the worker's own.
     """
 
-    def __init__(self, model: Vgg19, max_job_bytes: int = 0):
+    def __init__(self, model: Vgg19, max_job_bytes: int = 0, style_cache_bytes: int = 0):
         """Make the worker of the device that a model is on.
 
         Args:
             model: the network.
             max_job_bytes: memory that a job can have at most; 0 for all that the device has.
+            style_cache_bytes: memory for the statistics of styles that may come again.
         """
         self.device = model.device
         self.pace = Pace()
@@ -49,6 +51,7 @@ class DeviceWorker:
         """That all jobs can have together, in bytes; known after the warm-up."""
         self._model = model
         self._max_job_bytes = max_job_bytes
+        self._styles = StyleCache(style_cache_bytes)
         self._arrivals: SimpleQueue[tuple[Run, Leave] | None] = SimpleQueue()
         self._leaves: dict[Run, Leave] = {}
         self._share: FairShare[Run] = FairShare()
@@ -78,11 +81,11 @@ class DeviceWorker:
             options=options,
             output=OutputOptions(),
         )
-        for iterate in transfer(spec, self._model):
+        for iterate in optimize(spec, self._model):
             if iterate.iteration > 1:
                 self.pace.observe(step_flops(options, size, None), iterate.step_seconds)
         release_memory(self.device)
-        self.memory = available_bytes(self.device)
+        self.memory = max(0, available_bytes(self.device) - self._styles.max_bytes)
 
     def join(self, job: Job, publish: Publish, leave: Leave) -> None:
         """Have a job take its first turn after the step that is being taken.
@@ -93,7 +96,7 @@ class DeviceWorker:
             leave: told how it ended, in the same: why it stopped, or JobCancelledError (before its first picture, or
                 abandoned), DoesNotFitError (out of memory) or JobFailedError.
         """
-        self._arrivals.put((Run(job, publish, self._model, self.pace), leave))
+        self._arrivals.put((Run(job, publish, self._model, self.pace, self._styles), leave))
 
     def close(self) -> None:
         """Have the worker return after the step that is being taken, with nothing said of the jobs that are left."""

@@ -160,6 +160,10 @@ def event_to_proto(logged: LoggedEvent, model: Vgg19) -> pb.JobEvent:
             message.queued.CopyFrom(pb.Queued(position=event.position, eta_seconds=event.eta_seconds))
         case events.Started() as event:
             message.started.CopyFrom(pb.Started(device=event.device, queued_seconds=event.queued_seconds))
+        case events.Preparing() as event:
+            message.preparing.CopyFrom(
+                pb.Preparing(scale=event.scale, scales=event.scales, part=event.part, parts=event.parts)
+            )
         case events.Progress() as event:
             message.progress.CopyFrom(
                 pb.Progress(
