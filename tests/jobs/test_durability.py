@@ -189,7 +189,8 @@ async def test_a_job_goes_on_after_a_restart_and_its_picture_is_the_same_to_the_
     async with serving() as scheduler:
         events = await events_of(scheduler, job.id)
     assert picture_in(events) == expected
-    assert brake.steps == 12
+    # The step that the checkpoint was taken after is shown once more, and not taken.
+    assert brake.steps == 12 + 1
     assert sum(isinstance(logged.event, Started | Recorded) for logged in events) >= 3
     sequences = [logged.sequence for logged in events]
     assert sequences == sorted(set(sequences))

@@ -194,7 +194,7 @@ async def test_a_full_queue_refuses(scheduling, make_request: MakeRequest, gate:
 async def test_a_job_that_would_make_another_miss_its_deadline_waits(scheduling, make_request: MakeRequest, gate: Gate):
     long, short = make_request(iterations=_LONG), make_request(iterations=50)
     async with scheduling() as scheduler:
-        seconds = [(await scheduler.estimate(request)).estimate.seconds for request in (long, short)]
+        seconds = [(await scheduler.estimate(read_order(request))).estimate.seconds for request in (long, short)]
         await submit(scheduler, long, time.monotonic() + seconds[0] + 1.2 * seconds[1])
         # It would meet its deadline beside one of them, but not beside both.
         joining = await submit(scheduler, short)
@@ -208,7 +208,7 @@ async def test_a_deadline_is_judged_by_the_share_that_a_job_will_have(
 ):
     short = make_request(iterations=_SHORT)
     async with scheduling() as scheduler:
-        alone = (await scheduler.estimate(short)).estimate.seconds
+        alone = (await scheduler.estimate(read_order(short))).estimate.seconds
         await submit(scheduler, make_request(iterations=_LONG))
         with pytest.raises(DeadlineTooShortError) as caught:
             await submit(scheduler, short, time.monotonic() + 1.01 * alone)
@@ -222,7 +222,7 @@ async def test_a_deadline_leaves_time_for_the_step_that_is_being_taken(
 ):
     short = make_request(iterations=_SHORT)
     async with scheduling() as scheduler:
-        alone = (await scheduler.estimate(short)).estimate.seconds
+        alone = (await scheduler.estimate(read_order(short))).estimate.seconds
         long = await submit(scheduler, make_request(iterations=_LONG))
         long.next_seconds = 2 * alone
         with pytest.raises(DeadlineTooShortError):

@@ -68,7 +68,10 @@ def named(request_: pb.StylizeRequest) -> Callable[..., pb.StylizeRequest]:
 
 
 async def events_of(call: Any) -> list[pb.JobEvent]:
-    return [response.event async for response in call]
+    events = []
+    while (response := await call.read()) is not grpc.aio.EOF:
+        events.append(response.event)
+    return events
 
 
 async def read_until(call: Any, kind: str) -> pb.JobEvent:

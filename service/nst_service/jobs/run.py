@@ -92,9 +92,17 @@ class Run:
         if cost.tile is None or cost.tile >= (job.cost.tile or math.inf):
             return False
         job.snapshot, job.cost = self.snapshot() or job.snapshot, cost
+        self._restart()
+        return True
+
+    def begin_anew(self) -> None:
+        """Forget where the job was to go on."""
+        self.job.snapshot = None
+        self._restart()
+
+    def _restart(self) -> None:
         self.close()
         self._steps = self._transfer()
-        return True
 
     def snapshot(self) -> Snapshot | None:
         """Return where the job stands; None where that is where it began."""
@@ -164,7 +172,7 @@ class Run:
             JobCancelledError: before its first picture, or given up.
         """
         requested = self.job.stop_requested
-        # One that goes on takes a step to have the picture again that it had.
+        # One that goes on has the picture again that it had, with its first step.
         is_fresh = self._iterate is None and self.job.snapshot is None
         if self.job.given_up or (is_fresh and requested is StopReason.CANCELLED):
             raise JobCancelledError

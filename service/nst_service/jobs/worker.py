@@ -10,7 +10,7 @@ from queue import SimpleQueue
 import torch
 
 from nst_service.engine.devices import available_bytes, release_memory
-from nst_service.engine.errors import NonFiniteLossError
+from nst_service.engine.errors import NonFiniteLossError, SnapshotError
 from nst_service.engine.estimate import largest_size_within, step_flops
 from nst_service.engine.options import DEFAULT_PRESET, KEEP_SIZE, OutputOptions, TransferOptions
 from nst_service.engine.pictures import Picture
@@ -202,6 +202,10 @@ class DeviceWorker:
             return error
         if isinstance(error, NonFiniteLossError):
             return JobFailedError("LOSS_NOT_FINITE", f"{error}; smaller weights may help")
+        if isinstance(error, SnapshotError):
+            _log.warning("job %s begins anew: its checkpoint %s", job.id, error)
+            run.begin_anew()
+            return None
         if isinstance(error, torch.AcceleratorError):
             _log.critical("device %s has failed, with job %s on it", self.device, job.id, exc_info=error)
             self._has_failed = True

@@ -1,8 +1,9 @@
 """What is kept of jobs, in the messages of the contract."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from google.protobuf.message import Message
 from nst.v1 import style_transfer_pb2 as pb
 
 from nst_service.engine.spec import TransferRequest
@@ -89,8 +90,12 @@ def _fill_in(request: pb.StylizeRequest, find_picture: FindPicture) -> None:
 
 def _pictures(request: pb.StylizeRequest) -> Iterator[pb.Picture]:
     """Yield every picture of a request that says where it comes from."""
-    places = [(request, name) for name in ("content", "content_mask", "init_picture", "reference", "reference_mask")]
-    places += [(style, name) for style in request.styles for name in ("picture", "mask")]
-    for message, name in places:
+    yield from _set_pictures(request, ("content", "content_mask", "init_picture", "reference", "reference_mask"))
+    for style in request.styles:
+        yield from _set_pictures(style, ("picture", "mask"))
+
+
+def _set_pictures(message: Message, names: Iterable[str]) -> Iterator[pb.Picture]:
+    for name in names:
         if message.HasField(name) and getattr(message, name).HasField("source"):
             yield getattr(message, name)
