@@ -1,4 +1,5 @@
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,20 @@ from nst_service.engine.pictures import PictureFormat, encode
 from nst_service.engine.vgg import Vgg19
 from nst_service.engine.weights import Weights, load_weights
 from PIL import Image
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_jobs_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Servers keep their jobs below a folder of the tests, unless told otherwise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _own_jobs(_no_jobs_of_the_user: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The servers of a test have a folder of their own."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,9 @@
         result = client.stylize("photo.jpg", "painting.jpg", options=TransferOptions(image_size=512))
         result.save("stylised.png")
 
-`AsyncStyleTransferClient` does the same with asyncio; `stream` gives the events as they happen.
+`AsyncStyleTransferClient` does the same with asyncio; `stream` gives the events as they happen. A job survives lost
+connections and restarts of the server; with `keep_running` also the end of the program: `watch`, `get` and `list_jobs`
+find it again.
 """
 
 from typing import Any
@@ -25,11 +27,14 @@ from nst_client.errors import (
     JobNotFoundError,
     NstError,
     PermissionDeniedError,
+    PictureNotFoundError,
     ProtocolError,
     QueueFullError,
     QuotaExceededError,
+    RequestConflictError,
     RequestTooLargeError,
     ResultNotReadyError,
+    StoreError,
     UnauthenticatedError,
     UnavailableError,
     UnsupportedError,
@@ -47,12 +52,22 @@ from nst_client.events import (
     Preview,
     Progress,
     Queued,
+    Reconnected,
     Started,
     StopReason,
     Timings,
     Weights,
 )
-from nst_client.info import Health, JobState, Limits, ServerInfo
+from nst_client.info import (
+    DisconnectPolicy,
+    Health,
+    Job,
+    JobFailure,
+    JobState,
+    Limits,
+    ResultHeader,
+    ServerInfo,
+)
 from nst_client.metadata import Metadata, read_metadata
 from nst_client.options import (
     ColorMode,
@@ -83,6 +98,7 @@ __all__ = [
     "CorruptResultError",
     "CostEstimate",
     "DeadlineExceededError",
+    "DisconnectPolicy",
     "DoesNotFitError",
     "Estimate",
     "Event",
@@ -91,7 +107,9 @@ __all__ = [
     "Init",
     "InternalError",
     "InvalidRequestError",
+    "Job",
     "JobCancelledError",
+    "JobFailure",
     "JobNotFoundError",
     "JobState",
     "Layers",
@@ -106,6 +124,7 @@ __all__ = [
     "PermissionDeniedError",
     "Picture",
     "PictureFormat",
+    "PictureNotFoundError",
     "Pooling",
     "Preparing",
     "Preset",
@@ -115,12 +134,16 @@ __all__ = [
     "QueueFullError",
     "Queued",
     "QuotaExceededError",
+    "Reconnected",
+    "RequestConflictError",
     "RequestTooLargeError",
     "Result",
+    "ResultHeader",
     "ResultNotReadyError",
     "ServerInfo",
     "Started",
     "StopReason",
+    "StoreError",
     "Style",
     "StyleLoss",
     "StyleTransferClient",

@@ -6,7 +6,10 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+import uuid
+import weakref
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -16,38 +19,41 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from nst.v1 import style_transfer_pb2 as pb
 from nst.v1 import style_transfer_pb2_grpc as pb_grpc
 
-from nst_client.errors import ConnectionOptionsError, JobCancelledError, UnavailableError, from_rpc_error, rpc_errors
+from nst_client.errors import ConnectionOptionsError, NstError, UnavailableError, from_rpc_error, rpc_errors
 from nst_client.events import Estimate, Event
-from nst_client.info import Health, JobState, ServerInfo
+from nst_client.info import Health, Job, JobState, ServerInfo
 from nst_client.options import OutputOptions, Picture, Styles, TransferOptions
 from nst_client.result import Result
 from nst_client.security import Tls, channel_settings
-from nst_client.session import GIVEN_UP, READY_PAUSE, RETRIES, TARGET, Session
-from nst_client.translate import enum_from_proto, estimate_from_proto, info_from_proto, request_to_proto
+from nst_client.session import FAREWELL_SECONDS, READY_PAUSE, RECONNECT_SECONDS, RETRIES, TARGET, Session
+from nst_client.translate import (
+    enum_from_proto,
+    estimate_from_proto,
+    info_from_proto,
+    job_from_proto,
+    list_to_proto,
+    request_to_proto,
+)
+from nst_client.uploads import SentPictures, Upload
 
 
 class AsyncStylization(AsyncIterator[Event]):
-    """The events of one stylisation as they happen; `result` once they are exhausted.
+    """The events of one job as they happen; `result` once they are exhausted (see `Stylization`).
 
-    Leaving it as an async context manager, or closing it, ends the job if it still runs.
+    Leaving it as an async context manager, closing it, or cancelling the task that waits for the next event ends the
+    job if it still runs, unless it was started with `keep_running` or is only watched.
     """
 
-    def __init__(
-        self,
-        stub: pb_grpc.StyleTransferServiceAsyncStub,
-        build_request: Callable[[], pb.StylizeRequest],
-        *,
-        timeout: float | None,
-        retries: int,
-    ):
-        """Use `AsyncStyleTransferClient.stream`."""
+    def __init__(self, stub: pb_grpc.StyleTransferServiceAsyncStub, session: Session):
+        """Use `AsyncStyleTransferClient.stream` or `watch`."""
         self._stub = stub
-        self._build_request = build_request
-        self._request: pb.StylizeRequest | None = None
-        self._session = Session(timeout=timeout, retries=retries, now=time.monotonic())
-        self._call: grpc.aio.UnaryStreamCall[pb.StylizeRequest, pb.StylizeResponse] | None = None
+        self._session = session
+        self._call: Any = None
+        self._events: deque[Event] = deque()
+        """That have come and were not asked for yet."""
         self._ended = False
         self._given_up = asyncio.Event()
+        self._farewell: asyncio.Future[None] | None = None
 
     @property
     def job_id(self) -> str | None:
@@ -72,9 +78,9 @@ class AsyncStylization(AsyncIterator[Event]):
         return await _cancel(self._stub, job_id, timeout)
 
     async def close(self) -> None:
-        """End the call, and with it the job if it still runs. There are no more events."""
+        """End the call, and with it the job if it still runs and is not to be kept. There are no more events."""
         self._ended = True
-        self._give_up()
+        await self._leave()
 
     async def __aenter__(self) -> Self:
         return self
@@ -95,43 +101,49 @@ class AsyncStylization(AsyncIterator[Event]):
             NstError: see `nst_client.errors` for each kind.
         """
         try:
-            while not self._ended:
-                event = await self._receive()
-                if event is not None:
-                    return event
+            while not self._events and not self._ended:
+                self._events.extend(await self._receive())
         except BaseException:
             await self.close()
             raise
-        raise StopAsyncIteration
+        if self._ended:
+            raise StopAsyncIteration
+        return self._events.popleft()
 
-    async def _receive(self) -> Event | None:
+    async def _receive(self) -> Iterable[Event]:
         """Take one message, wait for the next attempt, or take the end."""
         call = self._call or await self._open()
         try:
             response = await call.read()
         except grpc.RpcError as error:
+            if self._given_up.is_set():
+                raise self._session.given_up() from error
             delay = self._session.fail(from_rpc_error(error), now=time.monotonic(), jitter=random.random())
-            await self._wait(delay)
-            self._call = None
+            if delay is None:
+                self._ended = True
+            else:
+                await self._wait(delay)
+                self._call = None
         except asyncio.CancelledError:
             # gRPC raises it for a call that was cancelled here, which must not look like a cancelled task.
             task = asyncio.current_task()
             if self._given_up.is_set() and task is not None and not task.cancelling():
-                raise JobCancelledError(GIVEN_UP) from None
+                raise self._session.given_up() from None
             raise
         else:
-            if isinstance(response, pb.StylizeResponse):
-                return self._session.receive(response)
+            if response is not grpc.aio.EOF:
+                return self._session.receive(response.event, now=time.monotonic())
             self._session.end()
             self._ended = True
-        return None
+        return ()
 
     async def _open(self) -> Any:
-        if self._request is None:
-            self._request = await asyncio.to_thread(self._build_request)
+        # In a thread, since the first one reads files.
+        request = await asyncio.to_thread(self._session.next_request, time.monotonic())
         if self._given_up.is_set():
-            raise JobCancelledError(GIVEN_UP)
-        self._call = self._stub.Stylize(self._request, timeout=self._session.remaining(time.monotonic()))
+            raise self._session.given_up()
+        method: Any = self._stub.WatchJob if isinstance(request, pb.WatchJobRequest) else self._stub.Stylize
+        self._call = method(request, timeout=self._session.remaining(time.monotonic()))
         return self._call
 
     async def _wait(self, seconds: float) -> None:
@@ -143,6 +155,16 @@ class AsyncStylization(AsyncIterator[Event]):
         self._given_up.set()
         if self._call is not None:
             self._call.cancel()
+
+    async def _leave(self) -> None:
+        """End the call, and say so to a server that would wait for another one."""
+        self._give_up()
+        job_id = self._session.abandon()
+        if job_id is not None:
+            self._farewell = asyncio.ensure_future(_cancel_quietly(self._stub, job_id))
+        if self._farewell is not None:
+            # A task that is cancelled once more, while it waits here, does not stop what it has begun to say.
+            await asyncio.shield(self._farewell)
 
 
 class AsyncStyleTransferClient:
@@ -157,6 +179,7 @@ class AsyncStyleTransferClient:
         credentials: grpc.ChannelCredentials | None = None,
         channel: grpc.aio.Channel | None = None,
         retries: int = RETRIES,
+        reconnect_seconds: float = RECONNECT_SECONDS,
     ):
         """Open a channel; it connects with the first call (see `StyleTransferClient` for the arguments)."""
         self._owned = None
@@ -172,6 +195,9 @@ class AsyncStyleTransferClient:
         self._stub = pb_grpc.StyleTransferServiceStub(channel)
         self._health: Any = health_pb2_grpc.HealthStub(channel)
         self._retries = retries
+        self._reconnect_seconds = reconnect_seconds
+        self._sent = SentPictures()
+        self._streams: weakref.WeakSet[AsyncStylization] = weakref.WeakSet()
 
     async def __aenter__(self) -> Self:
         return self
@@ -182,7 +208,8 @@ class AsyncStyleTransferClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the channel; whatever still runs on it is cancelled."""
+        """End whatever still runs, as `close` of each does, and close the channel if the client opened it."""
+        await asyncio.gather(*(stream._leave() for stream in list(self._streams)))
         if self._owned:
             await self._owned.close()
 
@@ -197,6 +224,8 @@ class AsyncStyleTransferClient:
         reference_mask: Picture | None = None,
         options: TransferOptions | None = None,
         output: OutputOptions | None = None,
+        request_id: str | None = None,
+        keep_running: bool = False,
         timeout: float | None = None,  # noqa: ASYNC109 - it travels to the server
         on_event: Callable[[Event], object] | None = None,
     ) -> Result:
@@ -210,6 +239,8 @@ class AsyncStyleTransferClient:
             reference_mask=reference_mask,
             options=options,
             output=output,
+            request_id=request_id,
+            keep_running=keep_running,
             timeout=timeout,
         ) as events:
             async for event in events:
@@ -228,6 +259,8 @@ class AsyncStyleTransferClient:
         reference_mask: Picture | None = None,
         options: TransferOptions | None = None,
         output: OutputOptions | None = None,
+        request_id: str | None = None,
+        keep_running: bool = False,
         timeout: float | None = None,
     ) -> AsyncStylization:
         """Return the iterator of the events of a stylisation (see `StyleTransferClient.stylize` for the arguments).
@@ -244,8 +277,54 @@ class AsyncStyleTransferClient:
             reference_mask=reference_mask,
             options=options,
             output=output,
+            request_id=str(uuid.uuid4()) if request_id is None else request_id,
+            keep_running=keep_running,
         )
-        return AsyncStylization(self._stub, build, timeout=timeout, retries=self._retries)
+        return self._follow(Upload(build, self._sent), keep_running=keep_running, timeout=timeout)
+
+    def watch(self, job_id: str, *, after_sequence: int = 0, timeout: float | None = None) -> AsyncStylization:
+        """Follow a job and return the iterator of its events (see `StyleTransferClient.watch`)."""
+        request = pb.WatchJobRequest(job_id=job_id, after_sequence=after_sequence)
+        return self._follow(request, keep_running=True, timeout=timeout)
+
+    def _follow(
+        self, opening: Upload | pb.WatchJobRequest, *, keep_running: bool, timeout: float | None
+    ) -> AsyncStylization:
+        session = Session(
+            opening,
+            keep_running=keep_running,
+            timeout=timeout,
+            retries=self._retries,
+            reconnect_seconds=self._reconnect_seconds,
+            now=time.monotonic(),
+        )
+        stream = AsyncStylization(self._stub, session)
+        self._streams.add(stream)
+        return stream
+
+    async def get(self, job_id: str, *, timeout: float | None = None) -> Job:  # noqa: ASYNC109
+        """Return where a job stands (see `StyleTransferClient.get`)."""
+        with rpc_errors():
+            response = await self._stub.GetJob(pb.GetJobRequest(job_id=job_id), timeout=timeout)
+        return job_from_proto(response.job)
+
+    async def list_jobs(
+        self,
+        states: Iterable[JobState] = (),
+        *,
+        page_size: int | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> AsyncIterator[Job]:
+        """Yield the caller's jobs, newest first (see `StyleTransferClient.list_jobs`)."""
+        request = list_to_proto(states, page_size)
+        while True:
+            with rpc_errors():
+                page = await self._stub.ListJobs(request, timeout=timeout)
+            for job in page.jobs:
+                yield job_from_proto(job)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
 
     async def estimate(
         self,
@@ -320,3 +399,9 @@ async def _cancel(stub: pb_grpc.StyleTransferServiceAsyncStub, job_id: str, time
     with rpc_errors():
         response = await stub.CancelJob(pb.CancelJobRequest(job_id=job_id), timeout=timeout)
     return enum_from_proto(JobState, response.state) or JobState.UNKNOWN
+
+
+async def _cancel_quietly(stub: pb_grpc.StyleTransferServiceAsyncStub, job_id: str) -> None:
+    # Without a channel there is nobody to tell.
+    with contextlib.suppress(NstError, grpc.aio.UsageError):
+        await _cancel(stub, job_id, FAREWELL_SECONDS)

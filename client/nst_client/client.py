@@ -1,9 +1,14 @@
 """The client for programs with threads."""
 
+import contextlib
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+import uuid
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,29 +17,40 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from nst.v1 import style_transfer_pb2 as pb
 from nst.v1 import style_transfer_pb2_grpc as pb_grpc
 
-from nst_client.errors import ConnectionOptionsError, JobCancelledError, UnavailableError, from_rpc_error, rpc_errors
+from nst_client.errors import ConnectionOptionsError, NstError, UnavailableError, from_rpc_error, rpc_errors
 from nst_client.events import Estimate, Event
-from nst_client.info import Health, JobState, ServerInfo
+from nst_client.info import Health, Job, JobState, ServerInfo
 from nst_client.options import OutputOptions, Picture, Styles, TransferOptions
 from nst_client.result import Result
 from nst_client.security import Tls, channel_settings
-from nst_client.session import GIVEN_UP, READY_PAUSE, RETRIES, TARGET, Session
-from nst_client.translate import enum_from_proto, estimate_from_proto, info_from_proto, request_to_proto
+from nst_client.session import FAREWELL_SECONDS, READY_PAUSE, RECONNECT_SECONDS, RETRIES, TARGET, Session
+from nst_client.translate import (
+    enum_from_proto,
+    estimate_from_proto,
+    info_from_proto,
+    job_from_proto,
+    list_to_proto,
+    request_to_proto,
+)
+from nst_client.uploads import SentPictures, Upload
 
 
 class Stylization(Iterator[Event]):
-    """The events of one stylisation as they happen; `result` once they are exhausted.
+    """The events of one job as they happen; `result` once they are exhausted.
 
-    Leaving it as a context manager, or closing it, ends the job if it still runs.
+    A lost connection and a restart of the server are made good, and told by the event `Reconnected` only.
+
+    Leaving it as a context manager, or closing it, ends the job if it still runs, unless it was started with
+    `keep_running` or is only watched. One that is dropped without either ends by itself a while later
+    (`Limits.reattach_seconds`).
     """
 
-    def __init__(
-        self, stub: pb_grpc.StyleTransferServiceStub, request: pb.StylizeRequest, *, timeout: float | None, retries: int
-    ):
-        """Use `StyleTransferClient.stream`."""
+    def __init__(self, stub: pb_grpc.StyleTransferServiceStub, session: Session):
+        """Use `StyleTransferClient.stream` or `watch`."""
         self._stub = stub
-        self._request = request
-        self._session = Session(timeout=timeout, retries=retries, now=time.monotonic())
+        self._session = session
+        self._events: deque[Event] = deque()
+        """That have come and were not asked for yet."""
         self._ended = False
         self._given_up = threading.Event()
         self._lock = threading.Lock()
@@ -58,6 +74,8 @@ class Stylization(Iterator[Event]):
     def cancel(self, *, timeout: float | None = None) -> JobState | None:
         """Ask the server to end the job, from this thread or another; go on iterating for the best picture so far.
 
+        That also ends a job that was started with `keep_running` or is only watched.
+
         Args:
             timeout: seconds for the server to answer.
 
@@ -74,9 +92,9 @@ class Stylization(Iterator[Event]):
         return _cancel(self._stub, job_id, timeout)
 
     def close(self) -> None:
-        """End the call, and with it the job if it still runs. There are no more events."""
+        """End the call, and with it the job if it still runs and is not to be kept. There are no more events."""
         self._ended = True
-        self._give_up()
+        self._leave()
 
     def __enter__(self) -> Self:
         return self
@@ -97,40 +115,59 @@ class Stylization(Iterator[Event]):
             NstError: see `nst_client.errors` for each kind.
         """
         try:
-            while not self._ended:
-                event = self._receive()
-                if event is not None:
-                    return event
+            while not self._events and not self._ended:
+                self._events.extend(self._receive())
         except BaseException:
             self.close()
             raise
-        raise StopIteration
+        if self._ended:
+            raise StopIteration
+        return self._events.popleft()
 
-    def _receive(self) -> Event | None:
+    def _receive(self) -> Iterable[Event]:
         """Take one message, wait for the next attempt, or take the end."""
         try:
-            return self._session.receive(next(self._responses))
+            response = next(self._responses)
         except StopIteration:
             self._session.end()
             self._ended = True
         except grpc.RpcError as error:
+            if self._given_up.is_set():
+                raise self._session.given_up() from error
             delay = self._session.fail(from_rpc_error(error), now=time.monotonic(), jitter=random.random())
-            self._given_up.wait(delay)
-            self._open()
-        return None
+            if delay is None:
+                self._ended = True
+            else:
+                self._given_up.wait(delay)
+                self._open()
+        else:
+            return self._session.receive(response.event, now=time.monotonic())
+        return ()
 
     def _open(self) -> None:
+        request = self._session.next_request(time.monotonic())
+        method: Any = self._stub.WatchJob if isinstance(request, pb.WatchJobRequest) else self._stub.Stylize
         with self._lock:
             if self._given_up.is_set():
-                raise JobCancelledError(GIVEN_UP)
-            call = self._stub.Stylize(self._request, timeout=self._session.remaining(time.monotonic()))
-            self._responses: Iterator[pb.StylizeResponse] = call
+                raise self._session.given_up()
+            call = method(request, timeout=self._session.remaining(time.monotonic()))
+            self._responses: Iterator[pb.StylizeResponse | pb.WatchJobResponse] = call
             self._cancel_call: Callable[[], bool] = call.cancel
 
     def _give_up(self) -> None:
         with self._lock:
             self._given_up.set()
             self._cancel_call()
+
+    def _leave(self) -> None:
+        """End the call, and say so to a server that would wait for another one."""
+        self._give_up()
+        with self._lock:
+            job_id = self._session.abandon()
+            if job_id is not None:
+                # Without a channel there is nobody to tell.
+                with contextlib.suppress(NstError, ValueError):
+                    _cancel(self._stub, job_id, FAREWELL_SECONDS)
 
 
 class StyleTransferClient:
@@ -145,6 +182,7 @@ class StyleTransferClient:
         credentials: grpc.ChannelCredentials | None = None,
         channel: grpc.Channel | None = None,
         retries: int = RETRIES,
+        reconnect_seconds: float = RECONNECT_SECONDS,
     ):
         """Open a channel; it connects with the first call.
 
@@ -157,6 +195,9 @@ class StyleTransferClient:
             retries: how often to send a request again that was refused before it was accepted because there was no
                 server, it was not ready or its queue was full. Each retry waits as long as the server suggests (up to
                 a minute), and never past the timeout of the call.
+            reconnect_seconds: for how long to look for a server that was lost while it worked on a job, in growing
+                intervals, and as the server suggests; the same job then goes on. Counted since the last news of the
+                job, or since a connection that held for half a minute. 0: such a job ends with UnavailableError.
 
         Raises:
             ConnectionOptionsError: the options contradict each other, name a file that cannot be read, or would send
@@ -175,6 +216,11 @@ class StyleTransferClient:
         self._stub = pb_grpc.StyleTransferServiceStub(channel)
         self._health: Any = health_pb2_grpc.HealthStub(channel)
         self._retries = retries
+        self._reconnect_seconds = reconnect_seconds
+        self._sent = SentPictures()
+        self._streams: weakref.WeakSet[Stylization] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        """Of the streams."""
 
     def __enter__(self) -> Self:
         return self
@@ -185,7 +231,11 @@ class StyleTransferClient:
         self.close()
 
     def close(self) -> None:
-        """Close the channel; whatever still runs on it is cancelled."""
+        """End whatever still runs, as `Stylization.close` does, and close the channel if the client opened it."""
+        with self._lock:
+            streams = list(self._streams)
+        for stream in streams:
+            stream._leave()
         if self._owned:
             self._owned.close()
 
@@ -200,6 +250,8 @@ class StyleTransferClient:
         reference_mask: Picture | None = None,
         options: TransferOptions | None = None,
         output: OutputOptions | None = None,
+        request_id: str | None = None,
+        keep_running: bool = False,
         timeout: float | None = None,
         on_event: Callable[[Event], object] | None = None,
     ) -> Result:
@@ -214,6 +266,10 @@ class StyleTransferClient:
             reference_mask: white where the reference counts.
             options: how to stylise.
             output: how the result is encoded.
+            request_id: 1 to 128 printable ASCII characters that name the request. The same request again follows the
+                job that it has led to before. Default: a new one for each call.
+            keep_running: whether the job goes on, and its result is kept, when nobody follows it any more. Without, it
+                ends when this call ends early, however that comes.
             timeout: seconds for everything, retries and queue included. The server fits the job into it: it refuses
                 one that cannot finish, and ends one early that turns out slower than expected.
             on_event: told each event as it happens.
@@ -230,6 +286,8 @@ class StyleTransferClient:
             reference_mask=reference_mask,
             options=options,
             output=output,
+            request_id=request_id,
+            keep_running=keep_running,
             timeout=timeout,
         ) as events:
             for event in events:
@@ -248,6 +306,8 @@ class StyleTransferClient:
         reference_mask: Picture | None = None,
         options: TransferOptions | None = None,
         output: OutputOptions | None = None,
+        request_id: str | None = None,
+        keep_running: bool = False,
         timeout: float | None = None,
     ) -> Stylization:
         """Start to stylise a picture and return the iterator of its events (see `stylize` for the arguments).
@@ -255,7 +315,8 @@ class StyleTransferClient:
         Raises:
             InvalidRequestError: a file cannot be read, or a value has a wrong type.
         """
-        request = request_to_proto(
+        build = partial(
+            request_to_proto,
             content,
             styles,
             content_mask=content_mask,
@@ -264,8 +325,77 @@ class StyleTransferClient:
             reference_mask=reference_mask,
             options=options,
             output=output,
+            request_id=str(uuid.uuid4()) if request_id is None else request_id,
+            keep_running=keep_running,
         )
-        return Stylization(self._stub, request, timeout=timeout, retries=self._retries)
+        return self._follow(Upload(build, self._sent), keep_running=keep_running, timeout=timeout)
+
+    def watch(self, job_id: str, *, after_sequence: int = 0, timeout: float | None = None) -> Stylization:
+        """Follow a job and return the iterator of its events, with its result at the end. Closing it leaves the job.
+
+        Args:
+            job_id: as `Accepted` named it.
+            after_sequence: of the last event that is not wanted again, other than `Completed`; 0 for all of them.
+                Those that are outdated by now are left out.
+            timeout: seconds for everything; the job goes on when they have passed.
+
+        The events end with JobNotFoundError where there is no such job, and as those of `stream` where it fails.
+        """
+        request = pb.WatchJobRequest(job_id=job_id, after_sequence=after_sequence)
+        return self._follow(request, keep_running=True, timeout=timeout)
+
+    def _follow(
+        self, opening: Upload | pb.WatchJobRequest, *, keep_running: bool, timeout: float | None
+    ) -> Stylization:
+        session = Session(
+            opening,
+            keep_running=keep_running,
+            timeout=timeout,
+            retries=self._retries,
+            reconnect_seconds=self._reconnect_seconds,
+            now=time.monotonic(),
+        )
+        stream = Stylization(self._stub, session)
+        with self._lock:
+            self._streams.add(stream)
+        return stream
+
+    def get(self, job_id: str, *, timeout: float | None = None) -> Job:
+        """Return where a job stands.
+
+        Args:
+            job_id: as `Accepted` named it.
+            timeout: seconds.
+
+        Raises:
+            JobNotFoundError: there is no such job.
+            NstError: see `nst_client.errors` for each kind.
+        """
+        with rpc_errors():
+            response = self._stub.GetJob(pb.GetJobRequest(job_id=job_id), timeout=timeout)
+        return job_from_proto(response.job)
+
+    def list_jobs(
+        self, states: Iterable[JobState] = (), *, page_size: int | None = None, timeout: float | None = None
+    ) -> Iterator[Job]:
+        """Yield the caller's jobs, newest first; they are fetched page by page, as they are asked for.
+
+        Args:
+            states: only jobs in one of these; none for all.
+            page_size: jobs to fetch at once, 1 to 1000; None for as many as the server likes.
+            timeout: seconds for each page.
+
+        Raises:
+            NstError: see `nst_client.errors` for each kind.
+        """
+        request = list_to_proto(states, page_size)
+        while True:
+            with rpc_errors():
+                page = self._stub.ListJobs(request, timeout=timeout)
+            yield from map(job_from_proto, page.jobs)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
 
     def estimate(
         self,

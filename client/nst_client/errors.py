@@ -54,6 +54,17 @@ class NstError(Exception):
         info = self._detail(error_details_pb2.ErrorInfo)
         return dict(info.metadata) if info.domain == _DOMAIN else {}
 
+    @property
+    def resource_type(self) -> str:
+        """What kind of thing the error is about, such as "nst.v1.Job"; empty where the server did not say."""
+        return str(self._detail(error_details_pb2.ResourceInfo).resource_type)
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds after which the server suggests to try again; None where it suggests nothing."""
+        info = self._detail(error_details_pb2.RetryInfo)
+        return float(info.retry_delay.ToTimedelta().total_seconds()) if info.HasField("retry_delay") else None
+
     def _number(self, key: str) -> float | None:
         try:
             return float(self.metadata[key])
@@ -125,17 +136,7 @@ class RequestTooLargeError(NstError):
         return int(found[group]) if found and found[group] else None
 
 
-class _RetryableError(NstError):
-    """The same request may succeed later."""
-
-    @property
-    def retry_after(self) -> float | None:
-        """Seconds after which the server suggests to try again; None where it suggests nothing."""
-        info = self._detail(error_details_pb2.RetryInfo)
-        return float(info.retry_delay.ToTimedelta().total_seconds()) if info.HasField("retry_delay") else None
-
-
-class QueueFullError(_RetryableError):
+class QueueFullError(NstError):
     """As many jobs wait as may wait."""
 
     default_code = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -151,7 +152,7 @@ class Excess:
     """What was asked for, and what is accepted."""
 
 
-class QuotaExceededError(_RetryableError):
+class QuotaExceededError(NstError):
     """The caller's token does not allow that much. There is a `retry_after` only where the same may succeed later."""
 
     default_code = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -180,8 +181,17 @@ class QuotaExceededError(_RetryableError):
         )
 
 
-class UnavailableError(_RetryableError):
+class UnavailableError(NstError):
     """There is no server at the target, the connection broke, or the server is warming up or draining."""
+
+    default_code = grpc.StatusCode.UNAVAILABLE
+
+
+class StoreError(NstError):
+    """The server cannot keep a job or look for one: its store is full, may not be written to, or does not answer.
+
+    `reason` is "STORE_FULL", "STORE_READ_ONLY" or "STORE_UNAVAILABLE".
+    """
 
     default_code = grpc.StatusCode.UNAVAILABLE
 
@@ -227,6 +237,18 @@ class JobNotFoundError(NstError):
     """No job has this id."""
 
     default_code = grpc.StatusCode.NOT_FOUND
+
+
+class PictureNotFoundError(NstError):
+    """A request names a picture by a SHA-256 that the server does not have; the client then sends its bytes."""
+
+    default_code = grpc.StatusCode.NOT_FOUND
+
+
+class RequestConflictError(NstError):
+    """The same caller has used this `request_id` for another request."""
+
+    default_code = grpc.StatusCode.ALREADY_EXISTS
 
 
 class JobCancelledError(NstError):
@@ -283,9 +305,15 @@ _BY_REASON = MappingProxyType(
         "QUEUE_FULL": QueueFullError,
         "QUOTA_EXCEEDED": QuotaExceededError,
         "DOES_NOT_FIT": DoesNotFitError,
+        "STORE_FULL": StoreError,
+        "STORE_READ_ONLY": StoreError,
+        "STORE_UNAVAILABLE": StoreError,
     }
 )
 """Where the code alone does not tell."""
+
+_BY_RESOURCE = MappingProxyType({"nst.v1.Picture": PictureNotFoundError})
+"""By the type of the resource that is not found, where it is no job."""
 
 _BY_CODE = MappingProxyType(
     {
@@ -294,7 +322,7 @@ _BY_CODE = MappingProxyType(
         grpc.StatusCode.INVALID_ARGUMENT: InvalidRequestError,
         grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,
         grpc.StatusCode.NOT_FOUND: JobNotFoundError,
-        grpc.StatusCode.ALREADY_EXISTS: NstError,
+        grpc.StatusCode.ALREADY_EXISTS: RequestConflictError,
         grpc.StatusCode.PERMISSION_DENIED: PermissionDeniedError,
         grpc.StatusCode.RESOURCE_EXHAUSTED: NstError,
         grpc.StatusCode.FAILED_PRECONDITION: NstError,
@@ -323,8 +351,8 @@ def from_rpc_error(error: grpc.RpcError) -> NstError:
     status = _rich_status(error)
     plain = None if status else _PLAIN_MESSAGES.get(code)
     message = plain or error.details() or code.value[1]
-    reason = NstError(message, code=code, status=status).reason
-    kind = _BY_REASON.get(reason, _BY_CODE[code])
+    plain_error = NstError(message, code=code, status=status)
+    kind = _BY_REASON.get(plain_error.reason) or _BY_RESOURCE.get(plain_error.resource_type) or _BY_CODE[code]
     if kind is NstError and code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE.search(message):
         kind = RequestTooLargeError
     return kind(message, code=code, status=status)

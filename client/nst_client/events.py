@@ -113,7 +113,7 @@ class _Sequenced:
     """What every event has."""
 
     sequence: int
-    """Grows from event to event of a job, not always by one."""
+    """Grows from event to event of a job, not always by one; 0 in the description of a `Job`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,7 @@ class Accepted(_Sequenced):
     """The job exists, and this is exactly what it will do."""
 
     job_id: str
-    """Names the job, as in `cancel`."""
+    """Names the job, as in `watch`, `get` and `cancel`."""
     options: TransferOptions
     """The options with every default filled in."""
     output: OutputOptions
@@ -226,5 +226,22 @@ class Completed(_Sequenced):
     """The network that was used."""
 
 
-Event = Accepted | Queued | Started | Preparing | Progress | Preview | Completed
+@dataclass(frozen=True, kw_only=True)
+class Reconnected(_Sequenced):
+    """The connection was lost, or the server has restarted, and the client follows the job again.
+
+    Of the client itself: its `sequence` is that of the event before. What follows may repeat the work since the job's
+    last checkpoint: another `Started`, and `Progress` that goes on from there.
+    """
+
+    attempts: int
+    """Calls that it took, the one that succeeded included."""
+    seconds: float
+    """Without contact."""
+    began_anew: bool
+    """Whether the server had kept nothing of the job, which therefore begins again: `Accepted` follows, with another
+    `job_id`, and events are numbered afresh (`sequence` is 0 here)."""
+
+
+Event = Accepted | Queued | Started | Preparing | Progress | Preview | Completed | Reconnected
 """Accepted comes first and Completed last; a later version may add kinds."""

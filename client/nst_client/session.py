@@ -1,21 +1,28 @@
-"""One stylisation from request to result, without a channel and without a clock: all that sync and asyncio share."""
+"""One job from request to result, without a channel and without a clock: all that sync and asyncio share."""
 
 import hashlib
+import re
 
+import grpc
 from nst.v1 import style_transfer_pb2 as pb
 
 from nst_client.errors import (
     CorruptResultError,
+    JobCancelledError,
+    JobNotFoundError,
     NstError,
+    PictureNotFoundError,
     ProtocolError,
     QueueFullError,
     QuotaExceededError,
     ResultNotReadyError,
+    StoreError,
     UnavailableError,
 )
-from nst_client.events import Accepted, Completed, Event
+from nst_client.events import Accepted, Completed, Event, Reconnected
 from nst_client.result import Result
 from nst_client.translate import event_from_proto
+from nst_client.uploads import Upload
 
 TARGET = "localhost:50051"
 """Where a server listens unless told otherwise."""
@@ -23,11 +30,14 @@ TARGET = "localhost:50051"
 RETRIES = 2
 """How often a refused request is sent again unless told otherwise."""
 
+RECONNECT_SECONDS = 60.0
+"""How long a lost server is looked for unless told otherwise."""
+
 READY_PAUSE = 0.1
 """Seconds between two looks for a server that is not there or breaks the connection."""
 
-GIVEN_UP = "the job was cancelled before it was accepted"
-"""Message of the JobCancelledError for a job that the client itself gave up."""
+FAREWELL_SECONDS = 2.0
+"""For the server to answer that it ends a job that nobody reads any more; without an answer, it ends it by itself."""
 
 CHANNEL_OPTIONS = (
     # How large a request may be is for the server to answer.
@@ -48,6 +58,63 @@ _FIRST_BACKOFF = 0.5
 _LONGEST_WAIT = 60.0
 """Seconds; a server that suggests more is not waited for."""
 
+_LONGEST_BACKOFF = 8.0
+"""Seconds between two looks for a lost server."""
+_LEAST_BACKOFF = 0.05
+"""Seconds; even the luckiest draw is no busy loop."""
+_STEADY_SECONDS = 30.0
+"""A call that held for so long had reached the server, even if nothing happened to the job: an attempt to connect
+fails earlier."""
+
+_BROKEN = frozenset({grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL})
+"""What gRPC makes up for a call whose connection breaks, besides UNAVAILABLE."""
+
+_NEVER_CONNECTED = re.compile(r"failed to connect|resolution|resolving", re.IGNORECASE)
+"""How gRPC says that there was no connection at all. Where it says so otherwise, the server is looked for longer."""
+
+
+def is_lost(error: NstError) -> bool:
+    """Return whether a call failed because the server is away: the connection broke, or it leaves its jobs for later.
+
+    A status that the server itself sends carries details; gRPC makes up statuses without any.
+    """
+    return error.code is grpc.StatusCode.UNAVAILABLE or (not _has_details(error) and error.code in _BROKEN)
+
+
+def is_refusal(error: NstError) -> bool:
+    """Return whether a call certainly started nothing: the server said so, or there was no connection to it."""
+    return _has_details(error) or _NEVER_CONNECTED.search(error.message) is not None
+
+
+def _has_details(error: NstError) -> bool:
+    return error.status is not None and len(error.status.details) > 0
+
+
+def reconnect_delay(
+    error: NstError, *, attempt: int, lost_seconds: float, budget: float, remaining: float | None, jitter: float
+) -> float | None:
+    """Decide whether to look again for a server that was lost.
+
+    Args:
+        error: how the last attempt failed.
+        attempt: attempts so far.
+        lost_seconds: since the server was lost.
+        budget: seconds after which to give up.
+        remaining: seconds until the deadline; None without one.
+        jitter: random, from 0 to 1, so that many clients do not come back at the same moment.
+
+    Returns:
+        Seconds to wait first, or None to give up.
+    """
+    left = budget - lost_seconds
+    suggested = error.retry_after or 0.0
+    if left <= 0 or suggested > left:
+        return None
+    backoff = max(_LEAST_BACKOFF, min(_FIRST_BACKOFF * 2.0**attempt, _LONGEST_BACKOFF) * jitter)
+    # The last attempt is made when the time is over, not before.
+    delay = min(suggested + backoff, left)
+    return None if remaining is not None and delay >= remaining else delay
+
 
 def retry_delay(error: NstError, *, attempt: int, retries: int, remaining: float | None, jitter: float) -> float | None:
     """Decide whether to send a request again that failed before it was accepted.
@@ -62,10 +129,10 @@ def retry_delay(error: NstError, *, attempt: int, retries: int, remaining: float
     Returns:
         Seconds to wait first, or None to give up.
     """
-    if attempt >= retries or not isinstance(error, UnavailableError | QueueFullError | QuotaExceededError):
+    if attempt >= retries or not isinstance(error, UnavailableError | QueueFullError | QuotaExceededError | StoreError):
         return None
-    if isinstance(error, QuotaExceededError) and error.retry_after is None:
-        # A job that is larger than the quota stays so.
+    if isinstance(error, QuotaExceededError | StoreError) and error.retry_after is None:
+        # A job that is larger than the quota stays so, and so does a store that somebody has to look after.
         return None
     backoff = min(_FIRST_BACKOFF * 2.0**attempt, _LONGEST_WAIT)
     suggested = error.retry_after
@@ -77,14 +144,16 @@ def retry_delay(error: NstError, *, attempt: int, retries: int, remaining: float
 
 
 class StreamAssembler:
-    """Turns the messages of one stream into events and one result, and holds the server to the contract.
+    """Turns the messages about one job into events and one result, and holds the server to the contract.
 
     It buffers the picture only, and never more of it than its header announced.
     """
 
-    def __init__(self) -> None:
-        self._sequence: int | None = None
-        self._accepted: Accepted | None = None
+    def __init__(self, *, job_id: str | None = None, after_sequence: int | None = None):
+        """Begin with Accepted, or after any event of a job that is known by its id."""
+        self._job_id = job_id
+        self._sequence = after_sequence
+        self._is_accepted = False
         self._header: pb.ResultHeader | None = None
         self._data = bytearray()
         self._result: Result | None = None
@@ -92,7 +161,17 @@ class StreamAssembler:
     @property
     def job_id(self) -> str | None:
         """The id of the job; None before it is accepted."""
-        return self._accepted.job_id if self._accepted else None
+        return self._job_id
+
+    @property
+    def sequence(self) -> int | None:
+        """Of the last message; None before the first one."""
+        return self._sequence
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the result is there, and nothing else may come."""
+        return self._result is not None
 
     def feed(self, message: pb.JobEvent) -> Event | None:
         """Take the next message.
@@ -115,7 +194,7 @@ class StreamAssembler:
         event = event_from_proto(message)
         match event:
             case Accepted():
-                self._accepted = event
+                self._is_accepted, self._job_id = True, event.job_id
             case Completed():
                 self._complete(event)
         return event
@@ -134,8 +213,10 @@ class StreamAssembler:
         if self._sequence is not None and sequence <= self._sequence:
             raise ProtocolError(f"{kind} has sequence {sequence}, which does not come after {self._sequence}")
         self._sequence = sequence
-        if (kind == "accepted") == (self._accepted is not None):
-            raise ProtocolError(f"{kind} came {'twice' if self._accepted else 'before accepted'}")
+        if kind == "accepted" and self._is_accepted:
+            raise ProtocolError("accepted came twice")
+        if kind != "accepted" and self._job_id is None:
+            raise ProtocolError(f"{kind} came before accepted")
         if self._result is not None:
             raise ProtocolError(f"{kind} came after completed")
 
@@ -157,7 +238,7 @@ class StreamAssembler:
 
     def _complete(self, completed: Completed) -> None:
         header = self._header
-        if header is None or self._accepted is None:
+        if header is None or self._job_id is None:
             raise ProtocolError("completed came before result_header")
         if len(self._data) != header.size_bytes:
             raise CorruptResultError(f"the picture has {len(self._data)} of the announced {header.size_bytes} bytes")
@@ -165,7 +246,7 @@ class StreamAssembler:
         if sha256 != header.sha256:
             raise CorruptResultError(f"the picture has the SHA-256 {sha256}, announced was {header.sha256}")
         self._result = Result(
-            job_id=self._accepted.job_id,
+            job_id=self._job_id,
             media_type=header.media_type,
             width=header.width,
             height=header.height,
@@ -177,13 +258,56 @@ class StreamAssembler:
 
 
 class Session:
-    """A stylisation over all its attempts. Times are readings of one monotonic clock, in seconds."""
+    """A job over all the calls that start and follow it. Times are readings of one monotonic clock, in seconds.
 
-    def __init__(self, *, timeout: float | None, retries: int, now: float):
+    A job that was lost is followed again from the event after the last one. Where the server has kept nothing of it,
+    it is started once more.
+    """
+
+    def __init__(
+        self,
+        opening: Upload | pb.WatchJobRequest,
+        *,
+        keep_running: bool,
+        timeout: float | None,
+        retries: int,
+        reconnect_seconds: float,
+        now: float,
+    ):
+        """Begin with the request of a new job, or with one to watch a job.
+
+        Args:
+            opening: the request.
+            keep_running: whether the job goes on when nobody reads any more.
+            timeout: seconds for everything; None for no limit.
+            retries: attempts after the first one where the server refuses or is not there from the beginning.
+            reconnect_seconds: how long to look for a server that was lost; 0 not to look for it at all.
+            now: the time.
+        """
+        self._upload: Upload | None = None
+        self._assembler = StreamAssembler()
+        if isinstance(opening, Upload):
+            self._upload = opening
+        else:
+            self._assembler = StreamAssembler(job_id=opening.job_id, after_sequence=opening.after_sequence or None)
+        self._keep_running = keep_running
         self._deadline = None if timeout is None else now + timeout
         self._retries = retries
-        self._attempt = 0
-        self._assembler = StreamAssembler()
+        self._retried = 0
+        self._reconnect_seconds = reconnect_seconds
+        self._opened = now
+        """When the call began."""
+        self._lost: float | None = None
+        """Since when the server is away; None while it is not."""
+        self._attempts = 0
+        """Since then."""
+        self._has_events = False
+        """Whether there were any of this job."""
+        self._told_events = False
+        """Whether there were any of any job, so that the reader would notice the loss."""
+        self._began_anew = False
+        self._anew_untold = False
+        self._is_over = False
         self._result: Result | None = None
 
     @property
@@ -206,29 +330,121 @@ class Session:
         """Return the seconds until the deadline, at least 0; None without one."""
         return None if self._deadline is None else max(0.0, self._deadline - now)
 
-    def receive(self, response: pb.StylizeResponse) -> Event | None:
-        """Take the next message (see `StreamAssembler.feed`)."""
-        return self._assembler.feed(response.event)
+    def next_request(self, now: float) -> pb.StylizeRequest | pb.WatchJobRequest:
+        """Return what the call asks for that begins now. Files are read the first time.
+
+        Raises:
+            InvalidRequestError: the request cannot be built.
+        """
+        self._opened = now
+        if self._upload is not None and self.job_id is None:
+            return self._upload.message()
+        return pb.WatchJobRequest(job_id=self.job_id or "", after_sequence=self._assembler.sequence or 0)
+
+    def receive(self, message: pb.JobEvent, *, now: float) -> list[Event]:
+        """Take the next message (see `StreamAssembler.feed`), and return what there is to tell the reader."""
+        last = self._assembler.sequence
+        is_repeated = last is not None and message.sequence <= last
+        if is_repeated or message.WhichOneof("event") is None:
+            return []
+        event = self._assembler.feed(message)
+        if isinstance(event, Accepted) and self._upload is not None:
+            self._upload.accepted()
+        events: list[Event] = []
+        if self._lost is not None and self._told_events:
+            events.append(
+                Reconnected(
+                    sequence=last or 0,
+                    attempts=self._attempts,
+                    seconds=now - self._lost,
+                    began_anew=self._anew_untold,
+                )
+            )
+        # Only news tell that things go on: a server may well answer, and then break at the same point again.
+        self._lost, self._anew_untold, self._has_events = None, False, True
+        if event is not None:
+            events.append(event)
+            self._told_events = True
+        return events
 
     def end(self) -> None:
         """Take the end of the stream (see `StreamAssembler.finish`)."""
         self._result = self._assembler.finish()
+        self._is_over = True
 
-    def fail(self, error: NstError, *, now: float, jitter: float) -> float:
-        """Take the failure of an attempt.
+    def fail(self, error: NstError, *, now: float, jitter: float) -> float | None:
+        """Take the failure of a call.
 
         Returns:
-            Seconds to wait before the next attempt.
+            Seconds to wait before the next call; None where the result is there, and no other call is needed.
 
         Raises:
-            NstError: the same error where there is no next attempt.
+            NstError: why there is neither.
         """
-        delay = None
+        if self._assembler.is_complete:
+            self.end()
+            return None
+        delay = self._delay(error, now, jitter)
+        if delay is not None:
+            return delay
+        # The job has ended, or the server is away.
+        self._is_over = True
+        if is_lost(error) and error.code is grpc.StatusCode.CANCELLED:
+            # Nobody has cancelled anything.
+            raise UnavailableError("the connection broke", code=error.code, status=error.status) from error
+        raise error
+
+    def abandon(self) -> str | None:
+        """Take that nobody reads any more.
+
+        Returns:
+            The id of the job to cancel; None where there is none, it has ended, or shall go on.
+        """
+        job_id = None if self._is_over or self._keep_running else self.job_id
+        self._is_over = True
+        return job_id
+
+    def given_up(self) -> JobCancelledError:
+        """Return the error for whoever still reads when the client has given the job up."""
         if self.job_id is None:
-            delay = retry_delay(
-                error, attempt=self._attempt, retries=self._retries, remaining=self.remaining(now), jitter=jitter
+            return JobCancelledError("the job was cancelled before it was accepted")
+        return JobCancelledError(f"the client no longer follows the job {self.job_id}")
+
+    def _delay(self, error: NstError, now: float, jitter: float) -> float | None:
+        if isinstance(error, PictureNotFoundError) and self._upload is not None and self._upload.restore():
+            return 0.0
+        if isinstance(error, JobNotFoundError) and self._begin_anew(now):
+            return 0.0
+        remaining = self.remaining(now)
+        has_contact = self._has_events or self._lost is not None
+        if self._reconnect_seconds > 0 and is_lost(error) and (has_contact or not is_refusal(error)):
+            if self._lost is None or now - self._opened >= _STEADY_SECONDS:
+                self._lost, self._attempts = now, 0
+            delay = reconnect_delay(
+                error,
+                attempt=self._attempts,
+                lost_seconds=now - self._lost,
+                budget=self._reconnect_seconds,
+                remaining=remaining,
+                jitter=jitter,
             )
-        if delay is None:
-            raise error
-        self._attempt += 1
+            self._attempts += 1
+            return delay
+        if self._has_events:
+            return None
+        delay = retry_delay(error, attempt=self._retried, retries=self._retries, remaining=remaining, jitter=jitter)
+        self._retried += 1
         return delay
+
+    def _begin_anew(self, now: float) -> bool:
+        """Forget the job that the server has forgotten; only once, since it may be the job that takes it down."""
+        if self._upload is None or self.job_id is None or self._began_anew:
+            return False
+        self._began_anew = self._anew_untold = True
+        self._lost = now if self._lost is None else self._lost
+        self._attempts += 1
+        # It will not have the pictures either.
+        self._upload.restore()
+        self._assembler = StreamAssembler()
+        self._has_events = False
+        return True

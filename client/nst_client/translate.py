@@ -3,10 +3,12 @@
 import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+import grpc
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
@@ -31,7 +33,16 @@ from nst_client.events import (
     Weights,
 )
 from nst_client.files import read_picture
-from nst_client.info import Health, JobState, Limits, ServerInfo
+from nst_client.info import (
+    DisconnectPolicy,
+    Health,
+    Job,
+    JobFailure,
+    JobState,
+    Limits,
+    ResultHeader,
+    ServerInfo,
+)
 from nst_client.options import (
     ColorMode,
     Init,
@@ -64,6 +75,7 @@ _ENUMS: Mapping[type[StrEnum], tuple[Any, str]] = MappingProxyType(
         LossKind: (pb.LossKind, "LOSS_KIND_"),
         StopReason: (pb.StopReason, "STOP_REASON_"),
         JobState: (pb.JobState, "JOB_STATE_"),
+        DisconnectPolicy: (pb.DisconnectPolicy, "DISCONNECT_POLICY_"),
         Health: (health_pb2.HealthCheckResponse.ServingStatus, ""),
     }
 )
@@ -91,8 +103,11 @@ _ACCEPTED_TYPES = MappingProxyType(
         FieldDescriptor.CPPTYPE_DOUBLE: "a number",
         FieldDescriptor.CPPTYPE_INT32: "a whole number of 32 bits",
         FieldDescriptor.CPPTYPE_INT64: "a whole number of 64 bits",
+        FieldDescriptor.CPPTYPE_STRING: "text",
     }
 )
+
+_STATUS_CODES = MappingProxyType({code.value[0]: code for code in grpc.StatusCode})
 
 
 def request_to_proto(
@@ -105,6 +120,8 @@ def request_to_proto(
     reference_mask: Picture | None = None,
     options: TransferOptions | None = None,
     output: OutputOptions | None = None,
+    request_id: str | None = None,
+    keep_running: bool = False,
 ) -> pb.StylizeRequest:
     """Build a request; files are read, what is None stays unset.
 
@@ -134,6 +151,25 @@ def request_to_proto(
         request.options.CopyFrom(_options_to_proto(pb.TransferOptions(), "options", options))
     if output is not None:
         request.output.CopyFrom(_options_to_proto(pb.OutputOptions(), "output", output))
+    if request_id == "":
+        # To the server that would be none.
+        raise InvalidRequestError.of("request_id", "is empty, accepted are 1 to 128 printable ASCII characters")
+    _set_scalar(request, "", "request_id", request_id)
+    if keep_running:
+        request.disconnect_policy = pb.DISCONNECT_POLICY_KEEP_RUNNING
+    return request
+
+
+def list_to_proto(states: Iterable[str], page_size: int | None) -> pb.ListJobsRequest:
+    """Build the request for the first page of jobs.
+
+    Raises:
+        InvalidRequestError: a state that does not exist, or a value that its field cannot hold.
+    """
+    request = pb.ListJobsRequest()
+    numbers: Any = [_enum_to_proto("states", JobState, state) for state in states]
+    request.states.extend(numbers)
+    _set_scalar(request, "", "page_size", page_size)
     return request
 
 
@@ -164,14 +200,15 @@ def _picture(field: str, picture: Picture) -> pb.Picture:
     return pb.Picture(data=read_picture(field, picture))
 
 
-def _set_scalar(message: Message, path: str, name: str, value: float | None) -> None:
+def _set_scalar(message: Message, path: str, name: str, value: float | str | None) -> None:
     if value is None:
         return
     try:
         setattr(message, name, value)
     except (TypeError, ValueError) as error:
         accepted = _ACCEPTED_TYPES[message.DESCRIPTOR.fields_by_name[name].cpp_type]
-        raise InvalidRequestError.of(f"{path}.{name}", f"is {value!r}, accepted is {accepted}") from error
+        field = f"{path}.{name}" if path else name
+        raise InvalidRequestError.of(field, f"is {value!r}, accepted is {accepted}") from error
 
 
 def _set_list(message: Message, path: str, name: str, values: Sequence[int]) -> None:
@@ -187,7 +224,8 @@ def _enum_to_proto(field: str, kind: type[StrEnum], value: str) -> int:
     try:
         return int(wrapper.Value(prefix + kind(value).upper()))
     except ValueError as error:
-        raise InvalidRequestError.of(field, f"is {value!r}, accepted are {', '.join(kind)}") from error
+        accepted = ", ".join(name.lower() for name in kind.__members__ if prefix + name in set(wrapper.keys()))
+        raise InvalidRequestError.of(field, f"is {value!r}, accepted are {accepted}") from error
 
 
 def _layers_to_proto(field: str, layers: Layers) -> Iterable[pb.LayerWeight]:
@@ -209,17 +247,7 @@ def event_from_proto(message: pb.JobEvent) -> Event | None:
     sequence = message.sequence
     match message.WhichOneof("event"):
         case "accepted":
-            accepted = message.accepted
-            return Accepted(
-                sequence=sequence,
-                job_id=accepted.job_id,
-                options=options_from_proto(accepted.options),
-                output=output_from_proto(accepted.output),
-                weights=_weights_from_proto(accepted.weights),
-                width=accepted.width,
-                height=accepted.height,
-                estimate=_cost_from_proto(accepted.estimate),
-            )
+            return _accepted_from_proto(message.accepted, sequence)
         case "queued":
             return Queued(sequence=sequence, position=message.queued.position, eta_seconds=message.queued.eta_seconds)
         case "started":
@@ -236,18 +264,7 @@ def event_from_proto(message: pb.JobEvent) -> Event | None:
                 parts=preparing.parts,
             )
         case "progress":
-            progress = message.progress
-            return Progress(
-                sequence=sequence,
-                scale=progress.scale,
-                scales=progress.scales,
-                iteration=progress.iteration,
-                total_iterations=progress.total_iterations,
-                total_loss=progress.total_loss,
-                terms=_terms_from_proto(progress.terms),
-                elapsed_seconds=progress.elapsed_seconds,
-                eta_seconds=progress.eta_seconds,
-            )
+            return _progress_from_proto(message.progress, sequence)
         case "preview":
             preview = message.preview
             return Preview(
@@ -259,23 +276,86 @@ def event_from_proto(message: pb.JobEvent) -> Event | None:
                 data=preview.data,
             )
         case "completed":
-            completed = message.completed
-            return Completed(
-                sequence=sequence,
-                stop_reason=enum_from_proto(StopReason, completed.stop_reason) or StopReason.UNKNOWN,
-                iterations=completed.iterations,
-                total_loss=completed.total_loss,
-                terms=_terms_from_proto(completed.terms),
-                timings=Timings(
-                    queued_seconds=completed.timings.queued_seconds,
-                    targets_seconds=completed.timings.targets_seconds,
-                    optimize_seconds=completed.timings.optimize_seconds,
-                    encode_seconds=completed.timings.encode_seconds,
-                ),
-                weights=_weights_from_proto(completed.weights),
-            )
+            return _completed_from_proto(message.completed, sequence)
         case _:
             return None
+
+
+def _accepted_from_proto(message: pb.Accepted, sequence: int) -> Accepted:
+    return Accepted(
+        sequence=sequence,
+        job_id=message.job_id,
+        options=options_from_proto(message.options),
+        output=output_from_proto(message.output),
+        weights=_weights_from_proto(message.weights),
+        width=message.width,
+        height=message.height,
+        estimate=_cost_from_proto(message.estimate),
+    )
+
+
+def _progress_from_proto(message: pb.Progress, sequence: int) -> Progress:
+    return Progress(
+        sequence=sequence,
+        scale=message.scale,
+        scales=message.scales,
+        iteration=message.iteration,
+        total_iterations=message.total_iterations,
+        total_loss=message.total_loss,
+        terms=_terms_from_proto(message.terms),
+        elapsed_seconds=message.elapsed_seconds,
+        eta_seconds=message.eta_seconds,
+    )
+
+
+def _completed_from_proto(message: pb.Completed, sequence: int) -> Completed:
+    timings = message.timings
+    return Completed(
+        sequence=sequence,
+        stop_reason=enum_from_proto(StopReason, message.stop_reason) or StopReason.UNKNOWN,
+        iterations=message.iterations,
+        total_loss=message.total_loss,
+        terms=_terms_from_proto(message.terms),
+        timings=Timings(
+            queued_seconds=timings.queued_seconds,
+            targets_seconds=timings.targets_seconds,
+            optimize_seconds=timings.optimize_seconds,
+            encode_seconds=timings.encode_seconds,
+        ),
+        weights=_weights_from_proto(message.weights),
+    )
+
+
+def job_from_proto(message: pb.Job) -> Job:
+    """Translate the description of a job."""
+    header, failure = message.result, message.failure
+    return Job(
+        job_id=message.job_id,
+        request_id=message.request_id,
+        state=enum_from_proto(JobState, message.state) or JobState.UNKNOWN,
+        disconnect_policy=enum_from_proto(DisconnectPolicy, message.disconnect_policy) or DisconnectPolicy.UNKNOWN,
+        create_time=message.create_time.ToDatetime(UTC),
+        end_time=message.end_time.ToDatetime(UTC) if message.HasField("end_time") else None,
+        accepted=_accepted_from_proto(message.accepted, 0),
+        progress=_progress_from_proto(message.progress, 0) if message.HasField("progress") else None,
+        result=ResultHeader(
+            media_type=header.media_type,
+            width=header.width,
+            height=header.height,
+            size_bytes=header.size_bytes,
+            sha256=header.sha256,
+        )
+        if message.HasField("result")
+        else None,
+        completed=_completed_from_proto(message.completed, 0) if message.HasField("completed") else None,
+        failure=JobFailure(
+            code=_STATUS_CODES.get(failure.code, grpc.StatusCode.UNKNOWN),
+            message=failure.message,
+            reason=failure.reason,
+        )
+        if message.HasField("failure")
+        else None,
+    )
 
 
 def estimate_from_proto(message: pb.EstimateResponse) -> Estimate:
@@ -317,6 +397,8 @@ def info_from_proto(message: pb.GetServerInfoResponse) -> ServerInfo:
             max_iterations=limits.max_iterations,
             max_styles=limits.max_styles,
             max_queued_jobs=limits.max_queued_jobs,
+            reattach_seconds=limits.reattach_seconds,
+            retention_seconds=limits.retention_seconds,
         ),
         queued_jobs=message.queued_jobs,
         running_jobs=message.running_jobs,

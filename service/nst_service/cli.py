@@ -19,6 +19,8 @@ from nst_service.config import ServerConfig, settings
 from nst_service.reloaded import SettingError
 
 _ENVIRONMENT = "NST"
+_DEVICE_FAILED = 3
+"""Exit code."""
 
 
 def _load_file(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:
@@ -82,8 +84,10 @@ def main(context: click.Context, /, **values: Any) -> None:
     """Serve neural style transfer over gRPC.
 
     A flag goes before the environment, the environment before the file of --config, and that before the default.
-    SIGTERM and SIGINT drain: no new jobs, running jobs get the grace period, then end with their best picture, and the
-    server leaves, 15 s after the grace period at the latest. A second signal ends the grace period.
+    SIGTERM and SIGINT drain: no new jobs, and running jobs get the grace period. Then those with a request_id are kept
+    to go on when the server is back, the others end with their best picture, and the server leaves, 15 s after the
+    grace period at the latest. A second signal ends the grace period. A device that has failed ends the server with
+    exit code 3: started again, it goes on with its jobs.
     """
     if context.invoked_subcommand is None:
         _serve(ServerConfig(**values))
@@ -98,14 +102,17 @@ def _serve(config: ServerConfig) -> None:
     # torch takes seconds to import: not for --help or a wrong flag.
     from nst_service.engine.errors import EngineError  # noqa: PLC0415
     from nst_service.server import serve  # noqa: PLC0415
+    from nst_service.store.errors import StoreError  # noqa: PLC0415
 
     try:
-        at_rest = asyncio.run(serve(config))
-    except (EngineError, SettingError) as error:
+        ending = asyncio.run(serve(config))
+    except (EngineError, SettingError, StoreError) as error:
         raise click.ClickException(str(error)) from error
-    if not at_rest:
+    code = _DEVICE_FAILED if ending.is_broken else 0
+    if not ending.at_rest:
         # Python would wait for the thread of the device to end its step.
-        os._exit(0)
+        os._exit(code)
+    sys.exit(code)
 
 
 def _quota(name: str, explanation: str) -> Callable[..., Callable[..., None]]:

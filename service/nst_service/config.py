@@ -67,10 +67,39 @@ class ServerConfig:
         "0 keeps none. Results do not depend on it.",
         min=0,
     )
+    data_dir: str = _setting(
+        "",
+        "Directory of the jobs: what was asked for, how far it is, the results. Jobs in it outlive the server; no "
+        "other server may use it. Empty: the user's data directory.",
+    )
+    database: str = _setting(
+        "", "postgresql://... for servers that share their jobs. Empty: SQLite in the data directory."
+    )
+    blobs: str = _setting(
+        "",
+        "Folder of pictures and checkpoints, as fsspec names it (s3://...); servers that share a database share it "
+        "too. Empty: in the data directory.",
+    )
+    checkpoint_seconds: float = _setting(
+        5.0, "Between two checkpoints of a running job, at least; longer where they would cost more than 1 %.", min=0
+    )
+    reattach_seconds: float = _setting(
+        30.0, "For which a job with a request_id goes on without a follower before it is cancelled.", min=0
+    )
+    keep_seconds: float = _setting(7 * 86400.0, "For which a job and its result are kept after its end.", min=0)
+    max_store_bytes: int = _setting(
+        10 * 2**30, "Of everything that is kept; the oldest ended jobs go when it is reached.", min=2**20
+    )
+    min_free_bytes: int = _setting(
+        256 * 2**20, "Of the disk, left free for the jobs that run; no new ones are taken below it.", min=0
+    )
     max_styles: int = _setting(8, "Style pictures in a request.", min=1, max=64)
     threads: int = _setting(0, "CPU threads for computing; 0 takes one for each core.", min=0, max=1024)
     grace: float = _setting(
-        30.0, "Seconds that running jobs get to finish after SIGTERM, before they end with their best picture.", min=0
+        30.0,
+        "Seconds that running jobs get to finish after SIGTERM, before they are kept to go on later or, without a "
+        "request_id, end with their best picture.",
+        min=0,
     )
     log_level: str = _setting("info", "How much to log.", choices=["debug", "info", "warning", "error"])
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from nst.v1 import style_transfer_pb2 as pb
 from nst.v1 import style_transfer_pb2_grpc as pb_grpc
+from platformdirs import user_data_path
 
 from nst_service import tokens
 from nst_service.addresses import AddressError, check_exposure, is_loopback
@@ -22,11 +24,15 @@ from nst_service.engine.input_scale import InputScale
 from nst_service.engine.options import Limits
 from nst_service.engine.vgg import Vgg19
 from nst_service.engine.weights import load_weights
-from nst_service.jobs.scheduler import Scheduler
+from nst_service.jobs.ledger import Ledger
+from nst_service.jobs.scheduler import Durability, Scheduler
 from nst_service.reloaded import SettingError
 from nst_service.rpc.callers import Callers, TokenGuard
+from nst_service.rpc.codec import ProtoCodec
 from nst_service.rpc.seal import StatusSeal
 from nst_service.rpc.servicer import StyleTransferServicer
+from nst_service.store.records import Retention
+from nst_service.store.store import Store
 from nst_service.tls import TlsFiles, server_credentials
 
 _log = logging.getLogger(__name__)
@@ -35,10 +41,22 @@ SERVICE_NAME = pb.DESCRIPTOR.services_by_name["StyleTransferService"].full_name
 
 _FLUSH_SECONDS = 5.0
 """For the last messages to reach their clients after the last job has ended."""
+_LEASE_SECONDS = 30.0
+"""Without a sign of life, after which servers that share a database take over the jobs of another."""
 _HANDSHAKE_SECONDS = 20
 """For a connection to become one, TLS included."""
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How a server has ended."""
+
+    at_rest: bool
+    """Whether every device is (see `Scheduler.drain`)."""
+    is_broken: bool
+    """Whether a device has failed."""
 
 
 class Server:
@@ -50,7 +68,8 @@ class Server:
         Raises:
             DeviceError: a device is not available.
             WeightsError: the weights cannot be used.
-            SettingError: a certificate or the tokens cannot be used, or the address must not be.
+            SettingError: a certificate, the tokens or a URL of the store cannot be used, or the address must not be.
+            StoreError: the store cannot be used.
         """
         self._config = config
         self._credentials = _credentials(config)
@@ -68,24 +87,29 @@ class Server:
             max_iterations=config.max_iterations,
             max_styles=config.max_styles,
         )
+        self._store = _open_store(config)
         self.scheduler = Scheduler(
             models,
+            Ledger(self._store, ProtoCodec(self._model)),
             limits=limits,
             max_queued=config.max_queued,
             max_running=config.max_running,
             max_job_bytes=config.max_job_bytes,
             style_cache_bytes=config.style_cache_bytes,
+            durability=Durability(
+                checkpoint_seconds=config.checkpoint_seconds,
+                reattach_seconds=config.reattach_seconds,
+                retention_seconds=config.keep_seconds,
+                is_alone=not config.database,
+            ),
         )
 
-    async def run(self, stop: asyncio.Event, on_listening: Callable[[int], None] | None = None) -> bool:
-        """Serve until `stop` is set, then drain.
+    async def run(self, stop: asyncio.Event, on_listening: Callable[[int], None] | None = None) -> Ending:
+        """Serve until `stop` is set or a device has failed, then drain.
 
         Args:
             stop: ends the server.
             on_listening: told the port once it is open; the server is warming up then.
-
-        Returns:
-            Whether every device is at rest (see `Scheduler.drain`).
 
         Raises:
             AddressError: the address cannot be listened on.
@@ -136,14 +160,39 @@ class Server:
             if not stop.is_set():
                 await set_health(_SERVING)
                 _log.info("serving with weights %s", self._model.weights_id)
-            await stop.wait()
-            _log.info("draining: up to %g s for running jobs", config.grace)
+            await _first_of(stop, self.scheduler.broken)
+            is_broken = self.scheduler.broken.is_set()
+            grace = 0.0 if is_broken else config.grace
+            _log.info("draining: up to %g s for running jobs", grace)
             await set_health(_NOT_SERVING)
-            at_rest = await self.scheduler.drain(config.grace)
+            at_rest = await self.scheduler.drain(grace)
         finally:
             await server.stop(_FLUSH_SECONDS)
         _log.info("stopped")
-        return at_rest
+        return Ending(at_rest=at_rest, is_broken=is_broken)
+
+
+def _open_store(config: ServerConfig) -> Store:
+    """Open the store of jobs.
+
+    Raises:
+        SettingError: one of its URLs cannot be used.
+        StoreError: it cannot be used.
+    """
+    try:
+        return Store.open(
+            Path(config.data_dir) if config.data_dir else user_data_path("nst"),
+            database_url=config.database or None,
+            blobs_url=config.blobs or None,
+            retention=Retention(
+                max_age_seconds=config.keep_seconds,
+                max_bytes=config.max_store_bytes,
+                min_free_bytes=config.min_free_bytes,
+            ),
+            lease_seconds=_LEASE_SECONDS,
+        )
+    except ValueError as error:
+        raise SettingError(str(error)) from error
 
 
 def _credentials(config: ServerConfig) -> grpc.ServerCredentials | None:
@@ -171,7 +220,16 @@ def _credentials(config: ServerConfig) -> grpc.ServerCredentials | None:
     )
 
 
-async def serve(config: ServerConfig) -> bool:
+async def _first_of(*events: asyncio.Event) -> None:
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
+
+
+async def serve(config: ServerConfig) -> Ending:
     """Run a server until SIGTERM or SIGINT; a second one ends the grace period. Returns and raises as `Server` does."""
     server = Server(config)
     stop = asyncio.Event()

@@ -129,6 +129,8 @@ class Failure:
     metadata: dict = field(default_factory=dict)
     retry_after: float | None = None
     violations: dict = field(default_factory=dict)
+    resource: tuple = ()
+    """Type and name."""
     domain: str = "nst"
 
     @property
@@ -146,6 +148,9 @@ class Failure:
                 for name, text in self.violations.items()
             ]
             details.append(error_details_pb2.BadRequest(field_violations=fields))
+        if self.resource:
+            kind, name = self.resource
+            details.append(error_details_pb2.ResourceInfo(resource_type=kind, resource_name=name))
         packed = []
         for detail in details:
             packed.append(any_pb2.Any())
@@ -153,12 +158,27 @@ class Failure:
         return status_pb2.Status(code=self.code.value[0], message=self.message, details=packed)
 
 
+NO_JOB = Failure(grpc.StatusCode.NOT_FOUND, "no such job", resource=("nst.v1.Job", "job-1"))
+
+
+def _abort(context, failure):
+    context.abort_with_status(rpc_status.to_status(failure.status))
+
+
 class FakeServicer(pb_grpc.StyleTransferServiceServicer):
-    """Plays `attempts`, one list of steps for each call. A step is an event, a Failure, or a function to call."""
+    """Plays `attempts`, one list of steps for each call of Stylize, and `watch_attempts`, one for each of WatchJob.
+
+    A step is an event, a Failure, or a function to call. Instead of the list there may be a function from the request
+    to it.
+    """
 
     def __init__(self):
         self.attempts = []
+        self.watch_attempts = []
         self.requests = []
+        """Of Stylize, but for their ids."""
+        self.request_ids = []
+        self.watches = []
         self.remaining = []
         """Seconds that the deadline of each call left."""
         self.cancelled = []
@@ -168,6 +188,10 @@ class FakeServicer(pb_grpc.StyleTransferServiceServicer):
         self.authorizations = []
         """The headers that GetServerInfo was called with."""
         self.jobs = {"job-1"}
+        self.described = []
+        """What GetJob and ListJobs tell."""
+        self.lists = []
+        """The requests of ListJobs."""
         self.info = pb.GetServerInfoResponse()
         self.estimate = pb.EstimateResponse()
         self.health = health.HealthServicer()
@@ -179,21 +203,50 @@ class FakeServicer(pb_grpc.StyleTransferServiceServicer):
         self.call_ended.wait(LONGEST)
 
     def Stylize(self, request, context):  # noqa: N802
+        self.request_ids.append(request.request_id)
+        request.ClearField("request_id")
         self.requests.append(request)
+        for event in self._play(self.attempts, request, context):
+            yield pb.StylizeResponse(event=event)
+
+    def WatchJob(self, request, context):  # noqa: N802
+        self.watches.append(request)
+        for event in self._play(self.watch_attempts, request, context):
+            yield pb.WatchJobResponse(event=event)
+
+    def _play(self, attempts, request, context):
         self.remaining.append(context.time_remaining())
         context.add_callback(self.call_ended.set)
-        for step in self.attempts.pop(0):
+        if not attempts:
+            _abort(context, Failure(grpc.StatusCode.FAILED_PRECONDITION, "no such call was expected", reason="TEST"))
+        steps = attempts.pop(0)
+        for step in steps(request) if callable(steps) else steps:
             match step:
                 case pb.JobEvent():
-                    yield pb.StylizeResponse(event=step)
+                    yield step
                 case Failure():
-                    context.abort_with_status(rpc_status.to_status(step.status))
+                    _abort(context, step)
                 case _:
                     step()
 
+    def GetJob(self, request, context):  # noqa: N802
+        for job in self.described:
+            if job.job_id == request.job_id:
+                return pb.GetJobResponse(job=job)
+        return _abort(context, NO_JOB)
+
+    def ListJobs(self, request, context):  # noqa: N802
+        """In pages of at most two jobs."""
+        del context
+        self.lists.append(request)
+        jobs = [job for job in self.described if not request.states or job.state in request.states]
+        start = int(request.page_token or 0)
+        end = start + min(request.page_size or 2, 2)
+        return pb.ListJobsResponse(jobs=jobs[start:end], next_page_token=str(end) if end < len(jobs) else "")
+
     def CancelJob(self, request, context):  # noqa: N802
         if request.job_id not in self.jobs:
-            context.abort_with_status(rpc_status.to_status(Failure(grpc.StatusCode.NOT_FOUND, "no such job").status))
+            _abort(context, NO_JOB)
         self.cancelled.append(request.job_id)
         self.cancel_asked.set()
         return pb.CancelJobResponse(state=pb.JOB_STATE_RUNNING)
@@ -224,18 +277,47 @@ def servicer():
     return FakeServicer()
 
 
+class Host:
+    """A real server for a servicer, which can go and come back on the same port."""
+
+    def __init__(self, servicer):
+        self._servicer = servicer
+        self._port = 0
+        self.start()
+
+    @property
+    def target(self):
+        return f"127.0.0.1:{self._port}"
+
+    def start(self):
+        self._server = grpc.server(futures.ThreadPoolExecutor(8))
+        pb_grpc.add_StyleTransferServiceServicer_to_server(self._servicer, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._servicer.health, self._server)
+        self._port = self._server.add_insecure_port(f"127.0.0.1:{self._port}")
+        self._server.start()
+
+    def stop(self):
+        """Break every connection; wait for the handlers with what is returned."""
+        return self._server.stop(None)
+
+    def restart(self):
+        self.stop()
+        self.start()
+
+
 @pytest.fixture
-def target(servicer):
-    """Where a real server serves `servicer`."""
-    server = grpc.server(futures.ThreadPoolExecutor(8))
-    pb_grpc.add_StyleTransferServiceServicer_to_server(servicer, server)
-    health_pb2_grpc.add_HealthServicer_to_server(servicer.health, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield f"127.0.0.1:{port}"
+def host(servicer):
+    host = Host(servicer)
+    yield host
     servicer.cancel_asked.set()
     servicer.call_ended.set()
-    server.stop(None).wait()
+    host.stop().wait()
+
+
+@pytest.fixture
+def target(host):
+    """Where a real server serves `servicer`."""
+    return host.target
 
 
 @pytest.fixture
@@ -252,7 +334,7 @@ async def async_client(target):
 
 @pytest.fixture
 def no_jitter(monkeypatch):
-    """Make retries wait exactly as long as the server suggests."""
+    """Make retries wait exactly as long as the server suggests, and lost servers be looked for at once."""
     monkeypatch.setattr("random.random", lambda: 0.0)
 
 
@@ -263,3 +345,33 @@ def pictures(tmp_path):
     for path in paths:
         path.write_bytes(path.name.encode())
     return paths
+
+
+@pytest.fixture
+def lost(failure):
+    """How gRPC says that a connection broke: without details."""
+    return failure(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+
+
+@pytest.fixture
+def no_job():
+    return NO_JOB
+
+
+@pytest.fixture
+def description(script):
+    """Describe a job as GetJob and ListJobs do."""
+
+    def description(job_id="job-1", state=pb.JOB_STATE_SUCCEEDED, **fields):
+        job = pb.Job(job_id=job_id, state=state, disconnect_policy=pb.DISCONNECT_POLICY_CANCEL, **fields)
+        job.create_time.FromJsonString("2026-11-24T18:00:00Z")
+        job.accepted.CopyFrom(script.accepted(job_id).accepted)
+        if state == pb.JOB_STATE_SUCCEEDED:
+            job.end_time.FromJsonString("2026-11-24T18:01:00Z")
+            job.result.CopyFrom(script.header(b"the picture").result_header)
+            job.completed.CopyFrom(script.completed().completed)
+        if state == pb.JOB_STATE_RUNNING:
+            job.progress.CopyFrom(script.progress(10).progress)
+        return job
+
+    return description

@@ -19,7 +19,6 @@ from nst_client import (
     QueueFullError,
     ResultNotReadyError,
     StopReason,
-    UnavailableError,
 )
 
 SOON = 10.0
@@ -53,15 +52,64 @@ async def test_a_stream_gives_events_and_then_the_result(async_client, servicer,
     assert events.result.data == b"the picture"
 
 
-async def test_leaving_a_stream_early_ends_the_call(async_client, servicer, script):
+async def test_leaving_a_stream_early_ends_the_job(async_client, servicer, script):
     servicer.attempts = [[script.accepted(), servicer.wait_for_end]]
     async with async_client.stream(b"content", b"style") as events:
         await anext(events)
+    assert servicer.cancelled == ["job-1"]
     assert await ended(servicer)
+    assert [event async for event in events] == []
+    await events.close()
+    assert servicer.cancelled == ["job-1"]
+
+
+async def test_leaving_a_job_that_shall_go_on_only_ends_the_call(async_client, servicer, script):
+    servicer.attempts = [[script.accepted(), servicer.wait_for_end]]
+    async with async_client.stream(b"content", b"style", keep_running=True) as events:
+        await anext(events)
+    assert await ended(servicer)
+    assert servicer.requests[0].disconnect_policy == pb.DISCONNECT_POLICY_KEEP_RUNNING
+    assert servicer.cancelled == []
+
+
+async def test_leaving_a_watched_job_only_ends_the_call(async_client, servicer, script):
+    servicer.watch_attempts = [[script.accepted(), servicer.wait_for_end]]
+    async with async_client.watch("job-1") as events:
+        await anext(events)
+    assert await ended(servicer)
+    assert servicer.cancelled == []
+
+
+async def test_leaving_a_job_whose_server_is_gone_is_no_error(async_client, servicer, script, host):
+    servicer.attempts = [[script.accepted(), servicer.wait_for_end]]
+    async with async_client.stream(b"content", b"style") as events:
+        await anext(events)
+        await asyncio.to_thread(host.stop().wait)
     assert [event async for event in events] == []
 
 
-async def test_cancelling_the_task_ends_the_call(async_client, servicer, script):
+async def test_leaving_a_job_after_its_channel_is_no_error(target, servicer, script):
+    servicer.attempts = [[script.accepted(), servicer.wait_for_end]]
+    channel = grpc.aio.insecure_channel(target)
+    async with AsyncStyleTransferClient(channel=channel).stream(b"content", b"style") as events:
+        await anext(events)
+        await channel.close()
+    assert await ended(servicer)
+
+
+async def test_closing_the_client_ends_its_jobs(target, servicer, script):
+    servicer.attempts = [[script.accepted(), servicer.wait_for_end]]
+    client = AsyncStyleTransferClient(target)
+    events = client.stream(b"content", b"style")
+    await anext(events)
+    await client.close()
+    assert servicer.cancelled == ["job-1"]
+    assert await ended(servicer)
+    with pytest.raises(JobCancelledError, match="no longer follows the job job-1"):
+        await anext(events)
+
+
+async def test_cancelling_the_task_ends_the_job(async_client, servicer, script):
     servicer.attempts = [[script.accepted(), servicer.wait_for_end]]
     accepted = asyncio.Event()
     task = asyncio.create_task(async_client.stylize(b"content", b"style", on_event=lambda _: accepted.set()))
@@ -69,6 +117,7 @@ async def test_cancelling_the_task_ends_the_call(async_client, servicer, script)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert servicer.cancelled == ["job-1"]
     assert await ended(servicer)
 
 
@@ -133,13 +182,6 @@ async def test_retries_end(async_client, servicer, failure):
     assert len(servicer.requests) == 3
 
 
-async def test_an_accepted_job_is_never_sent_again(async_client, servicer, script, failure):
-    servicer.attempts = [[script.accepted(), failure(grpc.StatusCode.UNAVAILABLE, retry_after=0.0)], script.job()]
-    with pytest.raises(UnavailableError):
-        await async_client.stylize(b"content", b"style")
-    assert len(servicer.requests) == 1
-
-
 async def test_a_timeout_that_passes_is_an_error(async_client, servicer, script):
     servicer.attempts = [[script.accepted(), servicer.wait_for_end]]
     with pytest.raises(DeadlineExceededError):
@@ -163,6 +205,32 @@ async def test_a_job_is_cancelled_by_its_id(async_client):
     assert await async_client.cancel("job-1") is JobState.RUNNING
     with pytest.raises(JobNotFoundError, match="no such job"):
         await async_client.cancel("job-2")
+
+
+async def test_a_job_is_described_by_its_id(async_client, servicer, description):
+    servicer.described = [description("job-1"), description("job-2", pb.JOB_STATE_RUNNING)]
+    assert (await async_client.get("job-2")).state is JobState.RUNNING
+    with pytest.raises(JobNotFoundError):
+        await async_client.get("job-3")
+
+
+async def test_jobs_are_listed_page_by_page(async_client, servicer, description):
+    servicer.described = [description(f"job-{number}") for number in range(3)]
+    assert [job.job_id async for job in async_client.list_jobs(page_size=10)] == ["job-0", "job-1", "job-2"]
+    assert [request.page_token for request in servicer.lists] == ["", "2"]
+    assert [job async for job in async_client.list_jobs([JobState.FAILED])] == []
+
+
+async def test_a_picture_travels_once_as_long_as_the_server_has_it(async_client, servicer, script, failure):
+    style = bytes(20_000)
+    missing = failure(grpc.StatusCode.NOT_FOUND, resource=("nst.v1.Picture", "x"))
+    for steps in ([], [], [missing], []):
+        script.sequence = 0
+        servicer.attempts.append(steps or script.job())
+    for _ in range(3):
+        await async_client.stylize(b"content", style)
+    sources = [request.styles[0].picture.WhichOneof("source") for request in servicer.requests]
+    assert sources == ["data", "sha256", "sha256", "data"]
 
 
 async def test_the_server_describes_itself(async_client, servicer):

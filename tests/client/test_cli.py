@@ -13,6 +13,7 @@ from nst_client.cli import commands
 from nst_client.cli.exits import flag_of
 from nst_client.cli.json_lines import event_to_json
 from nst_client.cli.reports import Lines, describe
+from nst_client.events import Reconnected
 from nst_client.translate import event_from_proto
 
 SOON = 20.0
@@ -256,6 +257,131 @@ def test_a_job_that_someone_else_cancels_keeps_its_picture(stylize, servicer, sc
     assert (tmp_path / "out.png").read_bytes() == b"the picture"
 
 
+def test_a_lost_connection_is_told_and_made_good(stylize, servicer, script, lost, tmp_path):
+    job = script.job()
+    servicer.attempts, servicer.watch_attempts = [[*job[:4], lost]] * 2, [job[4:]] * 2
+    assert "reconnected after 0." in stylize().stderr
+    assert (tmp_path / "out.png").read_bytes() == b"the picture"
+    events = [json.loads(line) for line in stylize("--json").stdout.splitlines()]
+    (event,) = [event for event in events if event["event"] == "reconnected"]
+    assert (event["attempts"], event["began_anew"]) == (1, False)
+
+
+def test_a_job_that_begins_anew_says_so():
+    event = Reconnected(sequence=0, attempts=2, seconds=3.0, began_anew=True)
+    assert describe(event) == "reconnected after 3.0 s: the server had lost the job, which begins again"
+
+
+def test_a_detached_job_prints_its_id_and_goes_on(run, servicer, script, pictures):
+    servicer.attempts = [[script.accepted("job-7"), servicer.wait_for_end]] * 2
+    done = run("stylize", *pictures[:2], "--detach", "--request-id", "mine")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "job-7\n", "")
+    assert servicer.request_ids == ["mine"]
+    assert servicer.requests[0].disconnect_policy == pb.DISCONNECT_POLICY_KEEP_RUNNING
+    assert servicer.cancelled == []
+    event = json.loads(run("stylize", *pictures[:2], "--detach", "--json").stdout)
+    assert (event["event"], event["job_id"]) == ("accepted", "job-7")
+
+
+@pytest.mark.parametrize("flag", ["--out", "--preview", "--plot", "--frames", "--timelapse"])
+def test_a_detached_job_writes_nothing(*, run, servicer, pictures, tmp_path, flag):
+    path = tmp_path / ("film.mp4" if flag == "--timelapse" else "out.png")
+    done = run("stylize", *pictures[:2], "--detach", flag, path)
+    assert done.exit_code == 2
+    assert f"--detach and {flag} exclude each other" in done.stderr
+    assert servicer.requests == []
+
+
+def test_a_job_without_an_output_must_be_detached(run, servicer, pictures):
+    done = run("stylize", *pictures[:2])
+    assert done.exit_code == 2
+    assert "--out or --detach is needed" in done.stderr
+    assert servicer.requests == []
+
+
+def test_a_request_id_that_was_used_otherwise_is_a_refusal(stylize, servicer, failure):
+    servicer.attempts = [[failure(grpc.StatusCode.ALREADY_EXISTS, "another request", resource=("nst.v1.Job", "x"))]]
+    done = stylize("--request-id", "mine")
+    assert (done.exit_code, done.stderr) == (2, "Error: another request\n")
+
+
+def test_a_full_store_takes_no_jobs_now(stylize, servicer, failure):
+    full = failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "the store is full", reason="STORE_FULL", retry_after=99)
+    servicer.attempts = [[full]]
+    done = stylize()
+    assert (done.exit_code, done.stderr) == (3, "Error: the store is full; try again in 99 s\n")
+
+
+def test_watch_follows_a_job_and_writes_its_picture(run, servicer, script, tmp_path):
+    servicer.watch_attempts = [script.job()]
+    done = run("watch", "job-1", "-o", tmp_path / "out.png")
+    assert done.exit_code == 0
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("job job-1 accepted")
+    assert lines[-1] == f"wrote {tmp_path / 'out.png'}: 64x48, image/png, 11 bytes"
+    assert (tmp_path / "out.png").read_bytes() == b"the picture"
+
+
+def test_watch_without_an_output_only_tells(run, servicer, script):
+    servicer.watch_attempts = [script.job()]
+    events = [json.loads(line)["event"] for line in run("watch", "job-1", "--json").stdout.splitlines()]
+    assert (events[0], events[-1]) == ("accepted", "completed")
+
+
+def test_watch_ends_as_the_job_did(run, servicer, script, failure, no_job):
+    failed = failure(grpc.StatusCode.INTERNAL, "not finite", reason="LOSS_NOT_FINITE")
+    cancelled = script.picture(stop_reason=pb.STOP_REASON_CANCELLED)
+    accepted = script.event(accepted=pb.Accepted(job_id="job-1"))
+    servicer.watch_attempts = [[accepted, failed], [accepted, *cancelled], [no_job]]
+    cancelled[0].sequence, accepted.sequence = 2, 1
+    for number, event in enumerate(cancelled, start=2):
+        event.sequence = number
+    assert [run("watch", "job-1").exit_code for _ in range(3)] == [1, 130, 1]
+
+
+def test_get_describes_a_job(run, servicer, description):
+    failure = pb.JobFailure(code=13, message="not finite", reason="LOSS_NOT_FINITE")
+    servicer.described = [
+        description("job-1", request_id="mine"),
+        description("job-2", pb.JOB_STATE_RUNNING),
+        description("job-3", pb.JOB_STATE_FAILED, failure=failure),
+    ]
+    rows = dict(line.strip().split(maxsplit=1) for line in run("get", "job-1").stdout.splitlines())
+    assert (rows["state"], rows["request"], rows["iterations"]) == ("succeeded", "mine", "20/20")
+    assert "iterations           10/20" in run("get", "job-2").stdout
+    assert "INTERNAL: not finite" in run("get", "job-3").stdout
+    job = json.loads(run("get", "job-3", "--json").stdout)
+    assert job["failure"] == {"code": "INTERNAL", "message": "not finite", "reason": "LOSS_NOT_FINITE"}
+    assert (job["create_time"], job["end_time"]) == ("2026-11-24T18:00:00+00:00", None)
+    assert run("get", "job-4").exit_code == 1
+
+
+def test_get_writes_the_picture_of_a_job_that_has_one(run, servicer, script, description, tmp_path):
+    servicer.described = [description("job-1"), description("job-2", pb.JOB_STATE_RUNNING)]
+    script.sequence = 0
+    servicer.watch_attempts = [script.job()]
+    assert run("get", "job-1", "-o", tmp_path / "out.png").exit_code == 0
+    assert (tmp_path / "out.png").read_bytes() == b"the picture"
+    done = run("get", "job-2", "-o", tmp_path / "other.png")
+    assert (done.exit_code, done.stderr) == (1, "Error: the job job-2 has no picture: it is running\n")
+
+
+def test_list_is_a_table_or_json(run, servicer, description):
+    long_id = "0b0e2a52-0e4d-4a39-9d6b-1d2b6f0c9a11"
+    servicer.described = [
+        description(long_id, request_id=long_id),
+        description("job-2", pb.JOB_STATE_RUNNING),
+        description("job-3", pb.JOB_STATE_QUEUED),
+    ]
+    header, first, second, third = (line.split() for line in run("list").stdout.splitlines())
+    assert header == ["job", "state", "created", "size", "iterations", "request"]
+    assert (first[0], first[1], first[4:]) == (long_id, "succeeded", ["64x48", "20/20", long_id])
+    assert (second[1], second[-1], third[-1]) == ("running", "10/20", "0/20")
+    jobs = [json.loads(line) for line in run("list", "--json", "--limit", "2").stdout.splitlines()]
+    assert [job["job_id"] for job in jobs] == [long_id, "job-2"]
+    assert run("list", "--state", "running", "--state", "queued", "--json").stdout.count("\n") == 2
+
+
 def test_info_is_a_table_or_json(run, servicer):
     servicer.info = pb.GetServerInfoResponse(
         version="9.9",
@@ -293,13 +419,26 @@ def test_health_exits_with_0_only_when_serving(run, servicer):
 
 
 @pytest.fixture
-def process(target, pictures, tmp_path):
+def start(target):
+    """Start a real `nst-client`."""
+    started = []
+
+    def start(*arguments):
+        command = [sys.executable, "-c", "from nst_client.cli import main; main()", "--target", target]
+        command += map(str, arguments)
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        with process:
+            process.kill()
+
+
+@pytest.fixture
+def process(start, pictures, tmp_path):
     """A real `nst-client stylize` that tells its events on stdout."""
-    command = [sys.executable, "-c", "from nst_client.cli import main; main()", "--target", target]
-    command += ["stylize", *map(str, pictures[:2]), "-o", str(tmp_path / "out.png"), "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        yield process
-        process.kill()
+    return start("stylize", *pictures[:2], "-o", tmp_path / "out.png", "--json")
 
 
 def until(stream, text):
@@ -343,6 +482,18 @@ def test_an_interrupt_before_there_is_a_job_ends_the_call(process, servicer):
     assert process.returncode == 130
     assert "Traceback" not in stderr
     assert servicer.call_ended.wait(SOON)
+
+
+def test_an_interrupt_leaves_a_watched_job_running(start, servicer, script, tmp_path):
+    servicer.watch_attempts = [[script.accepted(), script.progress(1), servicer.wait_for_end]]
+    process = start("watch", "job-1", "-o", tmp_path / "out.png", "--json")
+    until(process.stdout, "progress")
+    os.kill(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=SOON)
+    assert process.returncode == 130
+    assert stderr == "leaving: the job goes on; to end it: nst-client cancel\n"
+    assert servicer.call_ended.wait(SOON)
+    assert servicer.cancelled == []
 
 
 def test_a_terminal_shows_a_live_bar(run, servicer, script, pictures, tmp_path):

@@ -12,6 +12,7 @@ from nst_client import (
     CorruptResultError,
     DeadlineExceededError,
     Health,
+    InternalError,
     InvalidRequestError,
     JobCancelledError,
     JobNotFoundError,
@@ -19,6 +20,7 @@ from nst_client import (
     Preview,
     ProtocolError,
     QueueFullError,
+    RequestConflictError,
     RequestTooLargeError,
     ResultNotReadyError,
     StopReason,
@@ -91,12 +93,58 @@ def test_a_request_of_many_megabytes_is_the_servers_to_refuse(client, servicer):
     assert servicer.requests == []
 
 
-def test_leaving_a_stream_early_ends_the_call(client, servicer, script):
+def test_leaving_a_stream_early_ends_the_job(client, servicer, script):
     servicer.attempts = [[script.accepted(), servicer.wait_for_end]]
     with client.stream(b"content", b"style") as events:
         next(events)
+    assert servicer.cancelled == ["job-1"]
     assert servicer.call_ended.wait(SOON)
     assert list(events) == []
+    events.close()
+    assert servicer.cancelled == ["job-1"]
+
+
+def test_leaving_a_job_that_shall_go_on_only_ends_the_call(client, servicer, script):
+    servicer.attempts = [[script.accepted(), servicer.wait_for_end]]
+    with client.stream(b"content", b"style", keep_running=True) as events:
+        next(events)
+    assert servicer.call_ended.wait(SOON)
+    assert servicer.requests[0].disconnect_policy == pb.DISCONNECT_POLICY_KEEP_RUNNING
+    assert servicer.cancelled == []
+
+
+def test_leaving_a_watched_job_only_ends_the_call(client, servicer, script):
+    servicer.watch_attempts = [[script.accepted(), servicer.wait_for_end]]
+    with client.watch("job-1") as events:
+        next(events)
+    assert servicer.call_ended.wait(SOON)
+    assert servicer.cancelled == []
+
+
+def test_a_job_that_has_ended_is_not_cancelled(client, servicer, script, failure):
+    failed = failure(grpc.StatusCode.INTERNAL, reason="LOSS_NOT_FINITE")
+    servicer.attempts = [script.job(), [script.accepted(), failed]]
+    client.stylize(b"content", b"style")
+    with pytest.raises(InternalError):
+        client.stylize(b"content", b"style")
+    assert servicer.cancelled == []
+
+
+def test_leaving_a_job_whose_server_is_gone_is_no_error(client, servicer, script, host):
+    servicer.attempts = [[script.accepted(), servicer.wait_for_end]]
+    with client.stream(b"content", b"style") as events:
+        next(events)
+        host.stop().wait()
+    assert list(events) == []
+
+
+def test_leaving_a_job_after_its_channel_is_no_error(target, servicer, script):
+    servicer.attempts = [[script.accepted(), servicer.wait_for_end]]
+    channel = grpc.insecure_channel(target)
+    with StyleTransferClient(channel=channel).stream(b"content", b"style") as events:
+        next(events)
+        channel.close()
+    assert servicer.call_ended.wait(SOON)
 
 
 def test_closing_the_client_ends_its_calls(target, servicer, script):
@@ -105,8 +153,9 @@ def test_closing_the_client_ends_its_calls(target, servicer, script):
     events = client.stream(b"content", b"style")
     next(events)
     client.close()
+    assert servicer.cancelled == ["job-1"]
     assert servicer.call_ended.wait(SOON)
-    with pytest.raises(JobCancelledError):
+    with pytest.raises(JobCancelledError, match="no longer follows the job job-1"):
         next(events)
 
 
@@ -174,13 +223,6 @@ def test_retries_end(client, servicer, failure):
 def test_a_client_without_retries_makes_none(target, servicer, failure):
     servicer.attempts = [[failure(grpc.StatusCode.UNAVAILABLE, retry_after=0.0)]]
     with StyleTransferClient(target, retries=0) as client, pytest.raises(UnavailableError):
-        client.stylize(b"content", b"style")
-    assert len(servicer.requests) == 1
-
-
-def test_an_accepted_job_is_never_sent_again(client, servicer, script, failure):
-    servicer.attempts = [[script.accepted(), failure(grpc.StatusCode.UNAVAILABLE, retry_after=0.0)], script.job()]
-    with pytest.raises(UnavailableError):
         client.stylize(b"content", b"style")
     assert len(servicer.requests) == 1
 
@@ -277,6 +319,61 @@ def test_a_job_is_cancelled_by_its_id(client, servicer):
     assert servicer.cancelled == ["job-1"]
     with pytest.raises(JobNotFoundError, match="no such job"):
         client.cancel("job-2")
+
+
+def test_a_job_is_described_by_its_id(client, servicer, description):
+    servicer.described = [description("job-1"), description("job-2", pb.JOB_STATE_RUNNING)]
+    job = client.get("job-2")
+    assert (job.job_id, job.state, job.progress.iteration) == ("job-2", JobState.RUNNING, 10)
+    with pytest.raises(JobNotFoundError):
+        client.get("job-3")
+
+
+def test_jobs_are_listed_page_by_page_as_they_are_asked_for(client, servicer, description):
+    servicer.described = [description(f"job-{number}") for number in range(5)]
+    jobs = client.list_jobs(page_size=10)
+    assert servicer.lists == []
+    assert [next(jobs).job_id, next(jobs).job_id] == ["job-0", "job-1"]
+    assert len(servicer.lists) == 1
+    assert [job.job_id for job in jobs] == ["job-2", "job-3", "job-4"]
+    assert [request.page_token for request in servicer.lists] == ["", "2", "4"]
+    assert {request.page_size for request in servicer.lists} == {10}
+
+
+def test_jobs_are_listed_by_their_state(client, servicer, description):
+    servicer.described = [description("job-1"), description("job-2", pb.JOB_STATE_RUNNING)]
+    assert [job.job_id for job in client.list_jobs([JobState.RUNNING, JobState.QUEUED])] == ["job-2"]
+
+
+def test_a_request_id_of_the_caller_is_kept_and_one_that_was_used_otherwise_is_an_error(
+    client, servicer, script, failure
+):
+    servicer.attempts = [script.job(), [failure(grpc.StatusCode.ALREADY_EXISTS, resource=("nst.v1.Job", "job-1"))]]
+    client.stylize(b"content", b"style", request_id="mine")
+    with pytest.raises(RequestConflictError):
+        client.stylize(b"other", b"style", request_id="mine")
+    assert servicer.request_ids == ["mine", "mine"]
+
+
+def test_every_request_has_an_id_of_its_own(client, servicer, script):
+    for _ in range(2):
+        script.sequence = 0
+        servicer.attempts.append(script.job())
+        client.stylize(b"content", b"style")
+    assert len({*servicer.request_ids}) == 2
+
+
+def test_a_picture_travels_once_as_long_as_the_server_has_it(client, servicer, script, failure):
+    style = bytes(20_000)
+    missing = failure(grpc.StatusCode.NOT_FOUND, resource=("nst.v1.Picture", "x"))
+    for steps in ([], [], [missing], [], []):
+        script.sequence = 0
+        servicer.attempts.append(steps or script.job())
+    for _ in range(4):
+        assert client.stylize(b"content", style).data == b"the picture"
+    sources = [request.styles[0].picture.WhichOneof("source") for request in servicer.requests]
+    assert sources == ["data", "sha256", "sha256", "data", "sha256"]
+    assert len(set(servicer.request_ids)) == 4
 
 
 def test_the_server_describes_itself(client, servicer):

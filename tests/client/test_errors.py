@@ -56,14 +56,18 @@ def test_every_status_becomes_an_nst_error_that_keeps_its_code(code):
         ("INTERNAL", "INTERNAL", errors.InternalError),
         ("INTERNAL", "LOSS_NOT_FINITE", errors.InternalError),
         ("INVALID_ARGUMENT", "", errors.InvalidRequestError),
+        ("ALREADY_EXISTS", "", errors.RequestConflictError),
         ("NOT_FOUND", "", errors.JobNotFoundError),
         ("RESOURCE_EXHAUSTED", "QUEUE_FULL", errors.QueueFullError),
         ("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED", errors.QuotaExceededError),
         ("RESOURCE_EXHAUSTED", "REQUEST_TOO_LARGE", errors.RequestTooLargeError),
+        ("RESOURCE_EXHAUSTED", "STORE_FULL", errors.StoreError),
         ("RESOURCE_EXHAUSTED", "", errors.NstError),
         ("UNAUTHENTICATED", "", errors.UnauthenticatedError),
         ("PERMISSION_DENIED", "", errors.PermissionDeniedError),
         ("UNAVAILABLE", "DRAINING", errors.UnavailableError),
+        ("UNAVAILABLE", "STORE_READ_ONLY", errors.StoreError),
+        ("UNAVAILABLE", "STORE_UNAVAILABLE", errors.StoreError),
         ("UNAVAILABLE", "WARMING_UP", errors.UnavailableError),
         ("UNAVAILABLE", "", errors.UnavailableError),
         ("UNIMPLEMENTED", "", errors.UnsupportedError),
@@ -81,6 +85,14 @@ def test_an_invalid_request_names_every_field(convert, failure):
     violations = {"options.iterations": "is 0, accepted are 1 to 100", "styles": "is empty"}
     error = convert(failure(grpc.StatusCode.INVALID_ARGUMENT, violations=violations))
     assert {violation.field: violation.description for violation in error.violations} == violations
+
+
+@pytest.mark.parametrize(
+    ("resource", "kind"), [("nst.v1.Job", errors.JobNotFoundError), ("nst.v1.Picture", errors.PictureNotFoundError)]
+)
+def test_what_is_not_found_chooses_the_exception(convert, failure, resource, kind):
+    error = convert(failure(grpc.StatusCode.NOT_FOUND, resource=(resource, "x")))
+    assert (type(error), error.resource_type) == (kind, resource)
 
 
 def test_a_full_queue_says_when_to_come_back(convert, failure):

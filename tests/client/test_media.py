@@ -243,6 +243,35 @@ def test_a_plot_asks_for_no_previews(stylize, servicer, finished, tmp_path):
     assert not servicer.requests[0].options.HasField("preview_every")
 
 
+def test_what_a_job_repeats_from_its_checkpoint_is_shown_once(*, stylize, servicer, run, lost, script, tmp_path):
+    again = [pb.JobEvent.FromString(event.SerializeToString()) for event in run[4:]]
+    for number, event in enumerate(again, start=script.sequence + 1):
+        event.sequence = number
+    script.sequence += len(again)
+    servicer.attempts = [[*run, lost]]
+    servicer.watch_attempts = [[*again, *script.picture(picture(FINAL, kind="PNG"))]]
+    done = stylize("--plot", tmp_path / "loss.svg", "--timelapse", tmp_path / "film.gif")
+    assert done.exit_code == 0, done.output
+    with Image.open(tmp_path / "film.gif") as film:
+        assert film.n_frames == len(COLOURS) + 1
+    notes = [text for text in texts((tmp_path / "loss.svg").read_bytes()) if "not comparable" in text]
+    assert len(notes) == 1
+
+
+def test_a_plot_forgets_what_a_job_repeats(script):
+    from nst_client.media.losses import LossPlot
+    from nst_client.translate import event_from_proto
+
+    plot = LossPlot("loss.svg")
+    for scale, iteration in ((1, 1), (1, 5), (2, 6), (2, 9), (1, 4), (1, 5), (2, 6)):
+        message = script.progress(iteration, loss=float(iteration))
+        message.progress.MergeFrom(pb.Progress(scale=scale, scales=2))
+        plot.event(event_from_proto(message))
+    (axes,) = plot._figure().axes
+    (total,) = [line for line in axes.lines if line.get_label() == "total"]
+    assert [point for point in total.get_xdata() if point == int(point)] == [1, 4, 5, 6]
+
+
 @pytest.fixture
 def everything(tmp_path):
     """The flags for every output, and their paths."""

@@ -1,11 +1,20 @@
 import dataclasses
+from datetime import UTC, datetime
 
+import grpc
 import pytest
 from nst.v1 import style_transfer_pb2 as pb
 from nst_client import events, info, options
 from nst_client.errors import InvalidRequestError
 from nst_client.options import Init, Optimizer, OutputOptions, PictureFormat, Style, TransferOptions
-from nst_client.translate import event_from_proto, info_from_proto, options_from_proto, request_to_proto
+from nst_client.translate import (
+    event_from_proto,
+    info_from_proto,
+    job_from_proto,
+    list_to_proto,
+    options_from_proto,
+    request_to_proto,
+)
 
 
 @pytest.mark.parametrize(
@@ -16,6 +25,9 @@ from nst_client.translate import event_from_proto, info_from_proto, options_from
             pb.CostEstimate, pb.LossTerm, pb.Timings, pb.Weights,
         )),
         (info.Limits, pb.Limits),
+        (info.Job, pb.Job),
+        (info.JobFailure, pb.JobFailure),
+        (info.ResultHeader, pb.ResultHeader),
         (info.ServerInfo, pb.GetServerInfoResponse),
         (options.TransferOptions, pb.TransferOptions),
         (options.OutputOptions, pb.OutputOptions),
@@ -41,6 +53,7 @@ def test_a_dataclass_has_every_field_of_its_message(kind, message):
         (events.LossKind, pb.LossKind),
         (events.StopReason, pb.StopReason),
         (info.JobState, pb.JobState),
+        (info.DisconnectPolicy, pb.DisconnectPolicy),
     ],
 )
 def test_an_enum_has_every_value_of_the_contract(kind, wrapper):
@@ -215,6 +228,8 @@ def test_the_description_of_a_server_is_translated_whole():
             max_iterations=4,
             max_styles=5,
             max_queued_jobs=6,
+            reattach_seconds=30,
+            retention_seconds=86400,
         ),
         queued_jobs=7,
         running_jobs=8,
@@ -235,7 +250,57 @@ def test_the_description_of_a_server_is_translated_whole():
             max_iterations=4,
             max_styles=5,
             max_queued_jobs=6,
+            reattach_seconds=30,
+            retention_seconds=86400,
         ),
         queued_jobs=7,
         running_jobs=8,
     )
+
+
+def test_the_description_of_a_job_is_translated_whole(description, script):
+    job = job_from_proto(description(request_id="mine"))
+    assert (job.job_id, job.request_id, job.state) == ("job-1", "mine", info.JobState.SUCCEEDED)
+    assert job.disconnect_policy is info.DisconnectPolicy.CANCEL
+    assert job.create_time == datetime(2026, 11, 24, 18, 0, tzinfo=UTC)
+    assert job.end_time == datetime(2026, 11, 24, 18, 1, tzinfo=UTC)
+    assert job.accepted == dataclasses.replace(event_from_proto(script.accepted()), sequence=0)
+    assert job.completed == dataclasses.replace(event_from_proto(script.completed()), sequence=0)
+    assert (job.result.media_type, job.result.size_bytes) == ("image/png", 11)
+    assert (job.progress, job.failure) == (None, None)
+
+
+def test_a_job_that_has_not_ended_has_neither_end_nor_result(description):
+    job = job_from_proto(description(state=pb.JOB_STATE_RUNNING))
+    assert job.progress.iteration == 10
+    assert (job.end_time, job.result, job.completed, job.failure) == (None, None, None, None)
+
+
+def test_the_failure_of_a_job_is_a_status(description):
+    failure = pb.JobFailure(code=13, message="not finite", reason="LOSS_NOT_FINITE")
+    job = job_from_proto(description(state=pb.JOB_STATE_FAILED, failure=failure))
+    assert job.failure == info.JobFailure(code=grpc.StatusCode.INTERNAL, message="not finite", reason="LOSS_NOT_FINITE")
+
+
+def test_a_job_of_a_later_server_is_of_unknown_state(description):
+    job = job_from_proto(description(state=99, failure=pb.JobFailure(code=99)))
+    assert (job.state, job.failure.code) == (info.JobState.UNKNOWN, grpc.StatusCode.UNKNOWN)
+
+
+def test_a_request_says_its_id_and_whether_the_job_goes_on():
+    request = request_to_proto(b"content", b"style", request_id="mine", keep_running=True)
+    assert (request.request_id, request.disconnect_policy) == ("mine", pb.DISCONNECT_POLICY_KEEP_RUNNING)
+    request = request_to_proto(b"content", b"style")
+    assert (request.request_id, request.disconnect_policy) == ("", pb.DISCONNECT_POLICY_UNSPECIFIED)
+
+
+@pytest.mark.parametrize(("request_id", "description"), [("", "is empty"), (7, "is 7, accepted is text")])
+def test_what_is_no_request_id_is_refused(request_id, description):
+    assert description in refused("request_id", b"content", b"style", request_id=request_id)
+
+
+def test_a_list_is_of_the_states_that_exist():
+    request = list_to_proto([info.JobState.RUNNING, "failed"], 10)
+    assert request == pb.ListJobsRequest(page_size=10, states=[pb.JOB_STATE_RUNNING, pb.JOB_STATE_FAILED])
+    with pytest.raises(InvalidRequestError, match="accepted are queued, running, succeeded, cancelled, failed"):
+        list_to_proto(["unknown"], None)

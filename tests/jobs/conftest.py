@@ -1,11 +1,27 @@
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from nst_service.engine.options import Limits, TransferOptions
 from nst_service.engine.spec import StyleInput, TransferRequest
+from nst_service.jobs.ledger import Ledger
+from nst_service.store.records import Retention
+from nst_service.store.store import Store
 
-LIMITS = Limits(max_input_pixels=10**6, max_image_size=512, max_iterations=10**5, max_styles=2)
+from tests.jobs.builders import LIMITS, PlainCodec
+
+
+@pytest.fixture
+def open_ledger(tmp_path: Path) -> Callable[[], Ledger]:
+    """Return a function that opens the same store once more, as the next server does."""
+    retention = Retention(max_age_seconds=3600, max_bytes=2**30, min_free_bytes=0)
+    return lambda: Ledger(Store.open(tmp_path / "jobs", retention=retention, lease_seconds=10), PlainCodec())
+
+
+@pytest.fixture
+def ledger(open_ledger: Callable[[], Ledger]) -> Ledger:
+    return open_ledger()
 
 
 @pytest.fixture

@@ -6,21 +6,24 @@ import dataclasses
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import pytest
 from nst_service.engine.estimate import step_flops
 from nst_service.engine.options import Limits
 from nst_service.engine.spec import TransferRequest, TransferSpec
-from nst_service.engine.style_cache import StyleCache
 from nst_service.engine.transfer import Iterate, optimize
 from nst_service.engine.vgg import Vgg19
 from nst_service.jobs import run as run_module
 from nst_service.jobs.errors import DeadlineTooShortError, DoesNotFitError, QueueFullError
 from nst_service.jobs.events import Accepted, Completed, Event, Queued, Started
 from nst_service.jobs.job import Job
+from nst_service.jobs.ledger import Ledger
 from nst_service.jobs.scheduler import Scheduler
 from nst_service.jobs.states import JobState, StopReason
 from nst_service.jobs.worker import DeviceWorker
+
+from tests.jobs.builders import DURABILITY, read_order, submit
 
 MakeRequest = Callable[..., TransferRequest]
 
@@ -39,9 +42,9 @@ class Gate:
         self.free = threading.Event()
         self.free.set()
 
-    def transfer(self, spec: TransferSpec, model: Vgg19, tile: int | None, styles: StyleCache) -> Iterator[Iterate]:
+    def transfer(self, spec: TransferSpec, model: Vgg19, tile: int | None, *rest: Any) -> Iterator[Iterate]:
         self.free.wait()
-        for iterate in optimize(spec, model, tile, styles):
+        for iterate in optimize(spec, model, tile, *rest):
             left = iterate.total_iterations - iterate.iteration
             yield dataclasses.replace(
                 iterate, eta_seconds=left * step_flops(spec.options, iterate.size, tile) * _SECONDS_PER_FLOP
@@ -72,10 +75,12 @@ def gate(_open_gate: Gate) -> Gate:
 
 
 @pytest.fixture
-def scheduling(model: Vgg19, limits: Limits):
+def scheduling(model: Vgg19, limits: Limits, ledger: Ledger):
     @contextlib.asynccontextmanager
     async def scheduling(**settings) -> AsyncIterator[Scheduler]:
-        scheduler = Scheduler([model], limits=limits, **{"max_queued": 8, "max_running": 4} | settings)
+        scheduler = Scheduler(
+            [model], ledger, limits=limits, durability=DURABILITY, **{"max_queued": 8, "max_running": 4} | settings
+        )
         await scheduler.start()
         try:
             async with asyncio.timeout(_HANG_SECONDS):
@@ -104,18 +109,18 @@ async def started(job: Job) -> None:
 
 async def test_a_short_job_runs_beside_a_long_one_to_its_end(scheduling, make_request: MakeRequest):
     async with scheduling() as scheduler:
-        long = await scheduler.submit(make_request(iterations=_LONG))
-        short = await scheduler.submit(make_request(iterations=_SHORT))
+        long = await submit(scheduler, make_request(iterations=_LONG))
+        short = await submit(scheduler, make_request(iterations=_SHORT))
         assert (await ended(short)).stop_reason is StopReason.ITERATIONS
         assert long.state is JobState.RUNNING
         assert scheduler.running_jobs == 1
-        scheduler.cancel(long.id)
+        await scheduler.cancel(long.id)
         assert (await ended(long)).stop_reason is StopReason.CANCELLED
 
 
 async def test_a_short_job_runs_before_a_long_one_that_waits(scheduling, make_request: MakeRequest, gate: Gate):
     async with scheduling() as scheduler:
-        jobs = [await scheduler.submit(make_request(iterations=number)) for number in (_LONG, _LONG, _SHORT)]
+        jobs = [await submit(scheduler, make_request(iterations=number)) for number in (_LONG, _LONG, _SHORT)]
         assert [job.state for job in jobs] == [JobState.RUNNING, JobState.QUEUED, JobState.RUNNING]
         assert (scheduler.running_jobs, scheduler.queued_jobs) == (2, 1)
         gate.free.set()
@@ -123,7 +128,7 @@ async def test_a_short_job_runs_before_a_long_one_that_waits(scheduling, make_re
 
 async def test_equal_jobs_run_one_after_the_other_and_know_when(scheduling, make_request: MakeRequest, gate: Gate):
     async with scheduling() as scheduler:
-        jobs = [await scheduler.submit(make_request(iterations=_SHORT)) for _ in range(3)]
+        jobs = [await submit(scheduler, make_request(iterations=_SHORT)) for _ in range(3)]
         assert [job.state for job in jobs] == [JobState.RUNNING, JobState.QUEUED, JobState.QUEUED]
         waits = [told(job, Queued)[-1] for job in jobs[1:]]
         assert [wait.position for wait in waits] == [0, 1]
@@ -135,8 +140,8 @@ async def test_equal_jobs_run_one_after_the_other_and_know_when(scheduling, make
 
 async def test_jobs_run_alone_where_only_one_may_run(scheduling, make_request: MakeRequest, gate: Gate):
     async with scheduling(max_running=1) as scheduler:
-        await scheduler.submit(make_request(iterations=_LONG))
-        short = await scheduler.submit(make_request(iterations=_SHORT))
+        await submit(scheduler, make_request(iterations=_LONG))
+        short = await submit(scheduler, make_request(iterations=_SHORT))
         assert short.state is JobState.QUEUED
         gate.free.set()
 
@@ -145,21 +150,21 @@ async def test_a_job_waits_while_its_memory_does_not_fit_beside_the_others(
     scheduling, make_request: MakeRequest, gate: Gate
 ):
     async with scheduling() as scheduler:
-        long = await scheduler.submit(make_request(iterations=_LONG))
+        long = await submit(scheduler, make_request(iterations=_LONG))
         scheduler._devices[0].worker.memory = 2 * long.cost.peak_bytes - 1
         # As many as there are steps in the history of L-BFGS.
-        waiting = await scheduler.submit(make_request(iterations=20))
-        joining = await scheduler.submit(make_request(iterations=_SHORT, lbfgs_history=1))
+        waiting = await submit(scheduler, make_request(iterations=20))
+        joining = await submit(scheduler, make_request(iterations=_SHORT, lbfgs_history=1))
         assert (waiting.state, joining.state) == (JobState.QUEUED, JobState.RUNNING)
         gate.free.set()
 
 
 async def test_a_job_that_leaves_makes_room_for_the_next(scheduling, make_request: MakeRequest, gate: Gate):
     async with scheduling() as scheduler:
-        await scheduler.submit(make_request(iterations=_LONG))
-        short, next_ = [await scheduler.submit(make_request(iterations=_SHORT)) for _ in range(2)]
+        await submit(scheduler, make_request(iterations=_LONG))
+        short, next_ = [await submit(scheduler, make_request(iterations=_SHORT)) for _ in range(2)]
         assert (short.state, next_.state) == (JobState.RUNNING, JobState.QUEUED)
-        scheduler.abandon(short)
+        await scheduler.cancel(short.id)
         gate.free.set()
         await ended(next_)
 
@@ -168,8 +173,8 @@ async def test_a_waiting_job_that_is_cancelled_lets_the_others_move_up(
     scheduling, make_request: MakeRequest, gate: Gate
 ):
     async with scheduling() as scheduler:
-        _, first, second = [await scheduler.submit(make_request(iterations=_SHORT)) for _ in range(3)]
-        assert scheduler.cancel(first.id) is JobState.QUEUED
+        _, first, second = [await submit(scheduler, make_request(iterations=_SHORT)) for _ in range(3)]
+        assert await scheduler.cancel(first.id) is JobState.QUEUED
         assert first.state is JobState.CANCELLED
         assert told(second, Queued)[-1].position == 0
         gate.free.set()
@@ -179,9 +184,9 @@ async def test_a_waiting_job_that_is_cancelled_lets_the_others_move_up(
 async def test_a_full_queue_refuses(scheduling, make_request: MakeRequest, gate: Gate):
     async with scheduling(max_queued=1) as scheduler:
         for _ in range(2):
-            await scheduler.submit(make_request(iterations=_SHORT))
+            await submit(scheduler, make_request(iterations=_SHORT))
         with pytest.raises(QueueFullError) as caught:
-            await scheduler.submit(make_request(iterations=_SHORT))
+            await submit(scheduler, make_request(iterations=_SHORT))
         assert caught.value.retry_after > 0
         gate.free.set()
 
@@ -189,11 +194,11 @@ async def test_a_full_queue_refuses(scheduling, make_request: MakeRequest, gate:
 async def test_a_job_that_would_make_another_miss_its_deadline_waits(scheduling, make_request: MakeRequest, gate: Gate):
     long, short = make_request(iterations=_LONG), make_request(iterations=50)
     async with scheduling() as scheduler:
-        seconds = [(await scheduler.estimate(request)).estimate.seconds for request in (long, short)]
-        await scheduler.submit(long, time.monotonic() + seconds[0] + 1.2 * seconds[1])
+        seconds = [(await scheduler.estimate(read_order(request))).estimate.seconds for request in (long, short)]
+        await submit(scheduler, long, time.monotonic() + seconds[0] + 1.2 * seconds[1])
         # It would meet its deadline beside one of them, but not beside both.
-        joining = await scheduler.submit(short)
-        waiting = await scheduler.submit(make_request(iterations=20))
+        joining = await submit(scheduler, short)
+        waiting = await submit(scheduler, make_request(iterations=20))
         assert (joining.state, waiting.state) == (JobState.RUNNING, JobState.QUEUED)
         gate.free.set()
 
@@ -203,12 +208,12 @@ async def test_a_deadline_is_judged_by_the_share_that_a_job_will_have(
 ):
     short = make_request(iterations=_SHORT)
     async with scheduling() as scheduler:
-        alone = (await scheduler.estimate(short)).estimate.seconds
-        await scheduler.submit(make_request(iterations=_LONG))
+        alone = (await scheduler.estimate(read_order(short))).estimate.seconds
+        await submit(scheduler, make_request(iterations=_LONG))
         with pytest.raises(DeadlineTooShortError) as caught:
-            await scheduler.submit(short, time.monotonic() + 1.01 * alone)
+            await submit(scheduler, short, time.monotonic() + 1.01 * alone)
         assert caught.value.estimated > 1.01 * alone
-        assert (await scheduler.submit(short, time.monotonic() + 2 * alone)).state is JobState.RUNNING
+        assert (await submit(scheduler, short, time.monotonic() + 2 * alone)).state is JobState.RUNNING
         gate.free.set()
 
 
@@ -217,17 +222,17 @@ async def test_a_deadline_leaves_time_for_the_step_that_is_being_taken(
 ):
     short = make_request(iterations=_SHORT)
     async with scheduling() as scheduler:
-        alone = (await scheduler.estimate(short)).estimate.seconds
-        long = await scheduler.submit(make_request(iterations=_LONG))
+        alone = (await scheduler.estimate(read_order(short))).estimate.seconds
+        long = await submit(scheduler, make_request(iterations=_LONG))
         long.next_seconds = 2 * alone
         with pytest.raises(DeadlineTooShortError):
-            await scheduler.submit(short, time.monotonic() + 2 * alone)
+            await submit(scheduler, short, time.monotonic() + 2 * alone)
         gate.free.set()
 
 
 async def test_an_estimate_takes_no_job_on(scheduling, make_request: MakeRequest):
     async with scheduling() as scheduler:
-        accepted = await scheduler.estimate(make_request(iterations=_SHORT))
+        accepted = await scheduler.estimate(read_order(make_request(iterations=_SHORT)))
         assert isinstance(accepted, Accepted)
         assert not accepted.job_id
         assert accepted.estimate.seconds > 0
@@ -237,13 +242,13 @@ async def test_an_estimate_takes_no_job_on(scheduling, make_request: MakeRequest
 async def test_a_job_over_the_limit_of_memory_is_refused_by_it(scheduling, make_request: MakeRequest):
     async with scheduling(max_job_bytes=2**20) as scheduler:
         with pytest.raises(DoesNotFitError) as caught:
-            await scheduler.submit(make_request(iterations=_SHORT))
+            await submit(scheduler, make_request(iterations=_SHORT))
     assert caught.value.available == 2**20
 
 
 async def test_a_drain_ends_every_job_that_shares_the_device_with_its_picture(scheduling, make_request: MakeRequest):
     async with scheduling() as scheduler:
-        jobs = [await scheduler.submit(make_request(iterations=number)) for number in (_LONG, _LONG // 10)]
+        jobs = [await submit(scheduler, make_request(iterations=number)) for number in (_LONG, _LONG // 10)]
         for job in jobs:
             await started(job)
         assert await scheduler.drain(0.0)

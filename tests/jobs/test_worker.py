@@ -10,17 +10,18 @@ from nst_service.engine.errors import NonFiniteLossError
 from nst_service.engine.estimate import estimate
 from nst_service.engine.layers import LAYERS
 from nst_service.engine.options import Init, Limits, OptimizerName
+from nst_service.engine.snapshot import Snapshot
 from nst_service.engine.spec import TransferRequest, prepare
 from nst_service.engine.transfer import Iterate, optimize, transfer
 from nst_service.engine.vgg import Vgg19
 from nst_service.jobs import run as run_module
 from nst_service.jobs.errors import DoesNotFitError, JobCancelledError, JobError, JobFailedError
-from nst_service.jobs.events import Completed, Event, Preparing, Progress, ResultChunk
+from nst_service.jobs.events import Completed, Delivery, Event, Preparing, Progress, ResultChunk
 from nst_service.jobs.job import Job
 from nst_service.jobs.pace import Pace
 from nst_service.jobs.run import Run
 from nst_service.jobs.states import StopReason
-from nst_service.jobs.worker import DeviceWorker
+from nst_service.jobs.worker import DeviceWorker, Left, Outcome
 
 MakeRequest = Callable[..., TransferRequest]
 
@@ -34,7 +35,8 @@ class Followed:
 
     job: Job
     events: list[Event] = field(default_factory=list)
-    outcome: StopReason | JobError | None = None
+    kept: list[Snapshot] = field(default_factory=list)
+    outcome: StopReason | Left | JobError | None = None
 
     @property
     def file(self) -> bytes:
@@ -87,13 +89,17 @@ class Device:
             elif isinstance(event, Preparing):
                 on_preparing()
 
-        def leave(outcome: StopReason | JobError) -> None:
-            followed.outcome = outcome
+        def leave(outcome: Outcome) -> None:
+            if isinstance(outcome, Delivery):
+                followed.outcome = outcome.completed.stop_reason
+                followed.events += outcome.events()
+            else:
+                followed.outcome = outcome
             self._open -= 1
             if not self._open:
                 self.worker.close()
 
-        self.worker.join(job, publish, leave)
+        self.worker.join(job, publish, followed.kept.append, leave)
         return followed
 
 
@@ -189,20 +195,20 @@ def test_what_goes_wrong_with_one_job_leaves_the_other_as_it_is(
 
 
 @pytest.mark.usefixtures("_no_preparing")
-@pytest.mark.parametrize("abandoned", [False, True])
-def test_a_cancelled_job_does_not_wait_for_its_next_turn(device: Device, make_request: MakeRequest, abandoned: bool):
+@pytest.mark.parametrize("given_up", [False, True])
+def test_a_cancelled_job_does_not_wait_for_its_next_turn(device: Device, make_request: MakeRequest, given_up: bool):
     def cancel() -> None:
         # It has had a turn, and by its weight the next would come after many of the other's.
         if slow.iterations:
             slow.job.stop_requested = StopReason.CANCELLED
-            slow.job.abandoned = abandoned
+            slow.job.given_up = given_up
 
     slow = device.join(make_request(iterations=50), seconds=1e12)
     other = device.join(make_request(iterations=6), seconds=1.0, on_progress=cancel)
     device.worker.serve()
     assert other.outcome is StopReason.ITERATIONS
     assert slow.iterations == 1
-    if abandoned:
+    if given_up:
         assert isinstance(slow.outcome, JobCancelledError)
         assert not slow.file
     else:
@@ -231,13 +237,13 @@ def test_the_targets_are_told_of_part_by_part(device: Device, make_request: Make
     assert kinds == 2 * [*2 * [Preparing], *2 * [Progress]]
 
 
-@pytest.mark.parametrize("abandoned", [False, True])
+@pytest.mark.parametrize("given_up", [False, True])
 def test_a_job_cancelled_while_its_targets_are_computed_stops_after_the_part(
-    device: Device, make_request: MakeRequest, abandoned: bool
+    device: Device, make_request: MakeRequest, given_up: bool
 ):
     def cancel() -> None:
         followed.job.stop_requested = StopReason.CANCELLED
-        followed.job.abandoned = abandoned
+        followed.job.given_up = given_up
 
     followed = device.join(make_request(iterations=3), on_preparing=cancel)
     device.worker.serve()

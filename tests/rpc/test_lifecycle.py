@@ -11,6 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -25,14 +26,13 @@ from nst_service import server as server_module
 from nst_service.cli import main
 from nst_service.config import ServerConfig
 from nst_service.engine.spec import TransferSpec, prepare
-from nst_service.engine.style_cache import StyleCache
 from nst_service.engine.transfer import Iterate, optimize
 from nst_service.engine.vgg import Vgg19
 from nst_service.engine.weights import Weights
 from nst_service.jobs import run as run_module
 from nst_service.jobs import scheduler as scheduler_module
 from nst_service.jobs.worker import DeviceWorker
-from nst_service.server import Server, serve
+from nst_service.server import Ending, Server, serve
 
 pytestmark = pytest.mark.usefixtures("quick_start")
 
@@ -61,9 +61,9 @@ class Steps:
         self.hanging = False
         """Whether it does."""
 
-    def transfer(self, spec: TransferSpec, model: Vgg19, tile: int | None, styles: StyleCache) -> Iterator[Iterate]:
+    def transfer(self, spec: TransferSpec, model: Vgg19, tile: int | None, *rest: Any) -> Iterator[Iterate]:
         self.models.append(model)
-        for iterate in optimize(spec, model, tile, styles):
+        for iterate in optimize(spec, model, tile, *rest):
             self.done += 1
             yield iterate
             self.hanging = not self.free.is_set()
@@ -96,12 +96,12 @@ class Service(Client):
 
     server: Server
     stop: asyncio.Event
-    stopped: asyncio.Task[bool]
+    stopped: asyncio.Task[Ending]
 
     async def ended(self) -> bool:
         # Whoever watches the health is waited for.
         self.health.cancel()
-        return await self.stopped
+        return (await self.stopped).at_rest
 
 
 @contextlib.asynccontextmanager
@@ -244,15 +244,18 @@ async def test_a_drain_does_not_wait_for_a_step_that_does_not_end(
         assert not await service.ended()
 
 
-def test_the_process_does_not_wait_for_a_step_that_does_not_end(monkeypatch: pytest.MonkeyPatch):
-    async def drained_in_a_step(_: ServerConfig) -> bool:
-        return False
+@pytest.mark.parametrize(("is_broken", "code"), [(False, 0), (True, 3)])
+def test_the_process_does_not_wait_for_a_step_that_does_not_end(
+    monkeypatch: pytest.MonkeyPatch, is_broken: bool, code: int
+):
+    async def drained_in_a_step(_: ServerConfig) -> Ending:
+        return Ending(at_rest=False, is_broken=is_broken)
 
     codes: list[int] = []
     monkeypatch.setattr(server_module, "serve", drained_in_a_step)
     monkeypatch.setattr(os, "_exit", codes.append)
-    assert CliRunner().invoke(main).exit_code == 0
-    assert codes == [0]
+    assert CliRunner().invoke(main).exit_code == code
+    assert codes == [code]
 
 
 async def test_a_drain_does_not_wait_for_a_client_that_stopped_reading(
@@ -334,7 +337,7 @@ async def test_a_second_signal_ends_the_grace_period(
         os.kill(os.getpid(), second)
         assert (await finished(call)).stop_reason == pb.STOP_REASON_SHUTDOWN
         client.health.cancel()
-        assert await stopped
+        assert (await stopped).at_rest
 
 
 async def test_a_job_whose_deadline_runs_out_ends_early_with_its_best_picture(request_: pb.StylizeRequest):
@@ -353,8 +356,10 @@ async def test_a_client_that_leaves_frees_the_device_within_two_steps_for_the_ne
     endless.CopyFrom(request_)
     endless.options.iterations = _ENDLESS
     async with serving() as service:
-        abandon, done = service.server.scheduler.abandon, []
-        monkeypatch.setattr(service.server.scheduler, "abandon", lambda job: (done.append(steps.done), abandon(job)))
+        stop, done = service.server.scheduler._stop, []
+        monkeypatch.setattr(
+            service.server.scheduler, "_stop", lambda *arguments: (done.append(steps.done), stop(*arguments))
+        )
         leaving = service.stub.Stylize(endless)
         await read_until(leaving, "progress")
         following = service.stub.Stylize(request_)

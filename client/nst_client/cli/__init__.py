@@ -4,8 +4,9 @@ import click
 
 from nst_client.cli.connection import Connection, connection_flags
 from nst_client.cli.estimate import estimate
+from nst_client.cli.jobs import cancel, get, list_jobs, watch
 from nst_client.cli.sequence import sequence
-from nst_client.cli.server import cancel, health, info
+from nst_client.cli.server import health, info
 from nst_client.cli.stylize import stylize
 
 _EPILOG = """\b
@@ -18,7 +19,8 @@ Exit codes:
     5  the timeout is too short or has passed
     6  the server broke the contract, or the picture arrived corrupt
     7  the server wants another token or certificate, or does not allow that to yours
-  130  cancelled; the best picture so far is written where there is one, of a sequence every finished frame
+  130  cancelled; the best picture so far is written where there is one, of a sequence every finished frame.
+       Of `watch` also: left by Ctrl-C
 """
 
 
@@ -37,7 +39,7 @@ def commands(context: click.Context, /, *, connection: Connection) -> None:
         click.echo(context.get_help())
 
 
-for _command in (stylize, sequence, estimate, info, cancel, health):
+for _command in (stylize, sequence, estimate, watch, get, list_jobs, cancel, info, health):
     commands.add_command(_command)
 
 

@@ -14,6 +14,11 @@ from nst_client.session import RETRIES, TARGET
 
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
+answer_timeout = click.option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), default=5.0, show_default=True, help="Seconds to wait."
+)
+"""The flag of commands that ask the server something simple."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Connection:

@@ -20,7 +20,9 @@ from nst_client.errors import (
     ProtocolError,
     QueueFullError,
     QuotaExceededError,
+    RequestConflictError,
     RequestTooLargeError,
+    StoreError,
     UnauthenticatedError,
     UnavailableError,
 )
@@ -36,8 +38,10 @@ _CODES = MappingProxyType(
         UnauthenticatedError: 7,
         PermissionDeniedError: 7,
         RequestTooLargeError: 2,
+        RequestConflictError: 2,
         UnavailableError: NOT_SERVING,
         QueueFullError: NOT_SERVING,
+        StoreError: NOT_SERVING,
         DoesNotFitError: 4,
         DeadlineExceededError: 5,
         ProtocolError: 6,
@@ -100,7 +104,7 @@ def _message(error: NstError, target: str) -> str:
             return "\n       ".join(f"{flag_of(wrong.field)}: {wrong.description}" for wrong in error.violations)
         case UnavailableError() if not error.reason:
             return f"no server answers at {target}: {error.message}"
-        case UnavailableError() | QueueFullError() | QuotaExceededError() if error.retry_after is not None:
+        case _ if error.retry_after is not None:
             return f"{error.message}; try again in {error.retry_after:g} s"
         case _:
             return error.message

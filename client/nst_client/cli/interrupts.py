@@ -1,4 +1,4 @@
-"""Ctrl-C while a job runs: the first one ends the job, the second one the program."""
+"""Ctrl-C while a job runs: the first one ends the job or leaves it, the second one ends the program."""
 
 import contextlib
 import os
@@ -76,3 +76,24 @@ def cancelling(stylization: Stylization, interrupts: Interrupts, note: Callable[
 
     with at_interrupt(interrupts, cancel):
         yield
+
+
+@contextlib.contextmanager
+def leaving(stylization: Stylization, interrupts: Interrupts, note: Callable[[str], None]) -> Iterator[None]:
+    """End the command at the first Ctrl-C, but not the job."""
+    left = threading.Event()
+
+    def leave() -> None:
+        note("leaving: the job goes on; to end it: nst-client cancel")
+        left.set()
+        stylization.close()
+
+    try:
+        with at_interrupt(interrupts, leave):
+            yield
+    except NstError:
+        # That is how a stylization ends that was closed.
+        if not left.is_set():
+            raise
+    if left.is_set():
+        raise SystemExit(CANCELLED)

@@ -3,8 +3,11 @@
 import dataclasses
 import json
 import math
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+import grpc
 
 from nst_client.events import Event, Preview
 from nst_client.result import Result
@@ -44,7 +47,7 @@ def position_to_json(position: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return the value with null for what JSON cannot say: numbers that are not finite."""
+    """Return the value as JSON can say it, with null for numbers that are not finite."""
     match value:
         case dict():
             return {key: _plain(item) for key, item in value.items()}
@@ -52,5 +55,9 @@ def _plain(value: Any) -> Any:
             return [_plain(item) for item in value]
         case float() if not math.isfinite(value):
             return None
+        case datetime():
+            return value.isoformat()
+        case grpc.StatusCode():
+            return value.name
         case _:
             return value

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as ProgressBar
 
 from nst_client.cli.json_lines import event_to_json, position_to_json, result_to_json
-from nst_client.events import Accepted, Completed, Event, Preparing, Preview, Progress, Queued, Started
+from nst_client.events import Accepted, Completed, Event, Preparing, Preview, Progress, Queued, Reconnected, Started
 from nst_client.result import Result
 
 _LINE_SECONDS = 1.0
@@ -139,8 +139,10 @@ class Bar:
         self._prefix = ""
 
     def event(self, event: Event) -> None:
-        """Show an event in place of the one before."""
-        if (text := describe(event)) is not None:
+        """Show an event in place of the one before, and above the bar what must not be overlooked."""
+        if isinstance(event, Reconnected):
+            self.note(self._prefix + _reconnected(event))
+        elif (text := describe(event)) is not None:
             self._bar.update(self._task, description=self._prefix + text)
         if isinstance(event, Progress):
             self._bar.update(self._task, completed=event.iteration, total=event.total_iterations)
@@ -199,8 +201,15 @@ def describe(event: Event) -> str | None:
                 f"done after {event.iterations} iterations in {_duration(timings.optimize_seconds)}, "
                 f"loss {event.total_loss:.4g}, stopped by: {event.stop_reason}"
             )
+        case Reconnected():
+            return _reconnected(event)
         case Preview():
             return None
+
+
+def _reconnected(event: Reconnected) -> str:
+    lost = f"reconnected after {_duration(event.seconds)}"
+    return f"{lost}: the server had lost the job, which begins again" if event.began_anew else lost
 
 
 def _scale(event: Preparing | Progress) -> str:

@@ -1,7 +1,7 @@
 """`nst-client stylize`: one picture, from file to file."""
 
-import os
-from collections.abc import Callable
+import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,12 @@ import click
 from nst_client.cli.connection import Connection
 from nst_client.cli.exits import CANCELLED, reported, writing
 from nst_client.cli.interrupts import cancelling, held_back
-from nst_client.cli.reports import open_report
+from nst_client.cli.json_lines import event_to_json
+from nst_client.cli.outputs import writable, writable_as, writable_folder
+from nst_client.cli.reports import Report, open_report
 from nst_client.cli.request import build_request, picture_file, request_flags
-from nst_client.events import Preview, StopReason
+from nst_client.client import Stylization
+from nst_client.events import Accepted, Preview, StopReason
 from nst_client.files import write_atomically
 from nst_client.media import (
     EXTRA,
@@ -33,49 +36,20 @@ _PREVIEW_EVERY = 10
 """Iterations from preview to preview where --iterations is not given either."""
 
 
-def _writable(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
-    """Refuse a file that could not be written, before any work is done."""
-    if path is None:
-        return None
-    folder = path.resolve().parent
-    if path.is_dir():
-        raise click.BadParameter(f"{path} is a directory, expected is a file", context, parameter)
-    if not folder.is_dir():
-        raise click.BadParameter(f"the directory {folder} does not exist", context, parameter)
-    if not os.access(path if path.exists() else folder, os.W_OK):
-        raise click.BadParameter(f"{path} cannot be written: permission denied", context, parameter)
-    return path
-
-
-def _writable_folder(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
-    """Refuse a folder that is there and takes no files, or cannot be made."""
-    if path is None or not path.exists():
-        return _writable(context, parameter, path)
-    if not path.is_dir():
-        raise click.BadParameter(f"{path} is a file, expected is a directory", context, parameter)
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise click.BadParameter(f"{path} cannot be written: permission denied", context, parameter)
-    return path
-
-
-def _writable_as(*suffixes: str) -> Callable[[click.Context, click.Parameter, Path | None], Path | None]:
-    """Return what refuses a file that could not be written, or that has no suffix of these."""
-
-    def check(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
-        if path is not None and path.suffix.lower() not in suffixes:
-            raise click.BadParameter(f"{path} is none of {', '.join(suffixes)}", context, parameter)
-        return _writable(context, parameter, path)
-
-    return check
-
-
 @click.command()
 @click.argument("content", type=picture_file)
 @click.argument("styles", metavar="STYLE...", type=picture_file, nargs=-1)
-@click.option("-o", "--out", metavar="FILE", type=picture_file, required=True, callback=_writable, help="The result.")
+@click.option(
+    "-o", "--out", metavar="FILE", type=picture_file, callback=writable, help="The result; needed without --detach."
+)
+@click.option(
+    "--detach",
+    is_flag=True,
+    help="Instead of --out: print the id of the job once it is accepted, and leave it running for `watch` and `get`.",
+)
 @request_flags
 @click.option(
-    "--preview", metavar="FILE", type=picture_file, callback=_writable, help="Keep the latest preview here (JPEG)."
+    "--preview", metavar="FILE", type=picture_file, callback=writable, help="Keep the latest preview here (JPEG)."
 )
 @click.option("--preview-every", type=int, help="Iterations from preview to preview.")
 @click.option("--preview-size", type=int, help="Longest edge of previews in pixels.")
@@ -83,21 +57,21 @@ def _writable_as(*suffixes: str) -> Callable[[click.Context, click.Parameter, Pa
     "--plot",
     metavar=f"FILE{'|'.join(PLOT_SUFFIXES)}",
     type=picture_file,
-    callback=_writable_as(*PLOT_SUFFIXES),
+    callback=writable_as(*PLOT_SUFFIXES),
     help="Draw the losses over the iterations.",
 )
 @click.option(
     "--frames",
     metavar="DIR",
     type=picture_file,
-    callback=_writable_folder,
+    callback=writable_folder,
     help="Keep every preview and the final picture here, with a contact sheet of them (JPEG).",
 )
 @click.option(
     "--timelapse",
     metavar=f"FILE{'|'.join(TIMELAPSE_SUFFIXES)}",
     type=picture_file,
-    callback=_writable_as(*TIMELAPSE_SUFFIXES),
+    callback=writable_as(*TIMELAPSE_SUFFIXES),
     help="Make a film of the previews that ends on the final picture.",
 )
 @click.option(
@@ -113,6 +87,11 @@ def _writable_as(*suffixes: str) -> Callable[[click.Context, click.Parameter, Pa
     show_default=True,
     help="How often to try again where no server takes the job.",
 )
+@click.option(
+    "--request-id",
+    metavar="ID",
+    help="A name of yours for the request: again, it follows the job that it has led to.  [default: a new one]",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each event, on stdout.")
 @click.option("--quiet", is_flag=True, help="Nothing on stderr but errors.")
 @click.pass_context
@@ -120,7 +99,8 @@ def stylize(
     context: click.Context,
     /,
     *,
-    out: Path,
+    out: Path | None,
+    detach: bool,
     preview: Path | None,
     preview_every: int | None,
     preview_size: int | None,
@@ -129,6 +109,7 @@ def stylize(
     timelapse: Path | None,
     timeout: float | None,
     retries: int,
+    request_id: str | None,
     as_json: bool,
     quiet: bool,
     **flags: Any,
@@ -140,6 +121,10 @@ def stylize(
     Ctrl-C ends the job and writes the best picture so far. --plot, --frames and --timelapse need the extra `media`, and
     are also written where a job ends without a picture.
     """
+    made = {"--out": out, "--preview": preview, "--plot": plot, "--frames": frames, "--timelapse": timelapse}
+    given = [flag for flag, path in made.items() if path is not None]
+    if detach and given:
+        raise click.UsageError(f"--detach and {given[0]} exclude each other")
     if preview is None and frames is None and timelapse is None:
         for flag, value in (("--preview-every", preview_every), ("--preview-size", preview_size)):
             if value is not None:
@@ -147,36 +132,65 @@ def stylize(
     elif preview_every is None:
         preview_every = _preview_every(flags["iterations"])
     request = build_request(out=out, preview_every=preview_every, preview_size=preview_size, **flags)
-    recorders = _recorders(plot, frames, timelapse)
+    request |= {"request_id": request_id, "timeout": timeout}
     connection: Connection = context.obj
+    if detach:
+        _detach(connection, request, retries=retries, as_json=as_json)
+        return
+    if out is None:
+        raise click.UsageError("--out or --detach is needed")
+    recorders = _recorders(plot, frames, timelapse)
     with (
         reported(connection.target),
         held_back() as interrupts,
         connection.client(retries=retries) as client,
-        client.stream(**request, timeout=timeout) as stylization,
+        client.stream(**request) as stylization,
         open_report(as_json=as_json, quiet=quiet) as report,
         cancelling(stylization, interrupts, report.note),
     ):
-        result: Result | None = None
-        try:
-            for event in stylization:
-                if isinstance(event, Preview) and preview is not None:
-                    with writing(preview):
-                        write_atomically(preview, event.data)
-                for recorder in recorders:
-                    with writing(recorder.path):
-                        recorder.event(event)
-                report.event(event)
-            result = stylization.result
-            with writing(out):
-                result.save(out)
-            report.saved(out, result)
-        finally:
+        result = _follow(stylization, out, preview, recorders, report)
+    context.exit(CANCELLED if result.completed.stop_reason is StopReason.CANCELLED else 0)
+
+
+def _follow(
+    stylization: Stylization, out: Path, preview: Path | None, recorders: Sequence[Recorder], report: Report
+) -> Result:
+    """Write what comes of a job, however it ends, and return its result."""
+    result: Result | None = None
+    try:
+        for event in stylization:
+            if isinstance(event, Preview) and preview is not None:
+                with writing(preview):
+                    write_atomically(preview, event.data)
             for recorder in recorders:
                 with writing(recorder.path):
-                    if recorder.end(result):
-                        report.note(f"wrote {recorder.path}")
-    context.exit(CANCELLED if result.completed.stop_reason is StopReason.CANCELLED else 0)
+                    recorder.event(event)
+            report.event(event)
+        result = stylization.result
+        with writing(out):
+            result.save(out)
+        report.saved(out, result)
+        return result
+    finally:
+        for recorder in recorders:
+            with writing(recorder.path):
+                if recorder.end(result):
+                    report.note(f"wrote {recorder.path}")
+
+
+def _detach(connection: Connection, request: dict[str, Any], *, retries: int, as_json: bool) -> None:
+    """Start the job and print its id."""
+    with (
+        reported(connection.target),
+        held_back() as interrupts,
+        connection.client(retries=retries) as client,
+        client.stream(**request, keep_running=True) as stylization,
+        cancelling(stylization, interrupts, functools.partial(click.echo, err=True)),
+    ):
+        for event in stylization:
+            if isinstance(event, Accepted):
+                click.echo(event_to_json(event) if as_json else event.job_id)
+                break
 
 
 def _preview_every(iterations: int | None) -> int:

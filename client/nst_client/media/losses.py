@@ -25,6 +25,7 @@ _INCHES = (9.0, 5.0)
 @dataclass(frozen=True)
 class _Point:
     iteration: float
+    scale: int
     total: float = math.nan
     terms: Mapping[LossKind, float] = field(default_factory=dict)
     """The sum over the layers of each kind."""
@@ -37,7 +38,6 @@ class LossPlot:
         self.path = path
         self._title = ""
         self._points: list[_Point] = []
-        self._scale = 1
         self._scale_starts: dict[int, float] = {}
         """The iteration at which each scale but the first began."""
 
@@ -48,13 +48,13 @@ class LossPlot:
                 size = f"{event.width}x{event.height}"
                 self._title = f"{event.options.preset}, {size}" if event.options.preset else size
             case Progress():
-                if event.scale != self._scale and self._points:
+                self._forget_from(event.iteration)
+                if self._points and event.scale != self._points[-1].scale:
                     # Not every iteration is told. A point without losses breaks the curves here.
                     start = (self._points[-1].iteration + event.iteration) / 2
-                    self._points.append(_Point(start))
+                    self._points.append(_Point(start, event.scale))
                     self._scale_starts[event.scale] = start
-                self._scale = event.scale
-                self._points.append(_Point(event.iteration, event.total_loss, _by_kind(event)))
+                self._points.append(_Point(event.iteration, event.scale, event.total_loss, _by_kind(event)))
 
     def end(self, result: Result | None) -> bool:
         """Draw what was noted, also of a job that failed: its losses may tell why."""
@@ -68,6 +68,12 @@ class LossPlot:
             self._figure().savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
         write_atomically(self.path, buffer.getvalue())
         return True
+
+    def _forget_from(self, iteration: int) -> None:
+        """Forget what a job repeats that goes on from its last checkpoint."""
+        while self._points and self._points[-1].iteration >= iteration:
+            self._points.pop()
+        self._scale_starts = {scale: start for scale, start in self._scale_starts.items() if start < iteration}
 
     def _figure(self) -> Figure:
         figure = Figure(_INCHES, layout="constrained")

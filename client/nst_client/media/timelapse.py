@@ -58,13 +58,16 @@ class Timelapse:
         self._size: Size = (1, 1)
         """Told by Accepted, the first of all events."""
         self._film: Film | None = None
+        self._iteration = -1
+        """Of the last preview."""
 
     def event(self, event: Event) -> None:
-        """Append a preview."""
+        """Append a preview, unless a job that goes on from its last checkpoint repeats it."""
         match event:
             case Accepted():
                 self._size = frame_size(event)
-            case Preview():
+            case Preview() if event.iteration > self._iteration:
+                self._iteration = event.iteration
                 self._append(event.data)
 
     def end(self, result: Result | None) -> bool:

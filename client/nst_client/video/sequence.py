@@ -89,7 +89,9 @@ def stylize_sequence(
                 options=following if ties else options,
                 output=output,
                 timeout=timeout,
-                **ties or {"init_picture": init_picture if previous is None else None},
+                init_picture=ties.get("init_picture", init_picture if previous is None else None),
+                reference=ties.get("reference"),
+                reference_mask=ties.get("reference_mask"),
             )
             with stylization:
                 if on_start:

@@ -65,6 +65,10 @@ class Extractor:
         """Return the features of a picture (1, 3, H, W) by layer."""
         return self._model.features(pixels, layers, self._variant)
 
+    def walk(self, pixels: Tensor, layers: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+        """Yield what `whole` returns layer by layer."""
+        return self._model.walk(pixels, layers, self._variant)
+
     def parts(self, pixels: Tensor, layers: Sequence[str]) -> Iterator[dict[str, tuple[Tensor, Window]]]:
         """Yield the features of each part of a picture by layer, each with its place in those of the whole."""
         if self._tile is None:
@@ -120,13 +124,14 @@ class Criterion:
         )
 
     def _evaluate_whole(self, picture: Tensor, pixels: Tensor) -> tuple[dict[Term, Tensor], Tensor]:
-        values: list[tuple[Term, Tensor]] = []
-        if self._layers:
-            features = self._extractor.whole(picture, self._layers)
-            values += [
-                (loss.term, loss.value(loss.statistic(features[loss.term.layer], WHOLE)))
-                for loss in self._feature_losses
-            ]
+        statistics: dict[int, Tensor] = {}
+        # Each as soon as its layer is there: the way back takes what came last first, and would otherwise compute and
+        # hold the gradients by the features of all layers before it begins with the deepest.
+        for layer, features in self._extractor.walk(picture, self._layers) if self._layers else ():
+            for number, loss in enumerate(self._feature_losses):
+                if loss.term.layer == layer:
+                    statistics[number] = loss.statistic(features, WHOLE)
+        values = [(loss.term, loss.value(statistics[number])) for number, loss in enumerate(self._feature_losses)]
         values += [(loss.term, loss.value(picture)) for loss in self._pixel_losses]
         (gradient,) = torch.autograd.grad(torch.stack([value for _, value in values]).sum(), pixels)
         return _summed(values), gradient

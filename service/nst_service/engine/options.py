@@ -118,7 +118,7 @@ class TransferOptions:
     optimizer: OptimizerName = OptimizerName.LBFGS
     learning_rate: Annotated[float | None, Range(0, 10, open_low=True)] = None
     """None: the optimiser's own, out of `DEFAULT_LEARNING_RATES`."""
-    lbfgs_history: Annotated[int, Range(1, 100)] = 20
+    lbfgs_history: Annotated[int, Range(1, 100)] = 10
     averaging: Annotated[float, Range(0, 0.999)] = 0.0
     """Decay of the moving average of iterates that previews and the result show; 0 shows an iterate itself."""
     min_improvement: Annotated[float, Range(0, 1)] = 0.0

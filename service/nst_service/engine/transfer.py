@@ -420,7 +420,7 @@ def _carried(pixels: Tensor, source: Canvas, target: Canvas) -> Tensor:
     change = functional.interpolate(
         pixels - source.content, target.content.shape[-2:], mode="bicubic", align_corners=False
     )
-    return target.content + change
+    return (target.content + change).clamp_(0, 1)
 
 
 def _initial_pixels(spec: TransferSpec) -> Tensor:

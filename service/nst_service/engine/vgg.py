@@ -1,6 +1,6 @@
 """The trunk of VGG-19 with frozen weights: a picture in, the activations of named layers out."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -71,7 +71,12 @@ class Vgg19:
             (1, C, h, w) float32 for each layer, in channels-last memory order. h and w are halved at every pooling and
             rounded up, so that every pixel reaches every layer.
         """
-        taps: dict[str, Tensor] = {}
+        return dict(self.walk(pixels, layers, variant))
+
+    def walk(
+        self, pixels: Tensor, layers: Collection[str], variant: Variant = REFERENCE_VARIANT
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Yield what `features` returns layer by layer, from the picture upwards, while the rest is still to come."""
         x = ((pixels - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
         for conv in convs_through(layers):
             if opens_block(conv):
@@ -79,12 +84,11 @@ class Vgg19:
             # Rectified at once where nobody wants the convolution's own output: half the memory of a layer.
             x = self._convs[conv](x, variant.padding, relu=conv not in layers)
             if conv in layers:
-                taps[conv] = x
+                yield conv, x
                 x = functional.relu(x)
             relu = relu_of(conv)
             if relu in layers:
-                taps[relu] = x
-        return taps
+                yield relu, x
 
     def activation_scales(self, layers: Collection[str], pooling: Pooling) -> dict[str, float]:
         """Return the mean activations of layers on a picture with the spectrum of natural ones.

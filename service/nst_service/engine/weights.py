@@ -11,7 +11,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
-from torchvision.models import VGG19_Weights
 
 from nst_service.engine.errors import WeightsError
 from nst_service.engine.input_scale import InputScale, Triple
@@ -85,6 +84,9 @@ def _load_caffe() -> Weights:
 
 
 def _load_torchvision() -> Weights:
+    # Takes a second and 160 MiB.
+    from torchvision.models import VGG19_Weights  # noqa: PLC0415
+
     weights = VGG19_Weights.IMAGENET1K_V1
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
     try:

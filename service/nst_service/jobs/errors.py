@@ -67,6 +67,29 @@ class UnknownJobError(JobError):
         self.job_id = job_id
 
 
+class UnknownPictureError(JobError):
+    """A picture that was named by its SHA-256 is not there."""
+
+    def __init__(self, sha256: str):
+        super().__init__("no picture of this caller has this sha256; send its data")
+        self.sha256 = sha256
+
+
+class MovedError(JobError):
+    """The job is not here any more: the store tells how it goes on."""
+
+    def __init__(self) -> None:
+        super().__init__("the job goes on elsewhere")
+
+
+class RecordedFailureError(JobError):
+    """The job has failed, as it was kept."""
+
+    def __init__(self, outcome: bytes):
+        super().__init__("the job has failed")
+        self.outcome = outcome
+
+
 class DoesNotFitError(JobError):
     """The job needs more memory than its device has."""
 
@@ -110,4 +133,4 @@ class JobFailedError(JobError):
     def __init__(self, reason: str, message: str):
         super().__init__(message)
         self.reason = reason
-        """"LOSS_NOT_FINITE" or "INTERNAL"."""
+        """"LOSS_NOT_FINITE", "REQUEST_LOST", "KEEPS_CRASHING" or "INTERNAL"."""

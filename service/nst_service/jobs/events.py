@@ -1,11 +1,14 @@
 """What can happen to a job, in the words of the contract."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from nst_service.engine.losses import Term
 from nst_service.engine.options import OutputOptions, TransferOptions
 from nst_service.jobs.states import StopReason
+
+CHUNK_BYTES = 2**20 - 2**10
+"""Of the picture in one ResultChunk; its message stays below 1 MiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,4 +129,37 @@ class Completed:
     timings: Timings
 
 
-Event = Accepted | Queued | Started | Preparing | Progress | Preview | ResultHeader | ResultChunk | Completed
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An event of an earlier run, as it was kept."""
+
+    data: bytes
+
+
+Event = Accepted | Queued | Started | Preparing | Progress | Preview | ResultHeader | ResultChunk | Completed | Recorded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """The end of a job that has a picture."""
+
+    header: ResultHeader
+    data: bytes
+    completed: Completed
+
+    @property
+    def chunk_count(self) -> int:
+        """How many ResultChunks the picture is sent in."""
+        return -(-len(self.data) // CHUNK_BYTES)
+
+    def events(self) -> Iterator[Event]:
+        """Yield the last events of the job."""
+        yield self.header
+        yield from result_chunks(self.data)
+        yield self.completed
+
+
+def result_chunks(data: bytes) -> Iterator[ResultChunk]:
+    """Yield a picture in pieces."""
+    for offset in range(0, len(data), CHUNK_BYTES):
+        yield ResultChunk(offset=offset, data=memoryview(data)[offset : offset + CHUNK_BYTES])

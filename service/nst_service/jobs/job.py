@@ -5,10 +5,12 @@ import uuid
 from dataclasses import dataclass, field
 
 from nst_service.engine.estimate import Cost
+from nst_service.engine.snapshot import Snapshot
 from nst_service.engine.spec import TransferSpec
 from nst_service.jobs.log import EventLog
 from nst_service.jobs.sharing import Claim, weight
 from nst_service.jobs.states import JobState, StopReason
+from nst_service.store.records import DisconnectPolicy, Lease
 
 
 @dataclass(eq=False, kw_only=True)
@@ -26,12 +28,28 @@ class Job:
     owner: str = ""
     """Who may see it and end it (see `Owner.name`)."""
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    request_id: str | None = None
+    disconnect_policy: DisconnectPolicy = DisconnectPolicy.CANCEL
+    runs: int = 0
+    """How often it was begun before this server took it on."""
     state: JobState = JobState.QUEUED
     log: EventLog = field(default_factory=EventLog)
     stop_requested: StopReason | None = None
     """Set by the event loop; the worker looks after every step."""
-    abandoned: bool = False
-    """Whether nobody is left to receive a picture."""
+    must_leave: bool = False
+    """Whether it is to go on elsewhere: set by the event loop; the worker looks after every step."""
+    given_up: bool = False
+    """Whether what its step still gives is not wanted."""
+    lease: Lease | None = None
+    """The right to run it, once it runs."""
+    snapshot: Snapshot | None = None
+    """Where it goes on."""
+    next_checkpoint: float = math.inf
+    """When to keep where it stands, on the clock of `time.monotonic`; never while the last one is being kept."""
+    followers: int = 0
+    """Calls that follow it now."""
+    unfollowed_at: float = 0.0
+    """Since when it has had none, on the clock of `time.monotonic`."""
     remaining_seconds: float = field(init=False)
     """Of its device, still; kept up to date by the worker once the job runs."""
     next_seconds: float = 0.0

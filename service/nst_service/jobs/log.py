@@ -2,13 +2,20 @@
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 from nst_service.jobs.events import Event, Preparing, Preview, Progress, Queued
 
+ACCEPTED_SEQUENCE = 1
+"""Of the first event of every job."""
+
 _LATEST_WINS = (Queued, Preparing, Progress, Preview)
 """Events that the next one of their kind makes worthless."""
+
+
+_Event = TypeVar("_Event", Queued, Preparing, Progress, Preview)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +34,25 @@ class EventLog:
     to the event loop.
     """
 
-    def __init__(self) -> None:
-        self._sequence = 0
-        self._kept: list[LoggedEvent] = []
+    def __init__(self, kept: Sequence[LoggedEvent] = ()) -> None:
+        """Make the log of a job; `kept` is what earlier runs have left, in order."""
+        self._kept: list[LoggedEvent] = list(kept)
+        self._sequence = kept[-1].sequence if kept else ACCEPTED_SEQUENCE - 1
         self._latest: dict[type, LoggedEvent] = {}
         self._closed = False
         self._error: Exception | None = None
         self._wakers: set[asyncio.Event] = set()
 
-    def append(self, event: Event) -> None:
+    @property
+    def next_sequence(self) -> int:
+        """That the next event will have."""
+        return self._sequence + 1
+
+    def skip_to(self, sequence: int) -> None:
+        """Give the next events sequences from this one on, if theirs would be smaller."""
+        self._sequence = max(self._sequence, sequence - 1)
+
+    def append(self, event: Event) -> LoggedEvent:
         """Add an event."""
         if self._closed:
             raise ValueError("the log is closed")
@@ -46,6 +63,12 @@ class EventLog:
         else:
             self._kept.append(logged)
         self._wake()
+        return logged
+
+    def latest(self, kind: type[_Event]) -> _Event | None:
+        """Return the last event of a kind that outdates the one before; None where there was none."""
+        logged = self._latest.get(kind)
+        return None if logged is None else cast(_Event, logged.event)
 
     def close(self, error: Exception | None = None) -> None:
         """End the log; every reader that has read it to its end is handed the error."""

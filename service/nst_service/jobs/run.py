@@ -1,26 +1,25 @@
-"""One run of one job, step by step, from its Started to its Completed."""
+"""One run of one job, step by step, from its Started to its picture."""
 
 import hashlib
+import math
 import time
 from collections.abc import Callable
 from importlib.metadata import version
 from types import MappingProxyType
 
-from nst_service.engine.estimate import step_flops
+from nst_service.engine.estimate import estimate, step_flops
 from nst_service.engine.metadata import describe
 from nst_service.engine.pictures import PREVIEW_MEDIA_TYPE, encode, preview
+from nst_service.engine.snapshot import Snapshot
 from nst_service.engine.style_cache import StyleCache
-from nst_service.engine.transfer import Ending, Iterate, Preparing, transfer
+from nst_service.engine.transfer import Ending, Iterate, Preparing, Transfer, transfer
 from nst_service.engine.vgg import Vgg19
 from nst_service.jobs import events
 from nst_service.jobs.errors import JobCancelledError
-from nst_service.jobs.events import Completed, Event, Preview, Progress, ResultChunk, ResultHeader, Started, Timings
+from nst_service.jobs.events import Completed, Delivery, Event, Preview, Progress, ResultHeader, Started, Timings
 from nst_service.jobs.job import Job
 from nst_service.jobs.pace import Pace
 from nst_service.jobs.states import StopReason
-
-CHUNK_BYTES = 2**20 - 2**10
-"""Of the picture in one ResultChunk; its message stays below 1 MiB."""
 
 PROGRESS_INTERVAL = 0.1
 """Seconds between two Progress or Preparing events of a job whose steps are faster than that."""
@@ -47,7 +46,8 @@ class Run:
         self._publish = publish
         self._model = model
         self._pace = pace
-        self._steps = transfer(job.spec, model, job.cost.tile, styles)
+        self._styles = styles
+        self._steps = self._transfer()
         self._preparing: Preparing | None = None
         """What the last step was, where it was none of the optimiser."""
         self._iterate: Iterate | None = None
@@ -81,6 +81,32 @@ class Run:
         self._pace.observe(step_flops(self.job.spec.options, iterate.size, self.job.cost.tile), iterate.step_seconds)
         self.job.next_seconds = iterate.next_seconds
         self.job.remaining_seconds = iterate.eta_seconds
+
+    def _transfer(self) -> Transfer:
+        return transfer(self.job.spec, self._model, self.job.cost.tile, self._styles, self.job.snapshot)
+
+    def shrink(self) -> bool:
+        """Go on from the last step in tiles that need about half the memory, and return whether there are any."""
+        job = self.job
+        cost = estimate(job.spec, job.cost.peak_bytes // 2)
+        if cost.tile is None or cost.tile >= (job.cost.tile or math.inf):
+            return False
+        job.snapshot, job.cost = self.snapshot() or job.snapshot, cost
+        self._restart()
+        return True
+
+    def begin_anew(self) -> None:
+        """Forget where the job was to go on."""
+        self.job.snapshot = None
+        self._restart()
+
+    def _restart(self) -> None:
+        self.close()
+        self._steps = self._transfer()
+
+    def snapshot(self) -> Snapshot | None:
+        """Return where the job stands; None where that is where it began."""
+        return None if self._iterate is None else self._iterate.snapshot()
 
     def close(self) -> None:
         """Free what the job holds."""
@@ -143,10 +169,12 @@ class Run:
             wait_seconds: expected until its next turn.
 
         Raises:
-            JobCancelledError: before its first picture, or abandoned.
+            JobCancelledError: before its first picture, or given up.
         """
         requested = self.job.stop_requested
-        if self.job.abandoned or (self._iterate is None and requested is StopReason.CANCELLED):
+        # One that goes on has the picture again that it had, with its first step.
+        is_fresh = self._iterate is None and self.job.snapshot is None
+        if self.job.given_up or (is_fresh and requested is StopReason.CANCELLED):
             raise JobCancelledError
         if self._iterate is None:
             return None
@@ -161,8 +189,8 @@ class Run:
         needed = wait_seconds + 1.5 * self.job.next_seconds + 0.25 + 0.5 * megapixels
         return StopReason.DEADLINE if self.job.deadline - time.monotonic() < needed else None
 
-    def finish(self, stop_reason: StopReason) -> None:
-        """Encode and publish the picture, up to Completed."""
+    def finish(self, stop_reason: StopReason) -> Delivery:
+        """Encode the picture."""
         iterate = self._iterate
         assert iterate is not None
         content, output, best = self.job.spec.content, self.job.spec.output, iterate.best
@@ -176,19 +204,16 @@ class Run:
             description=describe(self.job.spec, self._model, _VERSION) if output.metadata else None,
         )
         encoded_at = time.monotonic()
-        self._publish(
-            ResultHeader(
+        return Delivery(
+            header=ResultHeader(
                 media_type=output.format.media_type,
                 width=content.width,
                 height=content.height,
                 size_bytes=len(data),
                 sha256=hashlib.sha256(data).hexdigest(),
-            )
-        )
-        for offset in range(0, len(data), CHUNK_BYTES):
-            self._publish(ResultChunk(offset=offset, data=memoryview(data)[offset : offset + CHUNK_BYTES]))
-        self._publish(
-            Completed(
+            ),
+            data=data,
+            completed=Completed(
                 stop_reason=stop_reason,
                 iterations=iterate.iteration,
                 total_loss=best.loss,
@@ -199,5 +224,5 @@ class Run:
                     optimize=optimized_at - self._began_at,
                     encode=encoded_at - optimized_at,
                 ),
-            )
+            ),
         )

@@ -3,15 +3,19 @@
 import asyncio
 import contextlib
 import dataclasses
+import functools
+import logging
 import time
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any, TypeVar
 
+from nst_service.engine.errors import InvalidRequestError
 from nst_service.engine.estimate import Cost, estimate, largest_size_within
 from nst_service.engine.options import Limits
+from nst_service.engine.snapshot import Snapshot
 from nst_service.engine.spec import TransferRequest, TransferSpec, prepare
 from nst_service.engine.vgg import Vgg19
 from nst_service.jobs.errors import (
@@ -19,17 +23,26 @@ from nst_service.jobs.errors import (
     DoesNotFitError,
     JobCancelledError,
     JobError,
+    JobFailedError,
+    MovedError,
     NotServingError,
     QueueFullError,
     UnknownJobError,
 )
-from nst_service.jobs.events import Accepted, CostEstimate, Event, Queued
+from nst_service.jobs.events import Accepted, CostEstimate, Delivery, Event, Progress, Queued, Started
 from nst_service.jobs.forecast import Span, forecast
 from nst_service.jobs.job import Job
+from nst_service.jobs.ledger import Ledger, first_event
+from nst_service.jobs.log import EventLog, LoggedEvent
+from nst_service.jobs.order import Order, ReadOrder
 from nst_service.jobs.quotas import ANYONE, Owner, check_job, check_jobs
 from nst_service.jobs.sharing import Claim, Room, joining
 from nst_service.jobs.states import JobState, StopReason
-from nst_service.jobs.worker import DeviceWorker
+from nst_service.jobs.worker import DeviceWorker, Left, Outcome
+from nst_service.store.errors import LeaseLostError, StoreError
+from nst_service.store.records import DisconnectPolicy, StoredJob
+
+_log = logging.getLogger(__name__)
 
 _WARMING_UP, _DRAINING = "WARMING_UP", "DRAINING"
 _REFUSALS: Mapping[str, str] = MappingProxyType(
@@ -43,10 +56,41 @@ _LAST_STEP_SECONDS = 10.0
 """For running jobs to end their step and encode their picture when a drain has no patience left."""
 
 _PREPARING_THREADS = 2
-_REMEMBERED_JOBS = 1024
-"""Ended jobs whose state is still known."""
 _RETRY_SECONDS = (1.0, 60.0)
 """The least and the most that a client is asked to wait."""
+_POLL_SECONDS = 0.5
+"""Between two looks into the store for the events of a job that does not run here."""
+_HOUSEKEEPING_SECONDS = 1.0
+_CLEANING_SECONDS = 60.0
+_CHECKPOINT_SHARE = 0.01
+"""The most of the time of a job that keeping its checkpoints may take."""
+_Result = TypeVar("_Result")
+
+_MAX_LOST_RUNS = 3
+"""Servers that may have died with a job before it counts as what has killed them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Durability:
+    """How jobs outlive calls and servers."""
+
+    checkpoint_seconds: float
+    """Between two checkpoints of a job, at least."""
+    reattach_seconds: float
+    """For which a job that can be reattached goes on without a follower."""
+    retention_seconds: float
+    """For which a job is kept after its end."""
+    is_alone: bool
+    """Whether no other server shares the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """Where a job stands."""
+
+    stored: StoredJob
+    progress: Progress | None
+    """Its last one, where it runs here."""
 
 
 @dataclass(eq=False)
@@ -67,24 +111,30 @@ class Scheduler:
     def __init__(
         self,
         models: Sequence[Vgg19],
+        ledger: Ledger,
         *,
         limits: Limits,
         max_queued: int,
         max_running: int,
         max_job_bytes: int = 0,
         style_cache_bytes: int = 0,
+        durability: Durability,
     ):
         """Make a scheduler with one worker for each model.
 
         Args:
             models: one for each device, all with the same weights.
+            ledger: keeps the jobs.
             limits: of what a request may ask for.
             max_queued: jobs that may wait.
             max_running: jobs that may share a device.
             max_job_bytes: memory of a job on its device; 0 for all that the device has.
             style_cache_bytes: memory on each device for the statistics of styles that may come again.
+            durability: how jobs outlive calls and servers.
         """
         self.limits = limits
+        self.durability = durability
+        self._ledger = ledger
         self.max_queued = max_queued
         self._max_running = max_running
         self.layers = models[0].layers
@@ -92,10 +142,16 @@ class Scheduler:
         self._preparing = ThreadPoolExecutor(_PREPARING_THREADS, "nst-prepare")
         self._admitting: list[str] = []
         """The owners of what is being decoded."""
+        self._jobs: dict[str, Job] = {}
+        """All that have not ended here, by their ids."""
         self._waiting: list[Job] = []
-        self._ended: OrderedDict[str, tuple[str, JobState]] = OrderedDict()
-        """Owner and state of each."""
+        self._unsaved: dict[Job, Outcome] = {}
+        """Jobs that have ended, and how, which the store could not take."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._housekeeping: asyncio.Task[None] | None = None
         self._left = asyncio.Event()
+        self.broken = asyncio.Event()
+        """Set when a device has failed, and nothing can be computed on it until the process is another."""
         self._refusal: str | None = _WARMING_UP
 
     @property
@@ -122,39 +178,74 @@ class Scheduler:
         loop = asyncio.get_running_loop()
         await asyncio.gather(*(loop.run_in_executor(device.thread, device.worker.warm_up) for device in self._devices))
         for device in self._devices:
-            device.thread.submit(device.worker.serve)
+            serving = loop.run_in_executor(device.thread, device.worker.serve)
+            serving.add_done_callback(self._note_failed_device)
+        await self._keep_house_once()
+        await self._adopt()
+        self._housekeeping = asyncio.create_task(self._keep_house())
         if self._refusal == _WARMING_UP:
             self._refusal = None
 
-    async def submit(self, request: TransferRequest, deadline: float | None = None, owner: Owner = ANYONE) -> Job:
-        """Take a job on.
+    async def submit(
+        self, read: ReadOrder, deadline: float | None = None, owner: Owner = ANYONE, request_id: str | None = None
+    ) -> Job | StoredJob:
+        """Take a job on, or find the one that the same request has led to before.
 
         Args:
-            request: what to do.
+            read: reads what to do; run in a thread.
             deadline: when its result must be delivered, on the clock of `time.monotonic`.
             owner: whose it is.
+            request_id: that of what is read.
 
         Raises:
             NotServingError: warming up or draining.
             NotPermittedError, QuotaExceededError: see `quotas`.
             QueueFullError: as many jobs wait as may wait.
+            UnknownPictureError: a picture that is named is not there.
             InvalidRequestError: with everything that is wrong.
+            RequestConflictError: the request id belongs to another request.
             DoesNotFitError: no device has enough memory.
             DeadlineTooShortError: it cannot finish by its deadline.
+            StoreError: it cannot be kept.
         """
         self._check_accepting()
+        if request_id is not None:
+            # A request that is repeated is not one more.
+            order = await self._in_thread(self._read, read, owner)
+            if found := await self._ledger.find(owner.name, order):
+                return found
+            read = _already(order)
+        self._check_room(owner)
+        self._admitting.append(owner.name)
+        try:
+            order = await self._in_thread(self._read, read, owner)
+            spec = await self._in_thread(self._prepare, order.request, owner)
+            self._check_accepting()
+            # A call that ends now leaves a job behind that nobody follows, not one that is half taken on.
+            taking = asyncio.ensure_future(self._take_on(order, spec, deadline, owner))
+            try:
+                return await asyncio.shield(taking)
+            except asyncio.CancelledError:
+                taking.add_done_callback(self._leave_unfollowed)
+                raise
+        finally:
+            self._admitting.remove(owner.name)
+
+    def _note_failed_device(self, serving: "asyncio.Future[bool]") -> None:
+        if not serving.cancelled() and serving.exception() is None and not serving.result():
+            self.broken.set()
+
+    def _check_room(self, owner: Owner) -> None:
         check_jobs(owner, self._held(owner))
         idle = sum(not device.jobs for device in self._devices)
         waiting = len(self._waiting) + len(self._admitting)
         if waiting >= self.max_queued + idle:
             raise QueueFullError(waiting, self._retry_after())
-        self._admitting.append(owner.name)
-        try:
-            spec = await asyncio.get_running_loop().run_in_executor(self._preparing, self._prepare, request, owner)
-        finally:
-            self._admitting.remove(owner.name)
+
+    def _read(self, read: ReadOrder, owner: Owner) -> Order:
+        # A drain may have begun while the request waited for the thread.
         self._check_accepting()
-        return self._admit(spec, deadline, owner)
+        return read(functools.partial(self._ledger.picture, owner.name))
 
     def _held(self, owner: Owner) -> int:
         """Return how many jobs an owner has that wait or run, or are about to."""
@@ -163,21 +254,21 @@ class Scheduler:
 
     def _prepare(self, request: TransferRequest, owner: Owner) -> TransferSpec:
         """Decode a request, in a thread."""
-        # A drain may have begun while the request waited for the thread.
         self._check_accepting()
         spec = prepare(request, self.limits, self.layers)
         check_job(owner, pixels=spec.content.width * spec.content.height, iterations=spec.options.iterations)
         return spec
 
-    async def estimate(self, request: TransferRequest, owner: Owner = ANYONE) -> Accepted:
+    async def estimate(self, read: ReadOrder, owner: Owner = ANYONE) -> Accepted:
         """Return what a job would begin with, without taking it on; its id is empty.
 
         Raises:
-            NotServingError, InvalidRequestError, QuotaExceededError, DoesNotFitError: as `submit` does.
+            NotServingError, UnknownPictureError, InvalidRequestError, QuotaExceededError, DoesNotFitError: as `submit`
+                does.
         """
         self._check_accepting()
-        spec = await asyncio.get_running_loop().run_in_executor(self._preparing, self._prepare, request, owner)
-        job = self._plan(spec, owner)
+        order = await self._in_thread(self._read, read, owner)
+        job = self._plan(await self._in_thread(self._prepare, order.request, owner), owner.name)
         return dataclasses.replace(self._accepted(job, self._forecast(job)[-1]), job_id="")
 
     def _cost(self, spec: TransferSpec) -> Cost:
@@ -203,7 +294,7 @@ class Scheduler:
             ),
         )
 
-    def _plan(self, spec: TransferSpec, owner: Owner, deadline: float | None = None) -> Job:
+    def _plan(self, spec: TransferSpec, owner: str, deadline: float | None = None) -> Job:
         """Return a job that has not been taken on yet."""
         cost = self._cost(spec)
         # On the slowest device.
@@ -214,75 +305,195 @@ class Scheduler:
             accepted_at=time.monotonic(),
             deadline=deadline,
             expected_seconds=seconds,
-            owner=owner.name,
+            owner=owner,
         )
 
-    def _admit(self, spec: TransferSpec, deadline: float | None, owner: Owner) -> Job:
-        job = self._plan(spec, owner, deadline)
+    async def _take_on(self, order: Order, spec: TransferSpec, deadline: float | None, owner: Owner) -> Job | StoredJob:
+        job = self._plan(spec, owner.name, deadline)
+        job.request_id, job.disconnect_policy = order.request_id, order.disconnect_policy
         span = self._forecast(job)[-1]
         seconds = span.end + self._seconds_to_next_turn()
         if deadline is not None and job.accepted_at + seconds > deadline:
             raise DeadlineTooShortError(seconds, max(0.0, deadline - job.accepted_at))
-        job.log.append(self._accepted(job, span))
+        accepted = self._accepted(job, span)
+        self._jobs[job.id] = job
+        try:
+            submission = await self._ledger.accept(job, order, accepted)
+        except BaseException:
+            del self._jobs[job.id]
+            raise
+        if not submission.created:
+            del self._jobs[job.id]
+            return submission.job
+        job.log.append(accepted)
         self._waiting.append(job)
-        self._start_those_that_may()
+        if self._refusal is None:
+            self._start_those_that_may()
+        else:
+            # A drain has begun while it was kept.
+            self._send_away(job)
         return job
 
-    def cancel(self, job_id: str, owner: Owner = ANYONE) -> JobState:
+    def _leave_unfollowed(self, taking: "asyncio.Task[Job | StoredJob]") -> None:
+        if not taking.cancelled() and taking.exception() is None and isinstance(job := taking.result(), Job):
+            self._note_unfollowed(job)
+
+    # Following
+
+    async def follow(self, job_id: str, owner: Owner = ANYONE, after: int = 0) -> AsyncGenerator[LoggedEvent, None]:
+        """Yield the events of a job with a larger sequence than `after`, those to come included, until it has ended.
+
+        Raises:
+            UnknownJobError: no job of this owner has this id.
+            NotServingError: the server leaves before the job has ended; it goes on when the server is back.
+            JobError: the job has ended so.
+        """
+        while True:
+            if job := self._own(job_id, owner):
+                job.followers += 1
+                job.unfollowed_at = 0.0
+                try:
+                    async with contextlib.aclosing(job.log.follow(after)) as events:
+                        async for logged in events:
+                            yield logged
+                            after = logged.sequence
+                    return
+                except MovedError:
+                    pass
+                finally:
+                    job.followers -= 1
+                    self._note_unfollowed(job)
+            stored = await self._stored(job_id, owner)
+            async with contextlib.aclosing(self._ledger.replay(stored, after)) as events:
+                async for logged in events:
+                    yield logged
+                    after = logged.sequence
+            if stored.state.is_terminal:
+                return
+            if self._refusal == _DRAINING:
+                raise _not_serving(_DRAINING)
+            if job_id not in self._jobs:
+                await asyncio.sleep(_POLL_SECONDS)
+
+    async def view(self, job_id: str, owner: Owner = ANYONE) -> JobView:
+        """Return where a job stands.
+
+        Raises:
+            UnknownJobError: no job of this owner has this id.
+        """
+        return self._view(await self._stored(job_id, owner))
+
+    async def views(
+        self, owner: Owner, *, states: Collection[JobState], before: int | None, limit: int
+    ) -> list[JobView]:
+        """Return where the jobs of an owner stand, newest first (see `Store.jobs` for the arguments)."""
+        return [self._view(stored) for stored in await self._ledger.jobs(owner.name, states, before, limit)]
+
+    def _view(self, stored: StoredJob) -> JobView:
+        job = self._jobs.get(stored.id)
+        return JobView(stored, job.log.latest(Progress) if job else None)
+
+    async def _stored(self, job_id: str, owner: Owner) -> StoredJob:
+        stored = await self._ledger.job(job_id)
+        # To others as if there were none: they shall not learn which ids there are.
+        if stored is None or stored.owner != owner.name:
+            raise UnknownJobError(job_id)
+        return stored
+
+    def _own(self, job_id: str, owner: Owner) -> Job | None:
+        job = self._jobs.get(job_id)
+        return job if job and job.owner == owner.name else None
+
+    def _note_unfollowed(self, job: Job) -> None:
+        """See what becomes of a job that nobody follows, if that is so."""
+        if job.followers or job.state.is_terminal or job.disconnect_policy is DisconnectPolicy.KEEP_RUNNING:
+            return
+        if job.request_id is None:
+            self._stop(job, StopReason.CANCELLED)
+        else:
+            job.unfollowed_at = time.monotonic()
+
+    def _stop_unfollowed(self) -> None:
+        latest = time.monotonic() - self.durability.reattach_seconds
+        for job in list(self._jobs.values()):
+            if not job.followers and 0 < job.unfollowed_at <= latest:
+                self._stop(job, StopReason.CANCELLED)
+
+    # Ending
+
+    async def cancel(self, job_id: str, owner: Owner = ANYONE) -> JobState:
         """Cancel a job by its id, so that its picture so far is still delivered, and return its state until now.
 
         Raises:
-            UnknownJobError: no job of this owner has this id, or it ended long ago.
+            UnknownJobError: no job of this owner has this id.
         """
-        for job in (*self._waiting, *self._running):
-            if job.id == job_id and job.owner == owner.name:
-                state = job.state
-                self._stop(job, StopReason.CANCELLED)
-                return state
-        ended = self._ended.get(job_id)
-        # To others as if there were none: they shall not learn which ids there are.
-        if ended is None or ended[0] != owner.name:
-            raise UnknownJobError(job_id)
-        return ended[1]
-
-    def abandon(self, job: Job) -> None:
-        """Cancel a job whose picture nobody will receive. Does nothing where it has ended."""
-        job.abandoned = True
-        if not job.state.is_terminal:
+        if job := self._own(job_id, owner):
+            state = job.state
             self._stop(job, StopReason.CANCELLED)
+        else:
+            state = (await self._stored(job_id, owner)).state
+        # So that it stays cancelled should this server die before it ends.
+        await self._ledger.cancel(job_id)
+        return state
 
     def finish_early(self) -> None:
-        """Have the running jobs end after their step, with their best picture so far."""
+        """Have the running jobs end after their step.
+
+        Those that can be reattached leave, to go on later; the others end with their best picture so far.
+        """
         for job in self._running:
-            self._stop(job, StopReason.SHUTDOWN)
+            if job.request_id is None:
+                self._stop(job, StopReason.SHUTDOWN)
+            else:
+                job.must_leave = True
 
     async def drain(self, grace: float) -> bool:
-        """Take no more jobs, send the waiting ones away, and give the running ones some seconds to finish.
+        """Take no more jobs, and give the running ones some seconds to finish.
 
-        Those that do not finish by then end with their best picture so far, or with nothing where even their step does
-        not end: nothing can interrupt a step, and one of a large picture on a slow device takes minutes.
+        A job that can be reattached stays in the store, to go on from its checkpoint when a server is back. Of the
+        others, those that wait are sent away, and those that do not finish by then end with their best picture so far,
+        or with nothing where even their step does not end: nothing can interrupt a step, and one of a large picture on
+        a slow device takes minutes.
 
         Returns:
             Whether every device is at rest; one that is not is still in its step.
         """
         self._refusal = _DRAINING
         for job in list(self._waiting):
-            self._waiting.remove(job)
-            self._end(job, JobState.FAILED, _not_serving(_DRAINING))
+            self._send_away(job)
         at_rest = await self._idle_within(grace)
         if not at_rest:
             self.finish_early()
             at_rest = await self._idle_within(_LAST_STEP_SECONDS)
         for device in self._devices:
-            for job in list(device.jobs):
+            for job in device.jobs:
                 # The drain gives the job up; its step may still be running.
-                job.abandoned = True
-                self._leave(device, job, _not_serving(_DRAINING))
+                job.given_up = True
+                self._forget(job, JobState.FAILED, _not_serving(_DRAINING))
+            device.jobs.clear()
             device.worker.close()
             # What waits for a thread still gets its turn: to be told that the server is draining.
             device.thread.shutdown(wait=False)
         self._preparing.shutdown(wait=False)
+        if self._housekeeping:
+            self._housekeeping.cancel()
+        await self._settled()
+        try:
+            await self._ledger.close()
+        except StoreError as error:
+            _log.warning("the jobs that still run could not be handed back: %s", error)
         return at_rest
+
+    def _send_away(self, job: Job) -> None:
+        """Let go of a job that waits."""
+        self._waiting.remove(job)
+        self._end(job, JobState.FAILED, _not_serving(_DRAINING))
+        if job.request_id is None:
+            self._spawn(self._cancel_waiting(job))
+        else:
+            del self._jobs[job.id]
+
+    # Running
 
     def _start_those_that_may(self) -> None:
         """Have the waiting jobs that may run join a device, and tell the others where they are in the queue."""
@@ -291,59 +502,256 @@ class Scheduler:
         self._publish_positions()
 
     def _start(self, device: _Device, job: Job) -> None:
-        loop = asyncio.get_running_loop()
         job.state = JobState.RUNNING
         self._waiting.remove(job)
         device.jobs.append(job)
+        self._spawn(self._begin(device, job))
+
+    async def _begin(self, device: _Device, job: Job) -> None:
+        """Have a job that has its place join its device, unless another server has taken it meanwhile."""
+        loop = asyncio.get_running_loop()
+        try:
+            beginning = await self._ledger.begin(job.id)
+        except StoreError as error:
+            _log.warning("job %s cannot begin: %s", job.id, error)
+            device.jobs.remove(job)
+            job.state = JobState.QUEUED
+            if self._refusal == _DRAINING:
+                self._forget(job, JobState.FAILED, _not_serving(_DRAINING))
+            else:
+                # Housekeeping tries again.
+                self._waiting.insert(0, job)
+            self._left.set()
+            return
+        if job not in device.jobs:
+            # A drain has given it up.
+            return
+        if beginning is None:
+            self._vacate(device, job)
+            self._forget(job, JobState.FAILED, MovedError())
+            return
+        job.lease, job.snapshot = beginning.lease, beginning.snapshot
+        job.log.skip_to(beginning.lease.first_sequence)
+        job.next_checkpoint = time.monotonic() + self.durability.checkpoint_seconds
 
         def publish(event: Event) -> None:
             loop.call_soon_threadsafe(self._publish, job, event)
 
-        def leave(outcome: StopReason | JobError) -> None:
+        def keep(snapshot: Snapshot) -> None:
+            loop.call_soon_threadsafe(lambda: self._spawn(self._keep_checkpoint(job, snapshot)))
+
+        def leave(outcome: Outcome) -> None:
             loop.call_soon_threadsafe(self._leave, device, job, outcome)
 
-        device.worker.join(job, publish, leave)
+        device.worker.join(job, publish, keep, leave)
 
-    def _leave(self, device: _Device, job: Job, outcome: StopReason | JobError) -> None:
+    async def _keep_checkpoint(self, job: Job, snapshot: Snapshot) -> None:
+        started = time.monotonic()
+        try:
+            await self._ledger.checkpoint(job, snapshot)
+        except StoreError as error:
+            _log.warning("job %s has no new checkpoint: %s", job.id, error)
+        seconds = time.monotonic() - started
+        job.next_checkpoint = time.monotonic() + max(self.durability.checkpoint_seconds, seconds / _CHECKPOINT_SHARE)
+
+    def _leave(self, device: _Device, job: Job, outcome: Outcome) -> None:
         # A step that a drain did not wait for still reports when it ends.
-        if job.state.is_terminal:
+        if job not in device.jobs:
             return
+        # It counts until it is kept how it ended.
+        self._spawn(self._settle(job, outcome))
+        self._vacate(device, job)
+
+    def _vacate(self, device: _Device, job: Job) -> None:
         device.jobs.remove(job)
-        if isinstance(outcome, JobCancelledError) or outcome is StopReason.CANCELLED:
-            state = JobState.CANCELLED
-        else:
-            state = JobState.FAILED if isinstance(outcome, JobError) else JobState.SUCCEEDED
-        self._end(job, state, outcome if isinstance(outcome, JobError) else None)
         self._left.set()
-        self._start_those_that_may()
+        if self._refusal is None:
+            self._start_those_that_may()
+
+    async def _settle(self, job: Job, outcome: Outcome) -> None:
+        """Keep how a job has ended, then tell its followers: what they have seen is not lost any more."""
+        try:
+            await self._save(job, outcome)
+        except LeaseLostError:
+            self._forget(job, JobState.FAILED, MovedError())
+            return
+        except StoreError as error:
+            _log.error("job %s has ended, which cannot be kept yet: %s", job.id, error)
+            if not isinstance(outcome, Left):
+                self._unsaved[job] = outcome
+        if isinstance(outcome, Delivery):
+            for event in outcome.events():
+                job.log.append(event)
+        match outcome:
+            case Left():
+                error_: JobError | None = _not_serving(_DRAINING)
+            case Delivery():
+                error_ = None
+            case _:
+                error_ = outcome
+        self._forget(job, _state_after(outcome), error_)
+
+    async def _save(self, job: Job, outcome: Outcome) -> None:
+        match outcome:
+            case Left():
+                if outcome.snapshot:
+                    await self._ledger.checkpoint(job, outcome.snapshot)
+                await self._ledger.release(job, is_lost=outcome.is_lost)
+            case Delivery():
+                await self._ledger.deliver(job, _state_after(outcome), outcome)
+            case _:
+                await self._ledger.fail(job, _state_after(outcome), outcome)
+
+    def _forget(self, job: Job, state: JobState, error: Exception | None = None) -> None:
+        self._end(job, state, error)
+        if job not in self._unsaved:
+            del self._jobs[job.id]
+
+    def _end(self, job: Job, state: JobState, error: Exception | None = None) -> None:
+        job.state = state
+        job.log.close(error)
+        self._left.set()
 
     def _publish(self, job: Job, event: Event) -> None:
         # A step that a drain did not wait for still reports when it ends.
-        if not job.state.is_terminal:
-            job.log.append(event)
+        if job.state.is_terminal:
+            return
+        logged = job.log.append(event)
+        if isinstance(event, Started):
+            self._spawn(self._note(job, logged))
+
+    async def _note(self, job: Job, logged: LoggedEvent) -> None:
+        try:
+            await self._ledger.note(job, logged)
+        except StoreError as error:
+            _log.warning("an event of job %s was not kept: %s", job.id, error)
+
+    async def _cancel_waiting(self, job: Job) -> None:
+        """Keep that a job is cancelled that has never run; it is known here until then, so as not to be adopted."""
+        try:
+            await self._ledger.cancel(job.id)
+        except StoreError as error:
+            _log.warning("job %s is cancelled, which was not kept: %s", job.id, error)
+        del self._jobs[job.id]
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: self._left.set())
+
+    async def _settled(self) -> None:
+        """Wait until everything that was begun with the store is over."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def _idle_within(self, seconds: float) -> bool:
         """Wait until no job runs, for so many seconds at most, and return whether that is so."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while self._running:
+                while self._running or self._tasks:
                     self._left.clear()
                     await self._left.wait()
         return not self._running
 
     def _stop(self, job: Job, reason: StopReason) -> None:
         job.stop_requested = job.stop_requested or reason
-        if job in self._waiting:
+        # One that ran before goes on to have the picture again that it had.
+        if job in self._waiting and not job.runs:
             self._waiting.remove(job)
             self._end(job, JobState.CANCELLED, JobCancelledError())
+            self._spawn(self._cancel_waiting(job))
             self._start_those_that_may()
 
-    def _end(self, job: Job, state: JobState, error: Exception | None = None) -> None:
-        job.state = state
-        job.log.close(error)
-        self._ended[job.id] = job.owner, state
-        if len(self._ended) > _REMEMBERED_JOBS:
-            self._ended.popitem(last=False)
+    # What outlives a server
+
+    async def _adopt(self) -> None:
+        """Take on the jobs that wait in the store and are not known here."""
+        for stored in await self._ledger.queue():
+            if stored.id not in self._jobs:
+                await self._take_over(stored)
+        self._start_those_that_may()
+
+    async def _take_over(self, stored: StoredJob) -> None:
+        try:
+            job = await self._resumed(stored)
+        except (JobError, InvalidRequestError, StoreError) as error:
+            _log.error("job %s cannot go on", stored.id, exc_info=error)
+            await self._give_up(stored, JobFailedError("REQUEST_LOST", "the request could not be read back"))
+            return
+        if stored.lost_runs >= _MAX_LOST_RUNS:
+            await self._give_up(
+                stored, JobFailedError("KEEPS_CRASHING", "the server has died with this job repeatedly")
+            )
+            return
+        is_ownerless = stored.disconnect_policy is DisconnectPolicy.CANCEL and stored.request_id is None
+        if stored.cancel_requested or is_ownerless:
+            job.stop_requested = StopReason.CANCELLED
+        elif stored.disconnect_policy is DisconnectPolicy.CANCEL and self.durability.is_alone:
+            # Elsewhere its followers may be with another server.
+            job.unfollowed_at = time.monotonic()
+        self._jobs[job.id] = job
+        self._waiting.append(job)
+        _log.info("job %s goes on", job.id)
+
+    async def _resumed(self, stored: StoredJob) -> Job:
+        request = await self._ledger.request(stored)
+        if request is None:
+            raise UnknownJobError(stored.id)
+        spec = await self._in_thread(prepare, request, self.limits, self.layers)
+        # The clocks of two processes have only the time of day in common, which may have been set.
+        age = max(0.0, time.time() - stored.created_at)
+        deadline = None if stored.deadline is None else time.monotonic() + stored.deadline - time.time()
+        job = self._plan(spec, stored.owner, deadline)
+        job.id, job.request_id, job.runs = stored.id, stored.request_id, stored.epoch
+        job.disconnect_policy = stored.disconnect_policy
+        job.accepted_at -= age
+        job.log = EventLog([first_event(stored), *await self._ledger.events(stored.id)])
+        return job
+
+    async def _give_up(self, stored: StoredJob, error: JobFailedError) -> None:
+        with contextlib.suppress(StoreError):
+            await self._ledger.refuse(stored.id, error)
+
+    async def _keep_house(self) -> None:
+        cleaned_at = time.monotonic()
+        while True:
+            await asyncio.sleep(_HOUSEKEEPING_SECONDS)
+            await self._keep_house_once()
+            if self._refusal is None:
+                if not self._waiting and not all(device.jobs for device in self._devices):
+                    await self._quietly(self._adopt())
+                self._start_those_that_may()
+            if time.monotonic() - cleaned_at > _CLEANING_SECONDS:
+                await self._quietly(self._ledger.clean())
+                cleaned_at = time.monotonic()
+
+    async def _keep_house_once(self) -> None:
+        self._stop_unfollowed()
+        await self._quietly(self._beat())
+        for job, outcome in list(self._unsaved.items()):
+            await self._quietly(self._save_late(job, outcome))
+
+    async def _beat(self) -> None:
+        pulse = await self._ledger.heartbeat()
+        for job_id in pulse.cancelled:
+            if job := self._jobs.get(job_id):
+                self._stop(job, StopReason.CANCELLED)
+
+    async def _save_late(self, job: Job, outcome: Outcome) -> None:
+        with contextlib.suppress(LeaseLostError):
+            await self._save(job, outcome)
+        del self._unsaved[job]
+        del self._jobs[job.id]
+
+    async def _quietly(self, work: Coroutine[None, None, None]) -> None:
+        try:
+            await work
+        except StoreError as error:
+            _log.warning("the store: %s", error)
+
+    async def _in_thread(self, call: Callable[..., _Result], *args: Any) -> _Result:
+        return await asyncio.get_running_loop().run_in_executor(self._preparing, functools.partial(call, *args))
 
     def _check_accepting(self) -> None:
         if self._refusal is not None:
@@ -379,3 +787,20 @@ class Scheduler:
 
 def _not_serving(reason: str) -> NotServingError:
     return NotServingError(reason, _REFUSALS[reason], _REFUSED_RETRY_SECONDS)
+
+
+def _already(order: Order) -> ReadOrder:
+    return lambda _: order
+
+
+def _state_after(outcome: Outcome) -> JobState:
+    match outcome:
+        case Left():
+            return JobState.QUEUED
+        case Delivery():
+            is_cancelled = outcome.completed.stop_reason is StopReason.CANCELLED
+            return JobState.CANCELLED if is_cancelled else JobState.SUCCEEDED
+        case JobCancelledError():
+            return JobState.CANCELLED
+        case _:
+            return JobState.FAILED

@@ -4,31 +4,50 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from queue import SimpleQueue
 
 import torch
 
 from nst_service.engine.devices import available_bytes, release_memory
-from nst_service.engine.errors import NonFiniteLossError
+from nst_service.engine.errors import NonFiniteLossError, SnapshotError
 from nst_service.engine.estimate import largest_size_within, step_flops
 from nst_service.engine.options import DEFAULT_PRESET, KEEP_SIZE, OutputOptions, TransferOptions
 from nst_service.engine.pictures import Picture
+from nst_service.engine.snapshot import Snapshot
 from nst_service.engine.spec import Style, TransferSpec
 from nst_service.engine.style_cache import StyleCache
 from nst_service.engine.transfer import optimize
 from nst_service.engine.vgg import Vgg19
 from nst_service.jobs.errors import DoesNotFitError, JobError, JobFailedError
+from nst_service.jobs.events import Delivery
 from nst_service.jobs.fair_share import FairShare
 from nst_service.jobs.job import Job
 from nst_service.jobs.pace import Pace
 from nst_service.jobs.run import Publish, Run
 from nst_service.jobs.sharing import ends, weight
-from nst_service.jobs.states import StopReason
 
 _log = logging.getLogger(__name__)
 
-Leave = Callable[[StopReason | JobError], None]
-"""Told, last of all, why a job stopped or what it failed from."""
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A job has stopped to go on elsewhere."""
+
+    snapshot: Snapshot | None
+    """Where; None where nothing is new since it began here or was kept last."""
+    is_lost: bool = False
+    """Whether its device has failed, perhaps because of it."""
+
+
+Outcome = Delivery | Left | JobError
+"""What becomes of a job on its device."""
+
+Keep = Callable[[Snapshot], None]
+"""Told where a job stands, when that is to be kept."""
+
+Leave = Callable[[Outcome], None]
+"""Told, last of all, what became of a job."""
 
 
 class DeviceWorker:
@@ -52,9 +71,11 @@ class DeviceWorker:
         self._model = model
         self._max_job_bytes = max_job_bytes
         self._styles = StyleCache(style_cache_bytes)
-        self._arrivals: SimpleQueue[tuple[Run, Leave] | None] = SimpleQueue()
+        self._arrivals: SimpleQueue[tuple[Run, Keep, Leave] | None] = SimpleQueue()
+        self._keeps: dict[Run, Keep] = {}
         self._leaves: dict[Run, Leave] = {}
         self._share: FairShare[Run] = FairShare()
+        self._has_failed = False
 
     @property
     def capacity(self) -> int:
@@ -87,32 +108,37 @@ class DeviceWorker:
         release_memory(self.device)
         self.memory = max(0, available_bytes(self.device) - self._styles.max_bytes)
 
-    def join(self, job: Job, publish: Publish, leave: Leave) -> None:
+    def join(self, job: Job, publish: Publish, keep: Keep, leave: Leave) -> None:
         """Have a job take its first turn after the step that is being taken.
 
         Args:
             job: the job.
-            publish: told what happens, from Started up to Completed, in the worker's thread.
-            leave: told how it ended, in the same: why it stopped, or JobCancelledError (before its first picture, or
-                abandoned), DoesNotFitError (out of memory) or JobFailedError.
+            publish: told what happens from Started on, in the worker's thread.
+            keep: told where it stands, in the same, whenever `Job.next_checkpoint` has come.
+            leave: told how it ended, in the same: with its picture, or to go on elsewhere, or with JobCancelledError
+                (before its first picture, or given up), DoesNotFitError (out of memory) or JobFailedError.
         """
-        self._arrivals.put((Run(job, publish, self._model, self.pace, self._styles), leave))
+        self._arrivals.put((Run(job, publish, self._model, self.pace, self._styles), keep, leave))
 
     def close(self) -> None:
         """Have the worker return after the step that is being taken, with nothing said of the jobs that are left."""
         self._arrivals.put(None)
 
-    def serve(self) -> None:
-        """Run what joins, until closed."""
-        while True:
+    def serve(self) -> bool:
+        """Run what joins, until closed or the device has failed, and return whether it still works."""
+        while not self._has_failed:
             while not (self._leaves and self._arrivals.empty()):
                 arrival = self._arrivals.get()
                 if arrival is None:
-                    return
+                    return True
                 self._open(*arrival)
             self._turn()
+        for run in list(self._leaves):
+            self._end(run, Left(None, is_lost=True))
+        return False
 
-    def _open(self, run: Run, leave: Leave) -> None:
+    def _open(self, run: Run, keep: Keep, leave: Leave) -> None:
+        self._keeps[run] = keep
         self._leaves[run] = leave
         self._share.join(run, weight(run.job.expected_seconds))
         self._attempt(run, Run.start)
@@ -125,16 +151,23 @@ class DeviceWorker:
             run = self._share.next()
             self._attempt(run, self._step)
 
-    def _stop(self, run: Run) -> StopReason | None:
-        if stop_reason := run.reason_to_stop(self._wait(run)):
-            run.finish(stop_reason)
-        return stop_reason
+    def _stop(self, run: Run) -> Outcome | None:
+        if run.job.must_leave:
+            return Left(run.snapshot())
+        stop_reason = run.reason_to_stop(self._wait(run))
+        return run.finish(stop_reason) if stop_reason else None
 
     def _step(self, run: Run) -> None:
         started = time.perf_counter()
         run.step()
         run.report(self._eta(run))
+        self._keep(run)
         self._share.charge(run, time.perf_counter() - started)
+
+    def _keep(self, run: Run) -> None:
+        if time.monotonic() >= run.job.next_checkpoint and (snapshot := run.snapshot()):
+            run.job.next_checkpoint = math.inf
+            self._keeps[run](snapshot)
 
     def _wait(self, run: Run) -> float:
         """Return the expected seconds until a job has its next turn, if nothing else comes."""
@@ -151,33 +184,49 @@ class DeviceWorker:
         now = time.monotonic()
         return ends([each.job.claim(now) for each in self._leaves])[list(self._leaves).index(run)]
 
-    def _attempt(self, run: Run, action: Callable[[Run], StopReason | None]) -> None:
+    def _attempt(self, run: Run, action: Callable[[Run], Outcome | None]) -> None:
         """Do something with a job and end it with what that returns or raises, so that it touches no other."""
-        outcome: StopReason | JobError | None
+        outcome: Outcome | None
         try:
             outcome = action(run)
         except Exception as error:
-            outcome = self._failure(run.job, error)
+            outcome = self._failure(run, error)
         # Only now: the error holds what ran out of memory.
         if outcome:
             self._end(run, outcome)
 
-    def _failure(self, job: Job, error: Exception) -> JobError:
+    def _failure(self, run: Run, error: Exception) -> Outcome | None:
+        """Return what becomes of a job after an error; None where it goes on."""
+        job = run.job
         if isinstance(error, JobError):
             return error
         if isinstance(error, NonFiniteLossError):
             return JobFailedError("LOSS_NOT_FINITE", f"{error}; smaller weights may help")
+        if isinstance(error, SnapshotError):
+            _log.warning("job %s begins anew: its checkpoint %s", job.id, error)
+            run.begin_anew()
+            return None
+        if isinstance(error, torch.AcceleratorError):
+            _log.critical("device %s has failed, with job %s on it", self.device, job.id, exc_info=error)
+            self._has_failed = True
+            return Left(None, is_lost=True)
         if _is_out_of_memory(error):
+            if run.shrink():
+                _log.warning("job %s goes on in tiles of %d: memory ran out", job.id, job.cost.tile)
+                release_memory(self.device)
+                return None
             largest = largest_size_within(self.capacity // 2, job.spec.options, job.spec.content.size)
             return DoesNotFitError(job.cost.peak_bytes, self.capacity, largest)
         _log.error("job %s failed", job.id, exc_info=error)
         return JobFailedError("INTERNAL", "internal error")
 
-    def _end(self, run: Run, outcome: StopReason | JobError) -> None:
+    def _end(self, run: Run, outcome: Outcome) -> None:
         leave = self._leaves.pop(run)
+        del self._keeps[run]
         self._share.leave(run)
         run.close()
-        release_memory(self.device)
+        if not self._has_failed:
+            release_memory(self.device)
         leave(outcome)
 
 

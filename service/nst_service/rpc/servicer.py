@@ -1,7 +1,9 @@
 """The service of the contract. It translates, and decides nothing."""
 
 import contextlib
+import functools
 import time
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import grpc
@@ -11,17 +13,21 @@ from nst.v1 import style_transfer_pb2_grpc as pb_grpc
 from nst_service.engine.options import DEFAULT_PRESET, OutputOptions, Preset, TransferOptions
 from nst_service.engine.pictures import INPUT_MEDIA_TYPES
 from nst_service.engine.vgg import Vgg19
+from nst_service.jobs.quotas import Owner
 from nst_service.jobs.scheduler import Scheduler
 from nst_service.rpc.callers import Callers
+from nst_service.rpc.codec import order_from_proto
 from nst_service.rpc.status import RequestTooLargeError
 from nst_service.rpc.translate import (
     enum_to_proto,
     estimate_to_proto,
     event_to_proto,
+    job_to_proto,
+    jobs_to_proto,
     limits_to_proto,
     options_to_proto,
     output_to_proto,
-    request_from_proto,
+    page_from_proto,
     weights_to_proto,
 )
 
@@ -40,23 +46,47 @@ class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
 
     # A coroutine that writes, not an async generator: grpc.aio does not close generators when a call is cancelled.
     async def Stylize(self, request: pb.StylizeRequest, context: Context) -> None:  # type: ignore[override]  # noqa: N802
-        """Run a job and stream its events; whatever ends the call early abandons the job."""
+        """Run a job, or find the one of the same request, and stream its events."""
         self._check_size(request)
         remaining = context.time_remaining()
         deadline = None if remaining is None else time.monotonic() + remaining
-        job = await self._scheduler.submit(request_from_proto(request), deadline, self._callers.of(context))
-        try:
-            async with contextlib.aclosing(job.log.follow()) as events:
-                async for logged in events:
-                    await context.write(pb.StylizeResponse(event=event_to_proto(logged, self._model)))
-        finally:
-            self._scheduler.abandon(job)
+        owner = self._callers.of(context)
+        read = functools.partial(order_from_proto, request)
+        job = await self._scheduler.submit(read, deadline, owner, request.request_id or None)
+        async with contextlib.aclosing(self._follow(job.id, owner, 0)) as events:
+            async for event in events:
+                await context.write(pb.StylizeResponse(event=event))
+
+    async def WatchJob(self, request: pb.WatchJobRequest, context: Context) -> None:  # type: ignore[override]  # noqa: N802
+        """Stream the events of a job."""
+        owner = self._callers.of(context)
+        async with contextlib.aclosing(self._follow(request.job_id, owner, request.after_sequence)) as events:
+            async for event in events:
+                await context.write(pb.WatchJobResponse(event=event))
+
+    async def _follow(self, job_id: str, owner: Owner, after: int) -> AsyncGenerator[pb.JobEvent, None]:
+        async with contextlib.aclosing(self._scheduler.follow(job_id, owner, after)) as events:
+            async for logged in events:
+                yield event_to_proto(logged, self._model)
+
+    async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:  # noqa: N802
+        """Say where a job stands."""
+        view = await self._scheduler.view(request.job_id, self._callers.of(context))
+        return pb.GetJobResponse(job=job_to_proto(view, self._model))
+
+    async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:  # noqa: N802
+        """List the caller's jobs."""
+        page = page_from_proto(request)
+        views = await self._scheduler.views(
+            self._callers.of(context), states=page.states, before=page.before, limit=page.size + 1
+        )
+        return jobs_to_proto(views, page.size, self._model)
 
     async def CancelJob(  # noqa: N802
         self, request: pb.CancelJobRequest, context: Context
     ) -> pb.CancelJobResponse:
         """Cancel a job by its id."""
-        state = self._scheduler.cancel(request.job_id, self._callers.of(context))
+        state = await self._scheduler.cancel(request.job_id, self._callers.of(context))
         return pb.CancelJobResponse(state=enum_to_proto(state))
 
     async def Estimate(  # noqa: N802
@@ -65,7 +95,8 @@ class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
         """Say what a job would do and cost."""
         self._check_size(request)
         owner = self._callers.of(context)
-        return estimate_to_proto(await self._scheduler.estimate(request_from_proto(request.stylize), owner))
+        read = functools.partial(order_from_proto, request.stylize)
+        return estimate_to_proto(await self._scheduler.estimate(read, owner))
 
     def _check_size(self, request: pb.StylizeRequest | pb.EstimateRequest) -> None:
         if request.ByteSize() > self._max_request_bytes:
@@ -86,7 +117,10 @@ class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
             layers=self._model.layers,
             input_media_types=INPUT_MEDIA_TYPES,
             limits=limits_to_proto(
-                scheduler.limits, max_request_bytes=self._max_request_bytes, max_queued_jobs=scheduler.max_queued
+                scheduler.limits,
+                scheduler.durability,
+                max_request_bytes=self._max_request_bytes,
+                max_queued_jobs=scheduler.max_queued,
             ),
             queued_jobs=scheduler.queued_jobs,
             running_jobs=scheduler.running_jobs,

@@ -1,5 +1,6 @@
 """From errors to gRPC statuses with google.rpc details, as the contract promises them."""
 
+import functools
 import logging
 import secrets
 from collections.abc import Iterator, Mapping
@@ -9,6 +10,7 @@ import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
+from nst.v1 import style_transfer_pb2 as pb
 
 from nst_service.engine.errors import InvalidRequestError
 from nst_service.jobs.errors import (
@@ -20,7 +22,16 @@ from nst_service.jobs.errors import (
     NotServingError,
     QueueFullError,
     QuotaExceededError,
+    RecordedFailureError,
     UnknownJobError,
+    UnknownPictureError,
+)
+from nst_service.store.errors import (
+    CorruptBlobError,
+    RequestConflictError,
+    StoreError,
+    StoreFullError,
+    StoreReadOnlyError,
 )
 
 _log = logging.getLogger(__name__)
@@ -41,6 +52,9 @@ _MAX_NAME = 64
 _INCIDENT_BYTES = 8
 _QUOTA_RETRY_SECONDS = 1.0
 """After which a client may see whether one of its jobs has ended."""
+
+_STORE_RETRY_SECONDS = 5.0
+"""After which a client may see whether the store takes jobs again."""
 
 _STATUS_DETAILS_KEY = "grpc-status-details-bin"
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -79,53 +93,97 @@ _PLAIN: Mapping[type[Exception], tuple[int, str]] = MappingProxyType(
 """Code and reason of the errors that have nothing more to tell than their message."""
 
 
+@functools.singledispatch
 def status_of(error: Exception) -> status_pb2.Status:
     """Return the status that tells a client about an error; an unexpected one is told by its id in the log."""
+    if type(error) in _PLAIN:
+        code, reason = _PLAIN[type(error)]
+        return _status(code, str(error), _info(reason))
+    incident = secrets.token_hex(_INCIDENT_BYTES)
+    _log.error("incident %s: unexpected error", incident, exc_info=error)
+    return _status(
+        code_pb2.INTERNAL,
+        f"internal error; the server's log has it as incident {incident}",
+        _info("INTERNAL", incident=incident),
+    )
+
+
+@status_of.register
+def _(error: RequestTooLargeError) -> status_pb2.Status:
+    info = _info("REQUEST_TOO_LARGE", size_bytes=error.size, limit_bytes=error.limit)
+    return _status(code_pb2.RESOURCE_EXHAUSTED, str(error), info)
+
+
+@status_of.register
+def _(error: QueueFullError) -> status_pb2.Status:
+    return _status(code_pb2.RESOURCE_EXHAUSTED, str(error), _info("QUEUE_FULL"), _retry_in(error.retry_after))
+
+
+@status_of.register
+def _(error: NotServingError) -> status_pb2.Status:
+    return _status(code_pb2.UNAVAILABLE, str(error), _info(error.reason), _retry_in(error.retry_after))
+
+
+@status_of.register
+def _(error: DoesNotFitError) -> status_pb2.Status:
+    info = _info(
+        "DOES_NOT_FIT",
+        needed_bytes=error.needed,
+        available_bytes=error.available,
+        largest_image_size=error.largest_size,
+    )
+    return _status(code_pb2.FAILED_PRECONDITION, str(error), info)
+
+
+@status_of.register
+def _(error: DeadlineTooShortError) -> status_pb2.Status:
+    info = _info(
+        "DEADLINE_TOO_SHORT",
+        estimated_seconds=f"{error.estimated:.3f}",
+        remaining_seconds=f"{error.remaining:.3f}",
+    )
+    return _status(code_pb2.DEADLINE_EXCEEDED, str(error), info)
+
+
+@status_of.register
+def _(error: UnknownJobError) -> status_pb2.Status:
+    return _status(code_pb2.NOT_FOUND, str(error), _resource(pb.Job, error.job_id, error))
+
+
+@status_of.register
+def _(error: UnknownPictureError) -> status_pb2.Status:
+    return _status(code_pb2.NOT_FOUND, str(error), _resource(pb.Picture, error.sha256, error))
+
+
+@status_of.register
+def _(error: JobFailedError) -> status_pb2.Status:
+    return _status(code_pb2.INTERNAL, str(error), _info(error.reason))
+
+
+@status_of.register
+def _(error: RecordedFailureError) -> status_pb2.Status:
+    failure = pb.Job.FromString(error.outcome).failure
+    return status_pb2.Status(code=failure.code, message=failure.message, details=failure.details)
+
+
+@status_of.register
+def _(error: RequestConflictError) -> status_pb2.Status:
+    return _status(code_pb2.ALREADY_EXISTS, str(error), _resource(pb.Job, error.job_id, error))
+
+
+@status_of.register
+def _(error: StoreError) -> status_pb2.Status:
+    _log.error("a call fails: %s", error, exc_info=error)
     match error:
-        case InvalidRequestError():
-            return _invalid(error)
-        case RequestTooLargeError():
-            info = _info("REQUEST_TOO_LARGE", size_bytes=error.size, limit_bytes=error.limit)
-            return _status(code_pb2.RESOURCE_EXHAUSTED, str(error), info)
-        case QuotaExceededError():
-            return _quota_exceeded(error)
-        case QueueFullError():
-            return _status(code_pb2.RESOURCE_EXHAUSTED, str(error), _info("QUEUE_FULL"), _retry_in(error.retry_after))
-        case NotServingError():
-            return _status(code_pb2.UNAVAILABLE, str(error), _info(error.reason), _retry_in(error.retry_after))
-        case DoesNotFitError():
-            info = _info(
-                "DOES_NOT_FIT",
-                needed_bytes=error.needed,
-                available_bytes=error.available,
-                largest_image_size=error.largest_size,
-            )
-            return _status(code_pb2.FAILED_PRECONDITION, str(error), info)
-        case DeadlineTooShortError():
-            info = _info(
-                "DEADLINE_TOO_SHORT",
-                estimated_seconds=f"{error.estimated:.3f}",
-                remaining_seconds=f"{error.remaining:.3f}",
-            )
-            return _status(code_pb2.DEADLINE_EXCEEDED, str(error), info)
-        case UnknownJobError():
-            resource = error_details_pb2.ResourceInfo(
-                resource_type="nst.v1.Job", resource_name=error.job_id[:_MAX_NAME], description=str(error)
-            )
-            return _status(code_pb2.NOT_FOUND, str(error), resource)
-        case JobFailedError():
-            return _status(code_pb2.INTERNAL, str(error), _info(error.reason))
-        case _ if type(error) in _PLAIN:
-            code, reason = _PLAIN[type(error)]
-            return _status(code, str(error), _info(reason))
+        case CorruptBlobError():
+            return _status(code_pb2.DATA_LOSS, "what was stored is damaged or missing", _info("DATA_LOSS"))
+        case StoreFullError():
+            code, reason = code_pb2.RESOURCE_EXHAUSTED, "STORE_FULL"
+        case StoreReadOnlyError():
+            code, reason = code_pb2.UNAVAILABLE, "STORE_READ_ONLY"
         case _:
-            incident = secrets.token_hex(_INCIDENT_BYTES)
-            _log.error("incident %s: unexpected error", incident, exc_info=error)
-            return _status(
-                code_pb2.INTERNAL,
-                f"internal error; the server's log has it as incident {incident}",
-                _info("INTERNAL", incident=incident),
-            )
+            code, reason = code_pb2.UNAVAILABLE, "STORE_UNAVAILABLE"
+    return _status(code, str(error), _info(reason), _retry_in(_STORE_RETRY_SECONDS))
 
 
 def abort_arguments(status: status_pb2.Status) -> tuple[grpc.StatusCode, str, tuple[tuple[str, bytes], ...]]:
@@ -133,7 +191,8 @@ def abort_arguments(status: status_pb2.Status) -> tuple[grpc.StatusCode, str, tu
     return _CODES[status.code], status.message, ((_STATUS_DETAILS_KEY, status.SerializeToString()),)
 
 
-def _invalid(error: InvalidRequestError) -> status_pb2.Status:
+@status_of.register
+def _(error: InvalidRequestError) -> status_pb2.Status:
     message = "; ".join(f"{violation.field}: {violation.description}" for violation in error.violations[:3])
     more = f"; and {len(error.violations) - 3} more" if len(error.violations) > 3 else ""
     return _status(
@@ -159,7 +218,8 @@ def _cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else text[: longest - 3] + "..."
 
 
-def _quota_exceeded(error: QuotaExceededError) -> status_pb2.Status:
+@status_of.register
+def _(error: QuotaExceededError) -> status_pb2.Status:
     first = error.excesses[0]
     details: list[Message] = [
         _info("QUOTA_EXCEEDED", quota=first.quota, asked=first.asked, accepted=first.accepted),
@@ -183,6 +243,12 @@ def _status(code: int, message: str, *details: Message) -> status_pb2.Status:
         packed.append(any_pb2.Any())
         packed[-1].Pack(detail)
     return status_pb2.Status(code=code, message=message, details=packed)
+
+
+def _resource(kind: type[Message], name: str, error: Exception) -> error_details_pb2.ResourceInfo:
+    return error_details_pb2.ResourceInfo(
+        resource_type=kind.DESCRIPTOR.full_name, resource_name=name[:_MAX_NAME], description=str(error)
+    )
 
 
 def _info(reason: str, **metadata: object) -> error_details_pb2.ErrorInfo:

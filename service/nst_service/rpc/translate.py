@@ -1,10 +1,13 @@
 """Between the messages of the contract and the types of engine and jobs, field by field, without any decision."""
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
 from nst.v1 import style_transfer_pb2 as pb
 
 from nst_service.engine.canvas import ColorMode
@@ -26,7 +29,9 @@ from nst_service.engine.spec import StyleInput, TransferRequest
 from nst_service.engine.vgg import Pooling, Vgg19
 from nst_service.jobs import events
 from nst_service.jobs.log import LoggedEvent
+from nst_service.jobs.scheduler import Durability, JobView
 from nst_service.jobs.states import JobState, StopReason
+from nst_service.store.records import DisconnectPolicy
 
 _ENUMS: Mapping[type[StrEnum], tuple[Any, str]] = {
     OptimizerName: (pb.Optimizer, "OPTIMIZER_"),
@@ -40,6 +45,7 @@ _ENUMS: Mapping[type[StrEnum], tuple[Any, str]] = {
     LossKind: (pb.LossKind, "LOSS_KIND_"),
     JobState: (pb.JobState, "JOB_STATE_"),
     StopReason: (pb.StopReason, "STOP_REASON_"),
+    DisconnectPolicy: (pb.DisconnectPolicy, "DISCONNECT_POLICY_"),
 }
 """The enum of the contract for each of ours, and the prefix of its values."""
 
@@ -52,6 +58,13 @@ _OPTION_ENUMS: Mapping[str, type[StrEnum]] = {
     "color": ColorMode,
 }
 """The options of a transfer that are enums, beside its preset."""
+
+_PAGE_SIZE, _MAX_PAGE_SIZE = 50, 1000
+_PAGE_TOKEN = re.compile(r"[0-9]{1,18}")
+
+_Enum = TypeVar("_Enum", bound=StrEnum)
+
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 def request_from_proto(request: pb.StylizeRequest) -> TransferRequest:
@@ -91,9 +104,22 @@ class _RequestReader:
                 **_set_scalars(request.output) | self._set_enum("output", request.output, "format", PictureFormat)
             ),
         )
+        self._check_job()
         if self._violations:
             raise InvalidRequestError(self._violations)
         return translated
+
+    def _check_job(self) -> None:
+        request = self._request
+        if request.request_id and not _REQUEST_ID.fullmatch(request.request_id):
+            self._violations.append(
+                Violation("request_id", "has other characters, accepted are 1 to 128 printable ASCII ones, no spaces")
+            )
+        policy = self._set_enum("", request, "disconnect_policy", DisconnectPolicy).get("disconnect_policy")
+        if policy is DisconnectPolicy.KEEP_RUNNING and not request.request_id:
+            self._violations.append(
+                Violation("disconnect_policy", "is DISCONNECT_POLICY_KEEP_RUNNING, which needs a request_id")
+            )
 
     def _transfer_options(self) -> TransferOptions:
         options = self._request.options
@@ -130,20 +156,29 @@ class _RequestReader:
     def _set_enum(self, path: str, message: Message, name: str, kind: type[StrEnum]) -> dict[str, Any]:
         """Return the value of an enum field by the field's name, or nothing where it is not set."""
         number: int = getattr(message, name)
-        wrapper, prefix = _ENUMS[kind]
+        wrapper, _ = _ENUMS[kind]
         if number == 0:
             return {}
         if number not in wrapper.values():
             accepted = ", ".join(wrapper.Name(value) for value in wrapper.values() if value)
-            self._violations.append(Violation(f"{path}.{name}", f"has no value {number}, accepted are {accepted}"))
+            field = f"{path}.{name}" if path else name
+            self._violations.append(Violation(field, f"has no value {number}, accepted are {accepted}"))
             return {}
-        return {name: kind(wrapper.Name(number).removeprefix(prefix).lower())}
+        return {name: enum_from_proto(kind, number)}
+
+
+def disconnect_policy_from_proto(request: pb.StylizeRequest) -> DisconnectPolicy:
+    """Return what becomes of the job of a request that `request_from_proto` accepts."""
+    number = request.disconnect_policy
+    return enum_from_proto(DisconnectPolicy, number) if number else DisconnectPolicy.CANCEL
 
 
 def event_to_proto(logged: LoggedEvent, model: Vgg19) -> pb.JobEvent:
     """Translate an event of a job that runs on a model."""
     message = pb.JobEvent(sequence=logged.sequence)
     match logged.event:
+        case events.Recorded() as event:
+            message.ParseFromString(event.data)
         case events.Accepted() as event:
             message.accepted.CopyFrom(
                 pb.Accepted(
@@ -188,34 +223,64 @@ def event_to_proto(logged: LoggedEvent, model: Vgg19) -> pb.JobEvent:
                 )
             )
         case events.ResultHeader() as event:
-            message.result_header.CopyFrom(
-                pb.ResultHeader(
-                    media_type=event.media_type,
-                    width=event.width,
-                    height=event.height,
-                    size_bytes=event.size_bytes,
-                    sha256=event.sha256,
-                )
-            )
+            message.result_header.CopyFrom(header_to_proto(event))
         case events.ResultChunk() as event:
             message.result_chunk.CopyFrom(pb.ResultChunk(offset=event.offset, data=bytes(event.data)))
         case events.Completed() as event:
-            message.completed.CopyFrom(
-                pb.Completed(
-                    stop_reason=enum_to_proto(event.stop_reason),
-                    iterations=event.iterations,
-                    total_loss=event.total_loss,
-                    terms=_terms_to_proto(event.terms),
-                    timings=pb.Timings(
-                        queued_seconds=event.timings.queued,
-                        targets_seconds=event.timings.targets,
-                        optimize_seconds=event.timings.optimize,
-                        encode_seconds=event.timings.encode,
-                    ),
-                    weights=weights_to_proto(model),
-                )
-            )
+            message.completed.CopyFrom(completed_to_proto(event, model))
     return message
+
+
+def header_to_proto(header: events.ResultHeader) -> pb.ResultHeader:
+    """Translate what a finished picture is."""
+    return pb.ResultHeader(
+        media_type=header.media_type,
+        width=header.width,
+        height=header.height,
+        size_bytes=header.size_bytes,
+        sha256=header.sha256,
+    )
+
+
+def completed_to_proto(completed: events.Completed, model: Vgg19) -> pb.Completed:
+    """Translate how a job has ended."""
+    return pb.Completed(
+        stop_reason=enum_to_proto(completed.stop_reason),
+        iterations=completed.iterations,
+        total_loss=completed.total_loss,
+        terms=_terms_to_proto(completed.terms),
+        timings=pb.Timings(
+            queued_seconds=completed.timings.queued,
+            targets_seconds=completed.timings.targets,
+            optimize_seconds=completed.timings.optimize,
+            encode_seconds=completed.timings.encode,
+        ),
+        weights=weights_to_proto(model),
+    )
+
+
+def failure_to_proto(status: status_pb2.Status) -> pb.JobFailure:
+    """Translate the status that a job ended with."""
+    info = error_details_pb2.ErrorInfo()
+    reason = next((info.reason for detail in status.details if detail.Unpack(info)), "")
+    return pb.JobFailure(code=status.code, message=status.message, reason=reason, details=status.details)
+
+
+def job_to_proto(view: JobView, model: Vgg19) -> pb.Job:
+    """Translate where a job stands."""
+    stored = view.stored
+    job = pb.Job.FromString(stored.outcome or b"")
+    job.job_id = stored.id
+    job.request_id = stored.request_id or ""
+    job.state = enum_to_proto(stored.state)
+    job.disconnect_policy = enum_to_proto(stored.disconnect_policy)
+    job.create_time.FromMicroseconds(round(stored.created_at * 1e6))
+    if stored.finished_at is not None:
+        job.end_time.FromMicroseconds(round(stored.finished_at * 1e6))
+    job.accepted.CopyFrom(pb.JobEvent.FromString(stored.options).accepted)
+    if view.progress and not stored.state.is_terminal:
+        job.progress.CopyFrom(event_to_proto(LoggedEvent(0, view.progress), model).progress)
+    return job
 
 
 def estimate_to_proto(accepted: events.Accepted) -> pb.EstimateResponse:
@@ -260,7 +325,49 @@ def weights_to_proto(model: Vgg19) -> pb.Weights:
     return pb.Weights(id=model.weights_id, sha256=model.weights_sha256)
 
 
-def limits_to_proto(limits: Limits, *, max_request_bytes: int, max_queued_jobs: int) -> pb.Limits:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Which jobs are wanted."""
+
+    size: int
+    states: tuple[JobState, ...]
+    before: int | None
+    """The number of the last job of the page before."""
+
+
+def page_from_proto(request: pb.ListJobsRequest) -> Page:
+    """Translate which jobs are wanted.
+
+    Raises:
+        InvalidRequestError: with everything that is wrong.
+    """
+    violations = []
+    if not 0 <= request.page_size <= _MAX_PAGE_SIZE:
+        violations.append(Violation("page_size", f"is {request.page_size}, accepted are 1 to {_MAX_PAGE_SIZE}"))
+    if request.page_token and not _PAGE_TOKEN.fullmatch(request.page_token):
+        violations.append(Violation("page_token", "is no next_page_token of this server"))
+    for index, number in enumerate(request.states):
+        if number == 0 or number not in pb.JobState.values():
+            accepted = ", ".join(name for name, value in pb.JobState.items() if value)
+            violations.append(Violation(f"states[{index}]", f"has no value {number}, accepted are {accepted}"))
+    if violations:
+        raise InvalidRequestError(violations)
+    return Page(
+        size=request.page_size or _PAGE_SIZE,
+        states=tuple(enum_from_proto(JobState, number) for number in request.states),
+        before=int(request.page_token) if request.page_token else None,
+    )
+
+
+def jobs_to_proto(views: Sequence[JobView], size: int, model: Vgg19) -> pb.ListJobsResponse:
+    """Translate a page of jobs; where there is one more than its size, others follow."""
+    token = str(views[size - 1].stored.number) if len(views) > size else ""
+    return pb.ListJobsResponse(jobs=[job_to_proto(view, model) for view in views[:size]], next_page_token=token)
+
+
+def limits_to_proto(
+    limits: Limits, durability: Durability, *, max_request_bytes: int, max_queued_jobs: int
+) -> pb.Limits:
     """Translate the limits of a server."""
     return pb.Limits(
         max_request_bytes=max_request_bytes,
@@ -269,7 +376,15 @@ def limits_to_proto(limits: Limits, *, max_request_bytes: int, max_queued_jobs: 
         max_iterations=limits.max_iterations,
         max_styles=limits.max_styles,
         max_queued_jobs=max_queued_jobs,
+        reattach_seconds=durability.reattach_seconds,
+        retention_seconds=durability.retention_seconds,
     )
+
+
+def enum_from_proto(kind: type[_Enum], number: int) -> _Enum:
+    """Translate a number that an enum of the contract has."""
+    wrapper, prefix = _ENUMS[kind]
+    return kind(wrapper.Name(number).removeprefix(prefix).lower())
 
 
 def enum_to_proto(value: StrEnum) -> Any:

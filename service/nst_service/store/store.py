@@ -140,9 +140,10 @@ class Store:
             RequestConflictError: the owner has used the request id for another request.
             StoreFullError: there is no room for it.
         """
+        same = _named(job.owner, job.request_id) if job.request_id else JOBS.c.id == job.id
         with self._database.read() as connection:
-            if found := self._find(connection, job):
-                return found
+            if found := self._find(connection, same, job.request_digest):
+                return Submission(found, created=False)
         size = sum(blob.size for blob in job.blobs)
         self._cleaner.make_room(size + len(job.options))
         self._uses.put(job.blobs)
@@ -172,9 +173,18 @@ class Store:
                 self._add_events(connection, row.number, job.events)
                 return Submission(_job(row), created=True)
             # The same request has come twice at the same time.
-            found = self._find(connection, job)
+            found = self._find(connection, same, job.request_digest)
             assert found, "only a job can be in the way of a job"
-            return found
+            return Submission(found, created=False)
+
+    def find(self, owner: str, request_id: str, request_digest: str) -> StoredJob | None:
+        """Return the job that a request has led to; None where it has led to none yet.
+
+        Raises:
+            RequestConflictError: the owner has used the request id for another request.
+        """
+        with self._database.read() as connection:
+            return self._find(connection, _named(owner, request_id), request_digest)
 
     def cancel(self, job_id: str) -> JobState | None:
         """Cancel a job.
@@ -237,14 +247,19 @@ class Store:
             self._uses.add(connection, lease.job.number, [blob])
         self._uses.discard(dropped)
 
-    def release(self, lease: Lease) -> None:
+    def release(self, lease: Lease, *, is_lost: bool = False) -> None:
         """Hand a job back into the queue, where it keeps its place.
+
+        Args:
+            lease: the right to run it, which ends with it.
+            is_lost: whether this counts among `StoredJob.lost_runs`.
 
         Raises:
             LeaseLostError: the job is no longer run under this lease.
         """
         with self._database.write() as connection:
-            released = self._into(JobState.QUEUED).where(_held_by(lease)).values(server_id=None)
+            released = self._into(JobState.QUEUED).where(_held_by(lease))
+            released = released.values(server_id=None, lost_runs=JOBS.c.lost_runs + is_lost)
             if connection.execute(released).rowcount == 0:
                 raise LeaseLostError(lease.job.id)
 
@@ -381,17 +396,13 @@ class Store:
         """Remove what retention does not keep, and what crashes have left behind. To be called now and then."""
         return self._cleaner.clean()
 
-    def _find(self, connection: Connection, job: NewJob) -> Submission | None:
-        if job.request_id is None:
-            same = JOBS.c.id == job.id
-        else:
-            same = (JOBS.c.owner == job.owner) & (JOBS.c.request_id == job.request_id)
+    def _find(self, connection: Connection, same: ColumnElement[bool], request_digest: str) -> StoredJob | None:
         row = connection.execute(select(JOBS).where(same)).one_or_none()
         if row is None:
             return None
-        if row.request_digest != job.request_digest:
-            raise RequestConflictError(job.request_id or "", row.id)
-        return Submission(_job(row), created=False)
+        if row.request_digest != request_digest:
+            raise RequestConflictError(row.request_id or "", row.id)
+        return _job(row)
 
     def _lease(self, condition: ColumnElement[bool]) -> Lease | None:
         with self._database.write() as connection:
@@ -463,6 +474,10 @@ class Store:
         ids = connection.execute(left.values(server_id=None, **values).returning(JOBS.c.id)).scalars().all()
         connection.execute(delete(SERVERS).where(SERVERS.c.id == server_id))
         return list(ids)
+
+
+def _named(owner: str, request_id: str) -> ColumnElement[bool]:
+    return (JOBS.c.owner == owner) & (JOBS.c.request_id == request_id)
 
 
 def _held_by(lease: Lease) -> ColumnElement[bool]:

@@ -1,0 +1,160 @@
+"""`nst-client watch`, `get`, `list` and `cancel`: about jobs by their ids."""
+
+import itertools
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from nst_client.cli.connection import Connection, answer_timeout
+from nst_client.cli.exits import CANCELLED, reported, writing
+from nst_client.cli.interrupts import held_back, leaving
+from nst_client.cli.json_lines import to_json
+from nst_client.cli.outputs import writable
+from nst_client.cli.reports import open_report
+from nst_client.cli.request import picture_file
+from nst_client.cli.tables import print_rows, print_table
+from nst_client.events import StopReason
+from nst_client.info import Job, JobState
+
+_LARGEST_PAGE = 1000
+"""Jobs, by the contract."""
+
+
+@click.command()
+@click.argument("job_id")
+@click.option("-o", "--out", metavar="FILE", type=picture_file, callback=writable, help="The result.")
+@click.option("--timeout", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True), help="For everything.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each event, on stdout.")
+@click.option("--quiet", is_flag=True, help="Nothing on stderr but errors.")
+@click.pass_context
+def watch(
+    context: click.Context, /, *, job_id: str, out: Path | None, timeout: float | None, as_json: bool, quiet: bool
+) -> None:
+    """Follow a job to its end. Ctrl-C leaves it running."""
+    connection: Connection = context.obj
+    with (
+        reported(connection.target),
+        held_back() as interrupts,
+        connection.client() as client,
+        client.watch(job_id, timeout=timeout) as events,
+        open_report(as_json=as_json, quiet=quiet) as report,
+        leaving(events, interrupts, report.note),
+    ):
+        for event in events:
+            report.event(event)
+        result = events.result
+        if out is not None:
+            with writing(out):
+                result.save(out)
+            report.saved(out, result)
+    context.exit(CANCELLED if result.completed.stop_reason is StopReason.CANCELLED else 0)
+
+
+@click.command()
+@click.argument("job_id")
+@click.option(
+    "-o", "--out", metavar="FILE", type=picture_file, callback=writable, help="Write the finished picture here."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
+@answer_timeout
+@click.pass_obj
+def get(connection: Connection, /, *, job_id: str, out: Path | None, as_json: bool, timeout: float) -> None:
+    """Describe a job."""
+    with reported(connection.target), connection.client() as client:
+        job = client.get(job_id, timeout=timeout)
+        if as_json:
+            click.echo(to_json(job))
+        else:
+            print_rows(_rows(job))
+        if out is None:
+            return
+        if job.result is None:
+            raise click.ClickException(f"the job {job_id} has no picture: it is {job.state}")
+        with client.watch(job_id) as events:
+            for _ in events:
+                pass
+            with writing(out):
+                events.result.save(out)
+
+
+@click.command("list")
+@click.option(
+    "--state",
+    "states",
+    type=click.Choice([str(state) for state in JobState if state is not JobState.UNKNOWN]),
+    multiple=True,
+    help="Only jobs in this state. Repeatable.",
+)
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Jobs to list at most.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each job.")
+@answer_timeout
+@click.pass_obj
+def list_jobs(connection: Connection, /, *, states: tuple[str, ...], limit: int, as_json: bool, timeout: float) -> None:
+    """List your jobs, newest first."""
+    with reported(connection.target), connection.client() as client:
+        jobs = client.list_jobs(map(JobState, states), page_size=min(limit, _LARGEST_PAGE), timeout=timeout)
+        found = itertools.islice(jobs, limit)
+        if as_json:
+            for job in found:
+                click.echo(to_json(job))
+        else:
+            print_table(("job", "state", "created", "size", "iterations", "request"), map(_row, found))
+
+
+@click.command()
+@click.argument("job_id")
+@answer_timeout
+@click.pass_obj
+def cancel(connection: Connection, job_id: str, timeout: float) -> None:
+    """Cancel a job; whoever waits for it gets the best picture so far."""
+    with reported(connection.target), connection.client() as client:
+        state = client.cancel(job_id, timeout=timeout)
+    click.echo(f"the job was {state}")
+
+
+def _row(job: Job) -> tuple[str, ...]:
+    accepted = job.accepted
+    return (
+        job.job_id,
+        job.state,
+        _local(job.create_time),
+        f"{accepted.width}x{accepted.height}",
+        f"{_iterations(job)}/{accepted.options.iterations}",
+        job.request_id,
+    )
+
+
+def _local(time: datetime) -> str:
+    return f"{time.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def _iterations(job: Job) -> int:
+    if job.completed is not None:
+        return job.completed.iterations
+    return 0 if job.progress is None else job.progress.iteration
+
+
+def _rows(job: Job) -> dict[str, object]:
+    accepted = job.accepted
+    rows: dict[str, object] = {
+        "job": job.job_id,
+        "request": job.request_id or None,
+        "state": job.state,
+        "created": _local(job.create_time),
+        "ended": None if job.end_time is None else _local(job.end_time),
+        "when nobody follows": job.disconnect_policy.replace("_", " "),
+        "size": f"{accepted.width}x{accepted.height}",
+        "iterations": f"{_iterations(job)}/{accepted.options.iterations}",
+    }
+    if job.progress is not None:
+        rows["loss"] = f"{job.progress.total_loss:.4g}"
+        rows["seconds left"] = f"{job.progress.eta_seconds:.0f}"
+    if job.completed is not None:
+        rows["loss"] = f"{job.completed.total_loss:.4g}"
+        rows["stopped by"] = job.completed.stop_reason
+    if job.result is not None:
+        rows["picture"] = f"{job.result.media_type}, {job.result.size_bytes} bytes, SHA-256 {job.result.sha256}"
+    if job.failure is not None:
+        rows["failure"] = f"{job.failure.code.name}: {job.failure.message}"
+    return rows

@@ -1,0 +1,48 @@
+"""Tables on stdout."""
+
+from collections.abc import Iterable, Mapping
+
+from rich.console import Console
+from rich.table import Table
+
+_PIPE_WIDTH = 160
+"""Characters of a line that no terminal limits."""
+
+
+def print_rows(rows: Mapping[str, object]) -> None:
+    """Print names and what they stand for, one a line."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(name.replace("_", " "), _text(value))
+    _console().print(table)
+
+
+def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """Print lines under the names of their columns."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    _console().print(table)
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _PIPE_WIDTH
+    return console
+
+
+def _text(value: object) -> str:
+    match value:
+        case dict():
+            return ", ".join(f"{layer}={weight:g}" if weight is not None else layer for layer, weight in value.items())
+        case tuple():
+            return ", ".join(map(str, value)) or "-"
+        case None:
+            return "-"
+        case _:
+            return str(value)

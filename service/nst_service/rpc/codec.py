@@ -1,0 +1,101 @@
+"""What is kept of jobs, in the messages of the contract."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+
+from google.protobuf.message import Message
+from nst.v1 import style_transfer_pb2 as pb
+
+from nst_service.engine.spec import TransferRequest
+from nst_service.engine.vgg import Vgg19
+from nst_service.jobs.errors import JobError, UnknownPictureError
+from nst_service.jobs.events import Completed, ResultHeader
+from nst_service.jobs.log import LoggedEvent
+from nst_service.jobs.order import FindPicture, Order
+from nst_service.rpc.status import status_of
+from nst_service.rpc.translate import (
+    completed_to_proto,
+    disconnect_policy_from_proto,
+    event_to_proto,
+    failure_to_proto,
+    header_to_proto,
+    request_from_proto,
+)
+
+
+class ProtoCodec:
+    """Implements `jobs.codec.Codec`."""
+
+    def __init__(self, model: Vgg19):
+        """Make a codec for jobs that run on a model."""
+        self._model = model
+
+    def request(self, document: bytes, find_picture: FindPicture) -> TransferRequest:
+        """Read the document of an order."""
+        request = pb.StylizeRequest.FromString(document)
+        _fill_in(request, find_picture)
+        return request_from_proto(request)
+
+    def event(self, logged: LoggedEvent) -> bytes:
+        """Write an event as a JobEvent."""
+        return event_to_proto(logged, self._model).SerializeToString()
+
+    def success(self, header: ResultHeader, completed: Completed) -> bytes:
+        """Write an outcome as a Job with only that."""
+        job = pb.Job(result=header_to_proto(header), completed=completed_to_proto(completed, self._model))
+        return job.SerializeToString()
+
+    def failure(self, error: JobError) -> bytes:
+        """Write an outcome as a Job with only that."""
+        return pb.Job(failure=failure_to_proto(status_of(error))).SerializeToString()
+
+
+def order_from_proto(request: pb.StylizeRequest, find_picture: FindPicture) -> Order:
+    """Translate a request, and take it apart into what is kept.
+
+    Raises:
+        UnknownPictureError: a picture is named by its SHA-256 and is not there.
+        InvalidRequestError: as `request_from_proto` does.
+    """
+    filled = pb.StylizeRequest()
+    filled.CopyFrom(request)
+    _fill_in(filled, find_picture)
+    translated = request_from_proto(filled)
+    pictures = {}
+    for picture in _pictures(filled):
+        sha256 = hashlib.sha256(picture.data).hexdigest()
+        pictures[sha256] = picture.data
+        picture.sha256 = sha256
+    # These two are kept beside it.
+    filled.ClearField("request_id")
+    filled.ClearField("disconnect_policy")
+    return Order(
+        request=translated,
+        document=filled.SerializeToString(deterministic=True),
+        pictures=pictures,
+        request_id=request.request_id or None,
+        disconnect_policy=disconnect_policy_from_proto(request),
+    )
+
+
+def _fill_in(request: pb.StylizeRequest, find_picture: FindPicture) -> None:
+    """Put the data of every picture that is named by its SHA-256 in its place."""
+    for picture in _pictures(request):
+        if picture.WhichOneof("source") == "sha256":
+            data = find_picture(picture.sha256)
+            if data is None:
+                raise UnknownPictureError(picture.sha256)
+            picture.data = data
+
+
+def _pictures(request: pb.StylizeRequest) -> Iterator[pb.Picture]:
+    """Yield every picture of a request that says where it comes from."""
+    yield from _set_pictures(request, ("content", "content_mask", "init_picture", "reference", "reference_mask"))
+    for style in request.styles:
+        yield from _set_pictures(style, ("picture", "mask"))
+
+
+def _set_pictures(message: Message, names: Iterable[str]) -> Iterator[pb.Picture]:
+    for name in names:
+        if message.HasField(name) and getattr(message, name).HasField("source"):
+            yield getattr(message, name)

@@ -1,0 +1,50 @@
+"""What tests of jobs are made of."""
+
+import pickle
+from typing import Any
+
+from nst_service.engine.options import Limits
+from nst_service.engine.spec import TransferRequest
+from nst_service.jobs.errors import JobError
+from nst_service.jobs.events import Completed, ResultHeader
+from nst_service.jobs.job import Job
+from nst_service.jobs.log import LoggedEvent
+from nst_service.jobs.order import FindPicture, Order, ReadOrder
+from nst_service.jobs.scheduler import Durability, Scheduler
+from nst_service.store.records import StoredJob
+
+LIMITS = Limits(max_input_pixels=10**6, max_image_size=512, max_iterations=10**5, max_styles=2)
+
+
+DURABILITY = Durability(checkpoint_seconds=3600, reattach_seconds=0.2, retention_seconds=3600, is_alone=True)
+
+
+class PlainCodec:
+    """Writes what no test of the scheduler reads back, but requests."""
+
+    def request(self, document: bytes, find_picture: FindPicture) -> TransferRequest:
+        del find_picture
+        request: TransferRequest = pickle.loads(document)
+        return request
+
+    def event(self, logged: LoggedEvent) -> bytes:
+        return type(logged.event).__name__.encode()
+
+    def success(self, header: ResultHeader, completed: Completed) -> bytes:
+        del header
+        return completed.stop_reason.encode()
+
+    def failure(self, error: JobError) -> bytes:
+        return str(error).encode()
+
+
+async def submit(
+    scheduler: Scheduler, request: TransferRequest, deadline: float | None = None, **order: Any
+) -> Job | StoredJob:
+    """Hand a request to a scheduler as the service does."""
+    return await scheduler.submit(read_order(request, **order), deadline, request_id=order.get("request_id"))
+
+
+def read_order(request: TransferRequest, **order: Any) -> ReadOrder:
+    """Return what reads an order of a request."""
+    return lambda _: Order(request=request, document=pickle.dumps(request), pictures={}, **order)

@@ -1,0 +1,361 @@
+"""Jobs that outlive calls, followers and servers."""
+
+import asyncio
+import contextlib
+import dataclasses
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+from nst_service.engine.options import Limits
+from nst_service.engine.spec import TransferRequest
+from nst_service.engine.transfer import Iterate, optimize
+from nst_service.engine.vgg import Vgg19
+from nst_service.jobs import run as run_module
+from nst_service.jobs.errors import (
+    JobCancelledError,
+    NotServingError,
+    RecordedFailureError,
+    UnknownJobError,
+)
+from nst_service.jobs.events import Progress, Recorded, ResultChunk, Started
+from nst_service.jobs.ledger import Ledger
+from nst_service.jobs.log import LoggedEvent
+from nst_service.jobs.quotas import Owner
+from nst_service.jobs.scheduler import Scheduler
+from nst_service.jobs.states import JobState
+from nst_service.jobs.worker import DeviceWorker
+from nst_service.store.errors import RequestConflictError, StoreFullError
+from nst_service.store.records import DisconnectPolicy
+
+from tests.jobs.builders import DURABILITY, submit
+
+MakeRequest = Callable[..., TransferRequest]
+OpenLedger = Callable[[], Ledger]
+
+_HANG_SECONDS = 60
+"""After which a test has hung. Nothing is measured by it."""
+_ENDLESS = 5000
+"""Iterations that no test waits for."""
+_KEEP = DisconnectPolicy.KEEP_RUNNING
+
+
+class Brake:
+    """Holds the device before a step."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.before = _ENDLESS
+        """The number of the step."""
+        self.released = threading.Event()
+
+    def transfer(self, *arguments: Any) -> Iterator[Iterate]:
+        for iterate in optimize(*arguments):
+            self.steps += 1
+            yield iterate
+            if self.steps == self.before:
+                self.released.wait()
+
+
+@pytest.fixture(autouse=True)
+def brake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Brake]:
+    def warm_up(worker: DeviceWorker) -> None:
+        worker.memory = 2**30
+
+    monkeypatch.setattr(DeviceWorker, "warm_up", warm_up)
+    brake = Brake()
+    monkeypatch.setattr(run_module, "transfer", brake.transfer)
+    yield brake
+    brake.released.set()
+
+
+@pytest.fixture
+def serving(model: Vgg19, limits: Limits, open_ledger: OpenLedger):
+    """Return a server's worth of jobs, in the same store every time."""
+
+    @contextlib.asynccontextmanager
+    async def serving(**durability: Any) -> AsyncIterator[Scheduler]:
+        scheduler = Scheduler(
+            [model],
+            open_ledger(),
+            limits=limits,
+            max_queued=8,
+            max_running=1,
+            durability=dataclasses.replace(DURABILITY, **durability),
+        )
+        await scheduler.start()
+        try:
+            async with asyncio.timeout(_HANG_SECONDS):
+                yield scheduler
+        finally:
+            await scheduler.drain(0.0)
+
+    return serving
+
+
+async def events_of(scheduler: Scheduler, job_id: str, after: int = 0) -> list[LoggedEvent]:
+    async with contextlib.aclosing(scheduler.follow(job_id, after=after)) as events:
+        return [logged async for logged in events]
+
+
+def picture_in(events: list[LoggedEvent]) -> bytes:
+    return b"".join(logged.event.data for logged in events if isinstance(logged.event, ResultChunk))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.01)
+
+
+async def test_the_same_request_leads_to_one_job_while_it_runs_and_afterwards(
+    serving, make_request: MakeRequest, brake: Brake
+):
+    request = make_request(iterations=5)
+    brake.before = 2
+    async with serving() as scheduler:
+        first = await submit(scheduler, request, request_id="one")
+        await until(lambda: brake.steps == 2)
+        assert (await submit(scheduler, request, request_id="one")).id == first.id
+        brake.released.set()
+        picture = picture_in(await events_of(scheduler, first.id))
+        again = await submit(scheduler, request, request_id="one")
+        assert again.id == first.id
+        assert again.state is JobState.SUCCEEDED
+        assert picture_in(await events_of(scheduler, again.id)) == picture
+    assert brake.steps == 5
+
+
+async def test_requests_that_come_at_the_same_time_lead_to_one_job(serving, make_request: MakeRequest, brake: Brake):
+    request = make_request(iterations=3)
+    async with serving() as scheduler:
+        jobs = await asyncio.gather(*(submit(scheduler, request, request_id="one") for _ in range(4)))
+        assert len({job.id for job in jobs}) == 1
+        await events_of(scheduler, jobs[0].id)
+    assert brake.steps == 3
+
+
+async def test_a_request_id_belongs_to_its_request(serving, make_request: MakeRequest):
+    async with serving() as scheduler:
+        await submit(scheduler, make_request(iterations=3), request_id="one")
+        with pytest.raises(RequestConflictError):
+            await submit(scheduler, make_request(iterations=4), request_id="one")
+
+
+async def test_a_repeated_request_finds_its_job_where_the_queue_is_full(
+    serving, make_request: MakeRequest, brake: Brake
+):
+    brake.before = 1
+    async with serving() as scheduler:
+        scheduler.max_queued = 0
+        first = await submit(scheduler, make_request(iterations=3), request_id="one")
+        assert (await submit(scheduler, make_request(iterations=3), request_id="one")).id == first.id
+        brake.released.set()
+
+
+async def test_whoever_comes_later_reads_the_same_events_that_cannot_be_outdated(serving, make_request: MakeRequest):
+    async with serving() as scheduler:
+        job = await submit(scheduler, make_request(iterations=3), request_id="one")
+        live = await events_of(scheduler, job.id)
+        later = await events_of(scheduler, job.id)
+        sequences = [logged.sequence for logged in later]
+        assert sequences == sorted(set(sequences))
+        kept = {logged.sequence: logged for logged in live}
+        assert set(sequences) <= set(kept)
+        assert picture_in(later) == picture_in(live) != b""
+        assert later[-1].sequence == live[-1].sequence
+        rest = await events_of(scheduler, job.id, after=later[2].sequence)
+        assert [logged.sequence for logged in rest] == sequences[3:]
+
+
+async def test_a_job_goes_on_after_a_restart_and_its_picture_is_the_same_to_the_last_bit(
+    serving, make_request: MakeRequest, brake: Brake
+):
+    request = make_request(iterations=12)
+    async with serving() as scheduler:
+        whole = await submit(scheduler, request)
+        expected = picture_in(await events_of(scheduler, whole.id))
+    brake.steps, brake.before = 0, 7
+    async with serving() as scheduler:
+        job = await submit(scheduler, request, request_id="one")
+        following = asyncio.create_task(events_of(scheduler, job.id))
+        await until(lambda: brake.steps == 7)
+        draining = asyncio.create_task(scheduler.drain(0.0))
+        await asyncio.sleep(0.1)
+        brake.released.set()
+        assert await draining
+        with pytest.raises(NotServingError):
+            await following
+    async with serving() as scheduler:
+        events = await events_of(scheduler, job.id)
+    assert picture_in(events) == expected
+    # The step that the checkpoint was taken after is shown once more, and not taken.
+    assert brake.steps == 12 + 1
+    assert sum(isinstance(logged.event, Started | Recorded) for logged in events) >= 3
+    sequences = [logged.sequence for logged in events]
+    assert sequences == sorted(set(sequences))
+
+
+async def test_jobs_that_wait_when_the_server_leaves_run_in_their_order_when_it_is_back(
+    serving, make_request: MakeRequest, brake: Brake
+):
+    brake.before = 1
+    async with serving() as scheduler:
+        jobs = [await submit(scheduler, make_request(iterations=3, seed=n), request_id=f"{n}") for n in range(3)]
+        await until(lambda: brake.steps == 1)
+        draining = asyncio.create_task(scheduler.drain(0.0))
+        await asyncio.sleep(0.1)
+        brake.released.set()
+        await draining
+    async with serving() as scheduler:
+        ends = [await events_of(scheduler, job.id) for job in jobs]
+        views = [await scheduler.view(job.id) for job in jobs]
+    assert all(picture_in(events) for events in ends)
+    assert [view.stored.state for view in views] == [JobState.SUCCEEDED] * 3
+    finished = [view.stored.finished_at for view in views]
+    assert finished == sorted(finished)
+
+
+async def test_a_job_that_nobody_can_name_does_not_outlive_its_server(serving, make_request: MakeRequest, brake: Brake):
+    brake.before = 1
+    async with serving() as scheduler:
+        running = await submit(scheduler, make_request(iterations=_ENDLESS))
+        waiting = await submit(scheduler, make_request(iterations=_ENDLESS))
+        await until(lambda: brake.steps == 1)
+        draining = asyncio.create_task(scheduler.drain(0.0))
+        await asyncio.sleep(0.1)
+        brake.released.set()
+        await draining
+    async with serving() as scheduler:
+        assert not scheduler.running_jobs + scheduler.queued_jobs
+        assert picture_in(await events_of(scheduler, running.id))
+        with pytest.raises(JobCancelledError):
+            await events_of(scheduler, waiting.id)
+
+
+async def test_checkpoints_are_kept_while_a_job_runs(serving, make_request: MakeRequest):
+    async with serving(checkpoint_seconds=0.0) as scheduler:
+        job = await submit(scheduler, make_request(iterations=_ENDLESS), request_id="one")
+        while (await scheduler._ledger._read(scheduler._ledger._store.checkpoint, job.id)) is None:
+            await asyncio.sleep(0.01)
+        await scheduler.cancel(job.id)
+        assert picture_in(await events_of(scheduler, job.id))
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+async def test_a_job_without_a_follower_is_cancelled_when_nobody_comes_back(
+    serving, make_request: MakeRequest, brake: Brake, steps: int
+):
+    async with serving() as scheduler:
+        brake.before = 1 if steps == 0 else _ENDLESS
+        if steps == 0:
+            await submit(scheduler, make_request(iterations=_ENDLESS), request_id="first", disconnect_policy=_KEEP)
+        job = await submit(scheduler, make_request(iterations=_ENDLESS), request_id="one")
+        events = scheduler.follow(job.id)
+        await anext(events)
+        await events.aclose()
+        assert job.state is not JobState.CANCELLED
+        await until(lambda: job.state is JobState.CANCELLED)
+        brake.released.set()
+
+
+async def test_a_job_that_is_followed_again_in_time_goes_on(serving, make_request: MakeRequest):
+    async with serving(reattach_seconds=_HANG_SECONDS) as scheduler:
+        job = await submit(scheduler, make_request(iterations=40), request_id="one")
+        events = scheduler.follow(job.id)
+        first = await anext(events)
+        await events.aclose()
+        assert picture_in(await events_of(scheduler, job.id, first.sequence))
+
+
+async def test_a_job_that_is_to_keep_running_does_so_without_a_follower(serving, make_request: MakeRequest):
+    async with serving(reattach_seconds=0.0) as scheduler:
+        job = await submit(scheduler, make_request(iterations=10), request_id="one", disconnect_policy=_KEEP)
+        await until(lambda: job.state.is_terminal)
+        assert (await scheduler.view(job.id)).stored.state is JobState.SUCCEEDED
+
+
+async def test_a_call_that_ends_while_its_job_is_kept_leaves_none_behind(
+    serving, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+):
+    async with serving() as scheduler:
+        accept, reached, go_on = scheduler._ledger.accept, asyncio.Event(), asyncio.Event()
+
+        async def slowly(*arguments: Any) -> Any:
+            submission = await accept(*arguments)
+            reached.set()
+            await go_on.wait()
+            return submission
+
+        monkeypatch.setattr(scheduler._ledger, "accept", slowly)
+        submitting = asyncio.create_task(submit(scheduler, make_request(iterations=_ENDLESS)))
+        await reached.wait()
+        submitting.cancel()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await submitting
+        await until(lambda: not scheduler._jobs)
+        (view,) = await scheduler.views(Owner(name=""), states=(), before=None, limit=9)
+        assert view.stored.state is JobState.CANCELLED
+
+
+async def test_a_failure_is_told_to_whoever_comes_later(
+    serving, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: Any) -> Iterator[Iterate]:
+        raise ZeroDivisionError
+        yield
+
+    monkeypatch.setattr(run_module, "transfer", fail)
+    async with serving() as scheduler:
+        job = await submit(scheduler, make_request(iterations=3), request_id="one")
+        await until(lambda: job.state is JobState.FAILED)
+        with pytest.raises(RecordedFailureError):
+            await events_of(scheduler, job.id)
+
+
+async def test_a_job_is_nobody_elses(serving, make_request: MakeRequest):
+    other = Owner(name="other")
+    async with serving() as scheduler:
+        job = await submit(scheduler, make_request(iterations=3), request_id="one")
+        for _ in range(2):
+            with pytest.raises(UnknownJobError):
+                await anext(scheduler.follow(job.id, other))
+            for ask in (scheduler.view, scheduler.cancel):
+                with pytest.raises(UnknownJobError):
+                    await ask(job.id, other)
+            assert await scheduler.views(other, states=(), before=None, limit=9) == []
+            await events_of(scheduler, job.id)
+
+
+async def test_a_result_that_the_store_cannot_take_is_delivered_and_kept_later(
+    serving, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+):
+    async with serving() as scheduler:
+        deliver, is_full = scheduler._ledger.deliver, True
+
+        async def deliver_if_there_is_room(*arguments: Any) -> None:
+            if is_full:
+                raise StoreFullError("the store is full")
+            await deliver(*arguments)
+
+        monkeypatch.setattr(scheduler._ledger, "deliver", deliver_if_there_is_room)
+        job = await submit(scheduler, make_request(iterations=3), request_id="one")
+        picture = picture_in(await events_of(scheduler, job.id))
+        assert picture
+        # From memory, for as long as it is nowhere else.
+        assert picture_in(await events_of(scheduler, job.id)) == picture
+        is_full = False
+        await until(lambda: not scheduler._unsaved)
+        assert picture_in(await events_of(scheduler, job.id)) == picture
+
+
+async def test_a_view_tells_how_far_a_running_job_is(serving, make_request: MakeRequest, brake: Brake):
+    brake.before = 3
+    async with serving() as scheduler:
+        job = await submit(scheduler, make_request(iterations=_ENDLESS), request_id="one")
+        await until(lambda: brake.steps == 3)
+        view = await scheduler.view(job.id)
+        assert view.stored.state is JobState.RUNNING
+        assert isinstance(view.progress, Progress)
+        brake.released.set()
