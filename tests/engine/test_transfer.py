@@ -136,8 +136,8 @@ def test_lbfgs_gives_up_after_three_losses_that_are_not_finite():
 
 
 def test_lbfgs_goes_on_from_a_saved_state():
-    one, other = (LBFGS(torch.ones(1, 3, 4, 4), learning_rate=1.0, history=5) for _ in range(2))
+    one = LBFGS(torch.ones(1, 3, 4, 4), learning_rate=1.0, history=5)
     for _ in range(3):
         one.step(_quadratic)
-    other.load_state_dict(one.state_dict())
+    other = LBFGS.restored(one.state(), learning_rate=1.0, history=5)
     assert torch.equal(one.step(_quadratic).pixels, other.step(_quadratic).pixels)

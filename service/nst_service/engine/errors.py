@@ -35,3 +35,7 @@ class WeightsError(EngineError):
 
 class NonFiniteLossError(EngineError):
     """The loss stayed infinite or undefined after every attempt to recover."""
+
+
+class SnapshotError(EngineError):
+    """Bytes that are no snapshot, or a snapshot of another transfer."""

@@ -19,6 +19,11 @@ _FLOAT_BYTES, _INDEX_BYTES = 4, 8
 _PICTURES = 12
 """That an optimiser and the losses on pixels hold at once, beside the history of L-BFGS: pixels, gradients, the best so
 far, the content, differences of neighbours, spectra ..."""
+_SNAPSHOT_PICTURES = 8
+"""That a snapshot holds beside the history of L-BFGS: where the optimiser stands, the best so far and their gradients,
+where it goes, moments of Adam, the average."""
+_SNAPSHOT_TEXT = 2**15
+"""Bytes: all of a snapshot that is no picture."""
 _FINISHING_PICTURES = 10
 """That the conversion of colours and the encoder hold at once."""
 _TEMPORARIES = 2 if NATIVE else 5
@@ -96,9 +101,8 @@ def peak_bytes(options: TransferOptions, size: Size, styles: Sequence[Size], til
     The weights of the network are not counted, nor the pictures of the request.
     """
     layers = options.active_layers
-    picture = 3 * math.prod(size) * _FLOAT_BYTES
-    pairs = min(options.lbfgs_history, options.iterations) if options.optimizer is OptimizerName.LBFGS else 0
-    pictures = (_PICTURES + 2 * pairs) * picture
+    picture = _picture_bytes(size)
+    pictures = (_PICTURES + 2 * _pairs(options)) * picture
     targets = sum(_activation_bytes(size, conv_of(layer)) for layer in options.active_content_layers)
     statistics = _statistics_bytes(options, size, len(styles), tile)
     held = pictures + targets + statistics + _WORKSPACE
@@ -108,6 +112,24 @@ def peak_bytes(options: TransferOptions, size: Size, styles: Sequence[Size], til
     if options.active_style_layers:
         work += [_features_bytes(_largest_part(style, tile, layers), options.active_style_layers) for style in styles]
     return round(_HEAP * (held + max(work)))
+
+
+def snapshot_bytes(options: TransferOptions, size: Size) -> int:
+    """Estimate the most that a snapshot of a transfer has as bytes.
+
+    `peak_bytes` does not count them. The snapshot itself shares its tensors with the transfer, as long as that does
+    not replace them.
+    """
+    return _SNAPSHOT_TEXT + (_SNAPSHOT_PICTURES + 2 * _pairs(options)) * _picture_bytes(size)
+
+
+def _picture_bytes(size: Size) -> int:
+    return 3 * math.prod(size) * _FLOAT_BYTES
+
+
+def _pairs(options: TransferOptions) -> int:
+    """Return how many past steps the optimiser keeps."""
+    return min(options.lbfgs_history, options.iterations) if options.optimizer is OptimizerName.LBFGS else 0
 
 
 def _evaluation_bytes(options: TransferOptions, size: Size, tile: int | None) -> int:

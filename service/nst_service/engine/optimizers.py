@@ -3,7 +3,8 @@
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +19,56 @@ Evaluate = Callable[[Tensor], Evaluation]
 
 MAX_CONSECUTIVE_NON_FINITE = 3
 """Evaluations in a row that may be infinite or undefined before an optimiser gives up."""
+
+
+class Pair(NamedTuple):
+    """What L-BFGS has learnt from a step."""
+
+    change: Tensor
+    """Of the pixels, (1, 3, H, W)."""
+    gradient_change: Tensor
+    """(1, 3, H, W)."""
+    inverse: float
+    """Of their product."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LBFGSState:
+    """Where L-BFGS stands after a step."""
+
+    accepted: Evaluation
+    """What it stands on."""
+    next: Tensor
+    """Where it evaluates next, (1, 3, H, W)."""
+    pairs: tuple[Pair, ...]
+    """Oldest first."""
+    backtracks: int
+    """Steps taken back in a row."""
+    non_finite: int
+    """Evaluations in a row that were not finite."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdamState:
+    """Where Adam stands after a step."""
+
+    accepted: Evaluation
+    """What it stands on."""
+    next: Tensor
+    """Where it evaluates next, (1, 3, H, W)."""
+    learning_rate: float
+    """Halved by every step that was taken back."""
+    steps: float
+    """That the moments are made of; a whole number."""
+    moment: Tensor
+    """Moving average of the gradient, (1, 3, H, W)."""
+    square_moment: Tensor
+    """Moving average of its square, (1, 3, H, W)."""
+    non_finite: int
+    """Evaluations in a row that were not finite."""
+
+
+OptimizerState = LBFGSState | AdamState
 
 
 class Optimizer(Protocol):
@@ -36,11 +87,8 @@ class Optimizer(Protocol):
     def moved(self, pixels: Tensor) -> "Optimizer":
         """Return an optimiser that starts at pixels of another size with what this one has learnt."""
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return all that a later `load_state_dict` needs to go on exactly from here."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state that `state_dict` returned."""
+    def state(self) -> OptimizerState:
+        """Return all that `restored` needs to go on exactly after the last step; later ones do not change it."""
 
 
 class LBFGS:
@@ -85,8 +133,7 @@ class LBFGS:
         self._learning_rate = learning_rate
         self._history = history
         self._precondition = FourierPreconditioner(pixels)
-        # Changes of pixels and of the gradient, and the inverse of their product, oldest first.
-        self._pairs: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=history)
+        self._pairs: deque[Pair] = deque(maxlen=history)
         self._accepted: Evaluation | None = None
         self._backtracks = 0
         self._non_finite = 0
@@ -121,7 +168,7 @@ class LBFGS:
         product = _dot(change, gradient_change)
         norms = math.sqrt(_dot(change, change) * _dot(gradient_change, gradient_change))
         if product > self.MIN_CURVATURE * norms:
-            self._pairs.append((change, gradient_change, 1 / product))
+            self._pairs.append(Pair(change, gradient_change, 1 / product))
 
     def _advance(self, origin: Evaluation, length: float) -> None:
         free = _free(origin)
@@ -159,23 +206,26 @@ class LBFGS:
             moved._remember(_resized(change, pixels), _resized_gradient(gradient_change, pixels))
         return moved
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return all that a later `load_state_dict` needs to go on exactly from here."""
-        return {
-            "next": self._next,
-            "pairs": list(self._pairs),
-            "accepted": self._accepted,
-            "backtracks": self._backtracks,
-            "non_finite": self._non_finite,
-        }
+    def state(self) -> LBFGSState:
+        """Return where it stands (see `Optimizer.state`): nothing of that is ever changed in place."""
+        assert self._accepted is not None
+        return LBFGSState(
+            accepted=self._accepted,
+            next=self._next,
+            pairs=tuple(self._pairs),
+            backtracks=self._backtracks,
+            non_finite=self._non_finite,
+        )
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state that `state_dict` returned."""
-        self._next = state["next"]
-        self._pairs = deque(state["pairs"], maxlen=self._pairs.maxlen)
-        self._accepted = state["accepted"]
-        self._backtracks = state["backtracks"]
-        self._non_finite = state["non_finite"]
+    @classmethod
+    def restored(cls, state: LBFGSState, *, learning_rate: float, history: int) -> "LBFGS":
+        """Return an optimiser that goes on from a state, with the arguments of the one that it is of."""
+        restored = cls(state.next, learning_rate=learning_rate, history=history)
+        restored._pairs.extend(state.pairs)
+        restored._accepted = state.accepted
+        restored._backtracks = state.backtracks
+        restored._non_finite = state.non_finite
+        return restored
 
 
 class Adam:
@@ -221,29 +271,44 @@ class Adam:
         """Return an optimiser that starts at pixels of another size with the moments of the gradient known so far."""
         moved = Adam(pixels, learning_rate=self._adam.param_groups[0]["lr"])
         state = self._adam.state[self._pixels]
-        moved._adam.state[moved._pixels] = {
-            "step": state["step"].clone(),
-            "exp_avg": _resized_gradient(state["exp_avg"], pixels),
+        moved._begin_with(
+            state["step"].item(),
+            _resized_gradient(state["exp_avg"], pixels),
             # Interpolated as the root that it is used as: never below zero.
-            "exp_avg_sq": _resized_gradient(state["exp_avg_sq"].sqrt(), pixels).square(),
-        }
+            _resized_gradient(state["exp_avg_sq"].sqrt(), pixels).square(),
+        )
         return moved
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return all that a later `load_state_dict` needs to go on exactly from here."""
-        return {
-            "pixels": self._pixels.clone(),
-            "adam": self._adam.state_dict(),
-            "accepted": self._accepted,
-            "non_finite": self._non_finite,
-        }
+    def state(self) -> AdamState:
+        """Return where it stands (see `Optimizer.state`): copies of what torch changes in place."""
+        assert self._accepted is not None
+        state = self._adam.state[self._pixels]
+        return AdamState(
+            accepted=self._accepted,
+            next=self._pixels.clone(),
+            learning_rate=self._adam.param_groups[0]["lr"],
+            steps=state["step"].item(),
+            moment=state["exp_avg"].clone(),
+            square_moment=state["exp_avg_sq"].clone(),
+            non_finite=self._non_finite,
+        )
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state that `state_dict` returned."""
-        self._pixels.copy_(state["pixels"])
-        self._adam.load_state_dict(state["adam"])
-        self._accepted = state["accepted"]
-        self._non_finite = state["non_finite"]
+    @classmethod
+    def restored(cls, state: AdamState) -> "Adam":
+        """Return an optimiser that goes on from a state."""
+        restored = cls(state.next, learning_rate=state.learning_rate)
+        restored._begin_with(state.steps, state.moment.clone(), state.square_moment.clone())
+        restored._accepted = state.accepted
+        restored._non_finite = state.non_finite
+        return restored
+
+    def _begin_with(self, steps: float, moment: Tensor, square_moment: Tensor) -> None:
+        """Take on moments of the gradient, to be changed in place."""
+        self._adam.state[self._pixels] = {
+            "step": torch.tensor(steps),
+            "exp_avg": moment,
+            "exp_avg_sq": square_moment,
+        }
 
 
 def _is_finite(evaluation: Evaluation) -> bool:

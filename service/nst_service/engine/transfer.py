@@ -14,11 +14,13 @@ from torch.nn import functional
 from nst_service.engine.canvas import Canvas
 from nst_service.engine.criterion import Criterion, Evaluation
 from nst_service.engine.devices import release_memory
+from nst_service.engine.errors import SnapshotError
 from nst_service.engine.objective import CriterionBuilder, build_canvas
-from nst_service.engine.optimizers import LBFGS, Adam, Optimizer
+from nst_service.engine.optimizers import LBFGS, Adam, AdamState, LBFGSState, Optimizer, OptimizerState
 from nst_service.engine.options import Init, OptimizerName, TransferOptions
 from nst_service.engine.pictures import Size
 from nst_service.engine.schedule import Scale, schedule
+from nst_service.engine.snapshot import Snapshot
 from nst_service.engine.spec import TransferSpec
 from nst_service.engine.style_cache import StyleCache
 from nst_service.engine.vgg import Vgg19
@@ -27,6 +29,8 @@ _NOISE_MEAN, _NOISE_DEVIATION = 0.5, 0.1
 """Of the noise that INIT_RANDOM starts from, on the 0..1 scale."""
 _IMPROVEMENT_WINDOW = 10
 """Iterations over which `min_improvement` is measured."""
+_STATES = {OptimizerName.LBFGS: LBFGSState, OptimizerName.ADAM: AdamState}
+"""What each optimiser leaves behind."""
 
 
 class Ending(StrEnum):
@@ -98,12 +102,25 @@ class Iterate:
         """Return the best picture so far, (1, 3, H, W) in [0, 1], at full size."""
         return self._full.finish(_carried(self._stage.chosen, self._stage.canvas, self._full))
 
+    def snapshot(self) -> Snapshot:
+        """Return what `transfer` needs to go on after this step. Takes no time to speak of.
+
+        As all that this class returns, it is of the last step: ask before the next.
+        """
+        return self._stage.snapshot(self.seconds)
+
 
 Transfer = Generator[Preparing | Iterate, None, None]
 """What `transfer` returns."""
 
 
-def transfer(spec: TransferSpec, model: Vgg19, tile: int | None = None, styles: StyleCache | None = None) -> Transfer:
+def transfer(
+    spec: TransferSpec,
+    model: Vgg19,
+    tile: int | None = None,
+    styles: StyleCache | None = None,
+    snapshot: Snapshot | None = None,
+) -> Transfer:
     """Stylise: yield after every optimiser step, until one ends the transfer or the generator is closed.
 
     Before the first step of a scale it yields after each part of the targets, too: those of a large picture take
@@ -116,18 +133,26 @@ def transfer(spec: TransferSpec, model: Vgg19, tile: int | None = None, styles: 
         tile: edge of a tile in pixels, or None to take pictures as a whole.
         styles: statistics of styles that are known already, and where those that are computed shall be kept. The
             result is the same without.
+        snapshot: of a transfer of the same specification, to go on from. What it was taken of is yielded again, first
+            of all: there is a picture from the start. The targets of its scale are computed again, without counting
+            as work; with the same tile and on the same CPU, all further steps are those that the other one took.
 
     Raises:
         NonFiniteLossError: the loss is infinite or undefined and no recovery helped.
+        SnapshotError: the snapshot is of a transfer of something else.
     """
-    yield from _Transfer(spec, model, tile, styles).run()
+    yield from _Transfer(spec, model, tile, styles).run(snapshot)
 
 
 def optimize(
-    spec: TransferSpec, model: Vgg19, tile: int | None = None, styles: StyleCache | None = None
+    spec: TransferSpec,
+    model: Vgg19,
+    tile: int | None = None,
+    styles: StyleCache | None = None,
+    snapshot: Snapshot | None = None,
 ) -> Iterator[Iterate]:
     """Yield what `transfer` yields after the steps of the optimiser."""
-    for step in transfer(spec, model, tile, styles):
+    for step in transfer(spec, model, tile, styles, snapshot):
         if isinstance(step, Iterate):
             yield step
 
@@ -135,8 +160,8 @@ def optimize(
 class _Stopwatch:
     """Counts seconds of work."""
 
-    def __init__(self) -> None:
-        self._seconds = 0.0
+    def __init__(self, seconds: float = 0.0) -> None:
+        self._seconds = seconds
         self._resumed = time.perf_counter()
 
     def pause(self) -> float:
@@ -150,21 +175,75 @@ class _Stopwatch:
 
 
 class _Stage:
-    """One scale of a transfer."""
+    """One scale of a transfer, and how far it is."""
 
-    def __init__(self, canvas: Canvas, criterion: Criterion, optimizer: Optimizer, options: TransferOptions):
+    def __init__(
+        self,
+        number: int,
+        scale: Scale,
+        canvas: Canvas,
+        optimizer: Optimizer,
+        options: TransferOptions,
+        *,
+        iteration: int = 0,
+    ):
+        """Begin a scale.
+
+        Args:
+            number: of the scale, from 1.
+            scale: its size and iterations.
+            canvas: of that size.
+            optimizer: where it starts.
+            options: of the transfer.
+            iteration: steps done at coarser scales.
+        """
+        self.number = number
+        self.scale = scale
         self.canvas = canvas
         self.optimizer = optimizer
+        self.iteration = iteration
+        """Steps done over all scales."""
+        self.done = 0
+        """Steps done at this one."""
+        self.step_seconds: float
+        """Of the last step."""
         self.evaluation: Evaluation
         self.best: Evaluation
-        self._criterion = criterion
         self._options = options
         self._average: Tensor | None = None
         self._losses: deque[float] = deque(maxlen=_IMPROVEMENT_WINDOW + 1)
 
-    def step(self) -> None:
+    @classmethod
+    def restored(cls, snapshot: Snapshot, scale: Scale, canvas: Canvas, options: TransferOptions) -> "_Stage":
+        """Return the scale that a snapshot was taken of, as far as it was."""
+        optimizer = _restored_optimizer(options, snapshot.optimizer)
+        stage = cls(snapshot.scale, scale, canvas, optimizer, options, iteration=snapshot.iteration)
+        stage.done = snapshot.done
+        stage.step_seconds = snapshot.step_seconds
+        stage.evaluation = snapshot.optimizer.accepted
+        stage.best = snapshot.best
+        stage._average = snapshot.average
+        stage._losses.extend(snapshot.least_losses)
+        return stage
+
+    def snapshot(self, seconds: float) -> Snapshot:
+        """Return how far it is, after so many seconds of work."""
+        return Snapshot(
+            scale=self.number,
+            done=self.done,
+            iteration=self.iteration,
+            seconds=seconds,
+            step_seconds=self.step_seconds,
+            optimizer=self.optimizer.state(),
+            best=self.best,
+            least_losses=tuple(self._losses),
+            average=self._average,
+        )
+
+    def step(self, criterion: Criterion) -> None:
         """Take a step of the optimiser."""
-        evaluation = self.optimizer.step(self._criterion)
+        started = time.perf_counter()
+        evaluation = self.optimizer.step(criterion)
         if not self._losses or evaluation.loss < self.best.loss:
             self.best = evaluation
         self.evaluation = evaluation
@@ -173,6 +252,9 @@ class _Stage:
             # The first iterate begins the average, so that nothing pulls it towards black.
             earlier = evaluation.pixels if self._average is None else self._average
             self._average = torch.lerp(evaluation.pixels, earlier, self._options.averaging)
+        self.done += 1
+        self.iteration += 1
+        self.step_seconds = time.perf_counter() - started
 
     @property
     def is_flat(self) -> bool:
@@ -204,96 +286,131 @@ class _Transfer:
         self._full = build_canvas(spec, model.device)
         self._scales = schedule(spec.content.size, spec.options.scale_iterations)
         self._total_work = sum(scale.work for scale in self._scales)
+        self._watch = _Stopwatch()
 
-    def run(self) -> Transfer:
+    def run(self, snapshot: Snapshot | None) -> Transfer:
         stage: _Stage | None = None
-        iteration = 0
-        total_iterations = sum(scale.iterations for scale in self._scales)
-        watch = _Stopwatch()
-        for number, scale in enumerate(self._scales, 1):
-            builder = self._prepare(scale, stage)
-            for preparing in self._extract(builder, number):
-                watch.pause()
-                yield preparing
-                watch.resume()
-            stage = self._open(builder, stage)
+        if snapshot is not None:
+            self._check(snapshot)
+            builder = self._builder(snapshot.scale)
+            scale = self._scales[snapshot.scale - 1]
+            stage = _Stage.restored(snapshot.to(self._model.device), scale, builder.canvas, self._options)
+            yield self._iterate(stage, snapshot.seconds)
+            self._watch = _Stopwatch(snapshot.seconds)
+            if not self._ending(stage, snapshot.seconds):
+                criterion = yield from self._criterion(builder, stage.number)
+                # These targets have been counted when they were computed for the first time.
+                self._watch = _Stopwatch(snapshot.seconds)
+                yield from self._optimize(stage, criterion)
+        for number in range(1 if stage is None else stage.number + 1, len(self._scales) + 1):
+            if stage is not None:
+                # What it has used fits nothing of the next scale.
+                release_memory(self._model.device)
+            builder = self._builder(number)
+            criterion = yield from self._criterion(builder, number)
+            stage = self._opened(number, builder, stage)
             if number == 1:
                 # The time begins with the first step.
-                watch = _Stopwatch()
-            work_until = sum(each.work for each in self._scales[:number])
-            # A scale that ended early leaves its time to the next.
-            work = work_until - scale.work
-            allowed = self._options.time_budget_seconds * work_until / self._total_work or math.inf
-            for left in reversed(range(scale.iterations)):
-                step_started = time.perf_counter()
-                stage.step()
-                step_seconds = time.perf_counter() - step_started
-                iteration += 1
-                work += scale.step_work
-                elapsed = watch.pause()
-                pace = elapsed / work
-                next_seconds = pace * scale.step_work
-                ending = _ending(left, stage.is_flat, elapsed + next_seconds > allowed)
-                yield Iterate(
-                    iteration=iteration,
-                    total_iterations=total_iterations,
-                    scale=number,
-                    scales=len(self._scales),
-                    size=scale.size,
-                    seconds=elapsed,
-                    step_seconds=step_seconds,
-                    next_seconds=next_seconds,
-                    eta_seconds=self._eta(elapsed, pace * (self._total_work - work)),
-                    ending=ending if scale.is_last else None,
-                    evaluation=stage.evaluation,
-                    best=stage.best,
-                    _stage=stage,
-                    _full=self._full,
-                )
-                watch.resume()
-                if ending:
-                    break
+                self._watch = _Stopwatch()
+            yield from self._optimize(stage, criterion)
 
-    def _prepare(self, scale: Scale, coarser: _Stage | None) -> CriterionBuilder:
-        if coarser is not None:
-            # What it has used fits nothing of this scale.
-            release_memory(self._model.device)
+    def _builder(self, number: int) -> CriterionBuilder:
+        scale = self._scales[number - 1]
         spec = self._spec.at(scale.size)
         canvas = self._full if scale.is_last else build_canvas(spec, self._model.device)
         return CriterionBuilder(spec, self._model, canvas, self._tile, self._styles)
 
-    def _extract(self, builder: CriterionBuilder, number: int) -> Iterator[Preparing]:
+    def _criterion(self, builder: CriterionBuilder, number: int) -> Generator[Preparing, None, Criterion]:
+        """Compute the targets of a scale; yield after every part."""
         started = time.perf_counter()
         for part in builder.extract():
-            yield Preparing(
+            preparing = Preparing(
                 scale=number,
                 scales=len(self._scales),
                 part=part,
                 parts=builder.parts,
                 part_seconds=time.perf_counter() - started,
             )
+            self._watch.pause()
+            yield preparing
+            self._watch.resume()
             started = time.perf_counter()
+        return builder.build()
 
-    def _open(self, builder: CriterionBuilder, coarser: _Stage | None) -> _Stage:
+    def _opened(self, number: int, builder: CriterionBuilder, coarser: _Stage | None) -> _Stage:
+        """Return a scale before its first step."""
         spec, canvas = builder.spec, builder.canvas
         if coarser is None:
             optimizer = _optimizer(self._options, _initial_pixels(spec).to(self._model.device))
         else:
             optimizer = coarser.optimizer.moved(_carried(coarser.chosen, coarser.canvas, canvas))
-        return _Stage(canvas, builder.build(), optimizer, self._options)
+        done = 0 if coarser is None else coarser.iteration
+        return _Stage(number, self._scales[number - 1], canvas, optimizer, self._options, iteration=done)
+
+    def _check(self, snapshot: Snapshot) -> None:
+        number, done = snapshot.scale, snapshot.done
+        iterations = [scale.iterations for scale in self._scales]
+        is_averaged = snapshot.average is not None
+        if not (
+            1 <= number <= len(self._scales)
+            and snapshot.size == self._scales[number - 1].size
+            and 1 <= done <= iterations[number - 1]
+            and done <= snapshot.iteration <= sum(iterations[: number - 1]) + done
+            and is_averaged == (self._options.averaging > 0)
+            and isinstance(snapshot.optimizer, _STATES[self._options.optimizer])
+        ):
+            raise SnapshotError("is a snapshot of another transfer")
+
+    def _optimize(self, stage: _Stage, criterion: Criterion) -> Iterator[Iterate]:
+        """Take the steps that a scale has left; yield after every one."""
+        ending = None
+        while not ending:
+            stage.step(criterion)
+            elapsed = self._watch.pause()
+            ending = self._ending(stage, elapsed)
+            yield self._iterate(stage, elapsed)
+            self._watch.resume()
+
+    def _iterate(self, stage: _Stage, elapsed: float) -> Iterate:
+        """Return where the transfer stands, after so many seconds of work."""
+        pace = elapsed / self._work(stage)
+        return Iterate(
+            iteration=stage.iteration,
+            total_iterations=sum(scale.iterations for scale in self._scales),
+            scale=stage.number,
+            scales=len(self._scales),
+            size=stage.scale.size,
+            seconds=elapsed,
+            step_seconds=stage.step_seconds,
+            next_seconds=pace * stage.scale.step_work,
+            eta_seconds=self._eta(elapsed, pace * (self._total_work - self._work(stage))),
+            ending=self._ending(stage, elapsed) if stage.scale.is_last else None,
+            evaluation=stage.evaluation,
+            best=stage.best,
+            _stage=stage,
+            _full=self._full,
+        )
+
+    def _work(self, stage: _Stage) -> float:
+        """Return the work until now, in pixels; a scale that ended early counts as if it had not."""
+        coarser = sum(scale.work for scale in self._scales[: stage.number - 1])
+        return coarser + stage.done * stage.scale.step_work
+
+    def _ending(self, stage: _Stage, elapsed: float) -> Ending | None:
+        """Return why a scale ends after so many seconds of work, or None."""
+        if stage.done == stage.scale.iterations:
+            return Ending.ITERATIONS
+        # A scale that ended early leaves its time to the next.
+        planned = sum(scale.work for scale in self._scales[: stage.number])
+        allowed = self._options.time_budget_seconds * planned / self._total_work or math.inf
+        next_seconds = elapsed / self._work(stage) * stage.scale.step_work
+        if elapsed + next_seconds > allowed:
+            return Ending.TIME_BUDGET
+        return Ending.CONVERGED if stage.is_flat else None
 
     def _eta(self, elapsed: float, seconds: float) -> float:
         budget = self._options.time_budget_seconds
         return min(seconds, max(0.0, budget - elapsed)) if budget else seconds
-
-
-def _ending(left: int, is_flat: bool, is_spent: bool) -> Ending | None:
-    """Return why a scale ends with so many of its iterations left, or None."""
-    if left == 0:
-        return Ending.ITERATIONS
-    if is_spent:
-        return Ending.TIME_BUDGET
-    return Ending.CONVERGED if is_flat else None
 
 
 def _carried(pixels: Tensor, source: Canvas, target: Canvas) -> Tensor:
@@ -330,3 +447,12 @@ def _optimizer(options: TransferOptions, pixels: Tensor) -> Optimizer:
             return LBFGS(pixels, learning_rate=learning_rate, history=options.lbfgs_history)
         case OptimizerName.ADAM:
             return Adam(pixels, learning_rate=learning_rate)
+
+
+def _restored_optimizer(options: TransferOptions, state: OptimizerState) -> Optimizer:
+    match state:
+        case LBFGSState():
+            assert options.learning_rate is not None
+            return LBFGS.restored(state, learning_rate=options.learning_rate, history=options.lbfgs_history)
+        case AdamState():
+            return Adam.restored(state)

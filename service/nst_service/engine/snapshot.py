@@ -1,0 +1,194 @@
+"""Where a transfer stands, so that it can go on exactly from there: in memory, and as bytes that nobody need trust."""
+
+import contextlib
+import dataclasses
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from nst_service.engine.criterion import Evaluation
+from nst_service.engine.errors import SnapshotError
+from nst_service.engine.optimizers import OptimizerState
+from nst_service.engine.pictures import Size
+
+_VERSION = 1
+"""Of the bytes: grows with every change of what they hold."""
+_KEY = "nst_snapshot"
+"""Of the metadata. There is one: the library writes several in any order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Where a transfer stands after a step. No later step changes it, and any thread may read it."""
+
+    scale: int
+    """The scale being worked on, from 1, coarse to fine."""
+    done: int
+    """Steps done at this scale."""
+    iteration: int
+    """Steps done over all scales."""
+    seconds: float
+    """Of work since the first step began."""
+    step_seconds: float
+    """Of the last step alone."""
+    optimizer: OptimizerState
+    best: Evaluation
+    """The evaluation with the least loss at this scale."""
+    least_losses: tuple[float, ...]
+    """Up to each of the last steps of this scale, oldest first: as many as `min_improvement` needs."""
+    average: Tensor | None
+    """Moving average of the iterates of this scale, (1, 3, H, W), where the options ask for it."""
+
+    @property
+    def size(self) -> Size:
+        """Of the scale being worked on, in pixels."""
+        height, width = self.optimizer.accepted.pixels.shape[-2:]
+        return width, height
+
+    def to(self, device: torch.device) -> "Snapshot":
+        """Return the same with its tensors on a device."""
+        packer = _Packer()
+        packed = packer.pack(self)
+        return _unpacked(packed, {name: tensor.to(device) for name, tensor in packer.tensors.items()}, self.size)
+
+    def to_bytes(self) -> bytes:
+        """Return all of it as a safetensors file, whatever device it is on.
+
+        Takes a while, and can be done in another thread while the transfer goes on.
+        """
+        packer = _Packer()
+        packed = packer.pack(self)
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in packer.tensors.items()}
+        state = {"version": _VERSION, "crc32": _checksum(packed, tensors), "size": self.size, "snapshot": packed}
+        return save(tensors, {_KEY: json.dumps(state)})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Snapshot":
+        """Return what `to_bytes` made bytes of, on the CPU.
+
+        Raises:
+            SnapshotError: damaged, truncated, of another version, or something else altogether.
+        """
+        try:
+            tensors, state = load(data), _state(data)
+            version, packed = state["version"], state["snapshot"]
+            is_whole = state["crc32"] == _checksum(packed, tensors)
+        except Exception as error:  # Hostile bytes have parsers raise almost anything.
+            raise SnapshotError("is no snapshot, or damaged or truncated") from error
+        if version != _VERSION:
+            raise SnapshotError(f"is a snapshot of version {version!r:.32}, accepted is {_VERSION}")
+        if not is_whole:
+            raise SnapshotError("is a damaged snapshot")
+        try:
+            width, height = state["size"]
+            # The library has tensors begin anywhere, torch at a multiple of 64 bytes: that may decide on the last bit.
+            aligned = {name: tensor.clone() for name, tensor in tensors.items()}
+            return _unpacked(packed, aligned, (width, height))
+        except Exception as error:  # Whole, but not written by us.
+            raise SnapshotError("is a snapshot that contradicts itself") from error
+
+
+def _state(data: bytes) -> Any:
+    """Return what stands in the metadata of a safetensors file, which the library reads from files on disk only."""
+    length = int.from_bytes(data[:8], "little")
+    return json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_KEY])
+
+
+def _checksum(packed: object, tensors: Mapping[str, Tensor]) -> int:
+    checksum = zlib.crc32(json.dumps(packed).encode())
+    for name in sorted(tensors):
+        checksum = zlib.crc32(tensors[name].numpy().data, checksum)
+    return checksum
+
+
+class _Packer:
+    """Makes values something that JSON can hold: names stand for their tensors."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        """By their names."""
+        self._names: dict[int, str] = {}
+
+    def pack(self, value: object) -> Any:
+        """Return a value without its tensors."""
+        match value:
+            case Tensor():
+                return self._name(value)
+            case tuple():
+                return [self.pack(each) for each in value]
+            case Mapping():
+                return [[self.pack(key), self.pack(each)] for key, each in value.items()]
+            case _ if dataclasses.is_dataclass(value):
+                return {field.name: self.pack(getattr(value, field.name)) for field in dataclasses.fields(value)}
+            case _:
+                return value
+
+    def _name(self, tensor: Tensor) -> str:
+        # The best evaluation is mostly the one that the optimiser stands on: it is kept once.
+        name = self._names.setdefault(tensor.data_ptr(), str(len(self._names)))
+        self.tensors[name] = tensor
+        return name
+
+
+def _unpacked(packed: Any, tensors: Mapping[str, Tensor], size: Size) -> Snapshot:
+    snapshot: Snapshot = _Unpacker(tensors, size).unpack(Snapshot, packed)
+    return snapshot
+
+
+class _Unpacker:
+    """Makes values of known types of what `_Packer` has made of them, and trusts nothing that it is given."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], size: Size):
+        width, height = size
+        self._tensors = tensors
+        self._picture = (1, 3, height, width)
+
+    def unpack(self, kind: Any, packed: Any) -> Any:
+        """Return a value of a type. Raises almost anything where it is none of that type."""
+        if isinstance(kind, UnionType):
+            return self._first_of(get_args(kind), packed)
+        if kind is Tensor:
+            return self._tensor(packed, self._picture)
+        if dataclasses.is_dataclass(kind):
+            return self._fields(kind, packed)
+        if get_origin(kind) is Mapping:
+            # From terms of the objective to their values.
+            key, _ = get_args(kind)
+            return {self.unpack(key, name): self._tensor(value, ()) for name, value in packed}
+        if get_origin(kind) is tuple:
+            each, _ = get_args(kind)
+            return tuple(self.unpack(each, value) for value in packed)
+        if issubclass(kind, tuple):
+            hints = get_type_hints(kind).values()
+            return kind(*(self.unpack(hint, value) for hint, value in zip(hints, packed, strict=True)))
+        if issubclass(kind, StrEnum):
+            return kind(packed)
+        if type(packed) is not kind:
+            raise TypeError
+        return packed
+
+    def _first_of(self, kinds: tuple[Any, ...], packed: Any) -> Any:
+        for kind in kinds:
+            with contextlib.suppress(Exception):
+                return self.unpack(kind, packed)
+        raise TypeError
+
+    def _fields(self, kind: Any, packed: Any) -> Any:
+        hints = get_type_hints(kind)
+        if packed.keys() != hints.keys():
+            raise ValueError
+        return kind(**{name: self.unpack(hint, packed[name]) for name, hint in hints.items()})
+
+    def _tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        tensor = self._tensors[name]
+        if tensor.shape != shape or tensor.dtype != torch.float32:
+            raise ValueError
+        return tensor
