@@ -28,6 +28,10 @@ demo: $(READY) ## Stylise a photograph with a painted style, through a real serv
 test: $(READY) ## Run the tests
 	$(BIN)/python -m pytest
 
+.PHONY: chaos
+chaos: $(READY) ## Test for long what chance brings (CHAOS='--seed N': what it has brought before)
+	$(BIN)/python -m pytest tests/reliability -rP --chaos $(CHAOS)
+
 .PHONY: gallery
 gallery: $(READY) ## Make docs/gallery.md and its pictures: every option, through a real server
 	$(BIN)/python examples/gallery.py
