@@ -246,7 +246,10 @@ class TestRefusals:
             save({"tensor": torch.zeros(3)}),
             save({"tensor": torch.zeros(3)}, {"nst_snapshot": "{}"}),
             save({"tensor": torch.zeros(3)}, {"nst_snapshot": "[" * 100_000}),
-            save({"tensor": torch.zeros(3).bfloat16()}, {"nst_snapshot": '{"version": 1, "snapshot": 0, "crc32": 0}'}),
+            save(
+                {"tensor": torch.zeros(3).bfloat16()},
+                {"nst_snapshot": '{"version": 1, "size": [1, 1], "snapshot": 0, "crc32": 0}'},
+            ),
             MASK,
         ],
     )
@@ -325,5 +328,5 @@ class TestRefusals:
 
 def forged(tensors: dict[str, Tensor], state: dict[str, Any]) -> bytes:
     """A whole file with a true checksum."""
-    state = {**state, "crc32": snapshot_module._checksum(state["snapshot"], tensors)}
+    state = {**state, "crc32": snapshot_module._checksum(state["size"], state["snapshot"], tensors)}
     return save(tensors, {"nst_snapshot": json.dumps(state)})

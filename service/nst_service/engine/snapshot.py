@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import UnionType
@@ -67,7 +67,12 @@ class Snapshot:
         packer = _Packer()
         packed = packer.pack(self)
         tensors = {name: tensor.cpu().contiguous() for name, tensor in packer.tensors.items()}
-        state = {"version": _VERSION, "crc32": _checksum(packed, tensors), "size": self.size, "snapshot": packed}
+        state = {
+            "version": _VERSION,
+            "crc32": _checksum(self.size, packed, tensors),
+            "size": self.size,
+            "snapshot": packed,
+        }
         return save(tensors, {_KEY: json.dumps(state)})
 
     @classmethod
@@ -80,7 +85,7 @@ class Snapshot:
         try:
             tensors, state = load(data), _state(data)
             version, packed = state["version"], state["snapshot"]
-            is_whole = state["crc32"] == _checksum(packed, tensors)
+            is_whole = state["crc32"] == _checksum(state["size"], packed, tensors)
         except Exception as error:  # Hostile bytes have parsers raise almost anything.
             raise SnapshotError("is no snapshot, or damaged or truncated") from error
         if version != _VERSION:
@@ -102,8 +107,8 @@ def _state(data: bytes) -> Any:
     return json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_KEY])
 
 
-def _checksum(packed: object, tensors: Mapping[str, Tensor]) -> int:
-    checksum = zlib.crc32(json.dumps(packed).encode())
+def _checksum(size: Sequence[int], packed: object, tensors: Mapping[str, Tensor]) -> int:
+    checksum = zlib.crc32(json.dumps([size, packed]).encode())
     for name in sorted(tensors):
         checksum = zlib.crc32(tensors[name].numpy().data, checksum)
     return checksum
