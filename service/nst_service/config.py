@@ -81,17 +81,20 @@ class ServerConfig:
         "too. Empty: in the data directory.",
     )
     checkpoint_seconds: float = _setting(
-        5.0, "Between two checkpoints of a running job, at least; longer where they would cost more than 1 %.", min=0
+        5.0,
+        "Seconds between two checkpoints of a running job, at least; longer where they would cost more than 1 %.",
+        min=0,
     )
+    # More than the minute for which our clients look for a server that is lost.
     reattach_seconds: float = _setting(
-        30.0, "For which a job with a request_id goes on without a follower before it is cancelled.", min=0
+        90.0, "Seconds for which a job with a request_id goes on without a follower before it is cancelled.", min=0
     )
-    keep_seconds: float = _setting(7 * 86400.0, "For which a job and its result are kept after its end.", min=0)
+    keep_seconds: float = _setting(7 * 86400.0, "Seconds for which a job and its result are kept after its end.", min=0)
     max_store_bytes: int = _setting(
-        10 * 2**30, "Of everything that is kept; the oldest ended jobs go when it is reached.", min=2**20
+        10 * 2**30, "Bytes of everything that is kept; the oldest ended jobs go when it is reached.", min=2**20
     )
     min_free_bytes: int = _setting(
-        256 * 2**20, "Of the disk, left free for the jobs that run; no new ones are taken below it.", min=0
+        256 * 2**20, "Bytes of the disk, left free for the jobs that run; no new ones are taken below it.", min=0
     )
     max_styles: int = _setting(8, "Style pictures in a request.", min=1, max=64)
     threads: int = _setting(0, "CPU threads for computing; 0 takes one for each core.", min=0, max=1024)

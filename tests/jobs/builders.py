@@ -16,7 +16,7 @@ from nst_service.store.records import StoredJob
 LIMITS = Limits(max_input_pixels=10**6, max_image_size=512, max_iterations=10**5, max_styles=2)
 
 
-DURABILITY = Durability(checkpoint_seconds=3600, reattach_seconds=0.2, retention_seconds=3600, is_alone=True)
+DURABILITY = Durability(checkpoint_seconds=3600, reattach_seconds=3600, retention_seconds=3600, is_alone=True)
 
 
 class PlainCodec:

@@ -246,7 +246,7 @@ async def test_checkpoints_are_kept_while_a_job_runs(serving, make_request: Make
 async def test_a_job_without_a_follower_is_cancelled_when_nobody_comes_back(
     serving, make_request: MakeRequest, brake: Brake, steps: int
 ):
-    async with serving() as scheduler:
+    async with serving(reattach_seconds=0.2) as scheduler:
         brake.before = 1 if steps == 0 else _ENDLESS
         if steps == 0:
             await submit(scheduler, make_request(iterations=_ENDLESS), request_id="first", disconnect_policy=_KEEP)
@@ -260,7 +260,7 @@ async def test_a_job_without_a_follower_is_cancelled_when_nobody_comes_back(
 
 
 async def test_a_job_that_is_followed_again_in_time_goes_on(serving, make_request: MakeRequest):
-    async with serving(reattach_seconds=_HANG_SECONDS) as scheduler:
+    async with serving() as scheduler:
         job = await submit(scheduler, make_request(iterations=40), request_id="one")
         events = scheduler.follow(job.id)
         first = await anext(events)

@@ -119,6 +119,18 @@ def test_a_server_taken_for_dead_by_mistake_is_kept_out_of_its_old_jobs_and_goes
     assert other.heartbeat().recovered == (second.id,)
 
 
+def test_only_the_servers_that_have_died_since_a_job_came_further_count(open_store: Callable[..., Store]) -> None:
+    job_id = open_store().submit(new_job()).job.id
+    for lost_runs, checkpoint in ((0, None), (1, None), (2, b"half"), (1, None)):
+        server = open_store()
+        server.heartbeat()
+        lease = server.lease(job_id)
+        assert lease is not None
+        assert lease.job.lost_runs == lost_runs
+        if checkpoint:
+            server.save_checkpoint(lease, checkpoint)
+
+
 def test_a_server_that_leaves_hands_its_jobs_back_and_loses_no_run(place: Place) -> None:
     leaving = place.open()
     job = leaving.submit(new_job()).job

@@ -27,7 +27,6 @@ from PIL.TiffImagePlugin import (
 )
 from torch import Tensor
 from torch.nn import functional
-from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
 from nst_service.engine.errors import PictureError
 
@@ -141,8 +140,7 @@ class Picture:
 
     def to_tensor(self) -> Tensor:
         """Return the colours, (1, 3, H, W) float32 in [0, 1], contiguous, on the CPU."""
-        pixels: Tensor = pil_to_tensor(self.rgb)
-        return pixels.unsqueeze(0).contiguous().to(torch.float32) / 255
+        return torch.from_numpy(np.array(self.rgb)).permute(2, 0, 1)[None].contiguous().to(torch.float32) / 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +167,7 @@ def resampled(image: Image.Image, size: Size) -> Image.Image:
 
 def mask_to_tensor(mask: Image.Image) -> Tensor:
     """Return a mask of mode L as (1, 1, H, W) float32 in [0, 1], on the CPU."""
-    values: Tensor = pil_to_tensor(mask)
-    return values.unsqueeze(0).to(torch.float32) / 255
+    return torch.from_numpy(np.array(mask))[None, None].to(torch.float32) / 255
 
 
 def scaled(size: Size, factor: float) -> Size:
@@ -443,5 +440,4 @@ def _on_white(rgb: Image.Image, alpha: Image.Image) -> Image.Image:
 
 def _to_image(pixels: Tensor) -> Image.Image:
     levels = (pixels.detach()[0].float().clamp(0, 1) * 255).round().to(torch.uint8)
-    image: Image.Image = to_pil_image(levels.cpu())
-    return image
+    return Image.fromarray(levels.permute(1, 2, 0).cpu().numpy())

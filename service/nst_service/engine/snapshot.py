@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import UnionType
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nst_service.engine.criterion import Evaluation
 from nst_service.engine.errors import SnapshotError
-from nst_service.engine.optimizers import OptimizerState
+from nst_service.engine.optimizers import LBFGSState, OptimizerState
 from nst_service.engine.pictures import Size
 
 _VERSION = 1
@@ -53,6 +53,22 @@ class Snapshot:
         height, width = self.optimizer.accepted.pixels.shape[-2:]
         return width, height
 
+    @property
+    def nbytes(self) -> int:
+        """Of its tensors."""
+        packer = _Packer()
+        packer.pack(self)
+        return sum(tensor.nbytes for tensor in packer.tensors.values())
+
+    def without_history(self) -> "Snapshot":
+        """Return the same without the steps that L-BFGS has learnt from, which are most of it.
+
+        A transfer that goes on from it takes other steps, and some more of them for the same loss.
+        """
+        if isinstance(self.optimizer, LBFGSState):
+            return dataclasses.replace(self, optimizer=dataclasses.replace(self.optimizer, pairs=()))
+        return self
+
     def to(self, device: torch.device) -> "Snapshot":
         """Return the same with its tensors on a device."""
         packer = _Packer()
@@ -67,7 +83,12 @@ class Snapshot:
         packer = _Packer()
         packed = packer.pack(self)
         tensors = {name: tensor.cpu().contiguous() for name, tensor in packer.tensors.items()}
-        state = {"version": _VERSION, "crc32": _checksum(packed, tensors), "size": self.size, "snapshot": packed}
+        state = {
+            "version": _VERSION,
+            "crc32": _checksum(self.size, packed, tensors),
+            "size": self.size,
+            "snapshot": packed,
+        }
         return save(tensors, {_KEY: json.dumps(state)})
 
     @classmethod
@@ -80,7 +101,7 @@ class Snapshot:
         try:
             tensors, state = load(data), _state(data)
             version, packed = state["version"], state["snapshot"]
-            is_whole = state["crc32"] == _checksum(packed, tensors)
+            is_whole = state["crc32"] == _checksum(state["size"], packed, tensors)
         except Exception as error:  # Hostile bytes have parsers raise almost anything.
             raise SnapshotError("is no snapshot, or damaged or truncated") from error
         if version != _VERSION:
@@ -102,8 +123,8 @@ def _state(data: bytes) -> Any:
     return json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_KEY])
 
 
-def _checksum(packed: object, tensors: Mapping[str, Tensor]) -> int:
-    checksum = zlib.crc32(json.dumps(packed).encode())
+def _checksum(size: Sequence[int], packed: object, tensors: Mapping[str, Tensor]) -> int:
+    checksum = zlib.crc32(json.dumps([size, packed]).encode())
     for name in sorted(tensors):
         checksum = zlib.crc32(tensors[name].numpy().data, checksum)
     return checksum

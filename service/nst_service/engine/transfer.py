@@ -335,7 +335,10 @@ class _Transfer:
             yield preparing
             self._watch.resume()
             started = time.perf_counter()
-        return builder.build()
+        criterion = builder.build()
+        # What the targets have used fits little of the steps.
+        release_memory(self._model.device)
+        return criterion
 
     def _opened(self, number: int, builder: CriterionBuilder, coarser: _Stage | None) -> _Stage:
         """Return a scale before its first step."""

@@ -11,6 +11,7 @@ from torch.nn import functional
 from nst_service.engine.convolution import FrozenConv, Padding
 from nst_service.engine.layers import LAYERS, conv_of, convs_through, opens_block, relu_of
 from nst_service.engine.weights import Weights
+from nst_service.engine.winograd import NativeMaxPool
 
 _CALIBRATION_EDGE = 256
 _SMALLEST_MEAN = 1e-6
@@ -115,6 +116,9 @@ def _pool(x: Tensor, pooling: Pooling) -> Tensor:
     """
     match pooling:
         case Pooling.MAX:
+            if NativeMaxPool.fits(x):
+                pooled: Tensor = NativeMaxPool.apply(x)
+                return pooled
             return functional.max_pool2d(x, 2, ceil_mode=True)
         case Pooling.AVERAGE:
             return _AVERAGE_FACTOR * functional.avg_pool2d(x, 2, ceil_mode=True)

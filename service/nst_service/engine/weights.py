@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
@@ -78,8 +79,9 @@ def _load_caffe() -> Weights:
     convs = {}
     for conv in CONVS:
         name = f"block{conv[4]}_conv{conv[6]}"
-        kernel = state[f"{name}_W_table"][state[f"{name}_W_q"].long()]
-        convs[conv] = (kernel, state[f"{name}_b"])
+        # torch would want the indices in eight bytes each.
+        kernel = np.take(state[f"{name}_W_table"].numpy(), state[f"{name}_W_q"].numpy())
+        convs[conv] = (torch.from_numpy(kernel), state[f"{name}_b"])
     return _weights("caffe", sha256, convs, InputScale.CAFFE)
 
 

@@ -106,7 +106,8 @@ class Run:
 
     def snapshot(self) -> Snapshot | None:
         """Return where the job stands; None where that is where it began."""
-        return None if self._iterate is None else self._iterate.snapshot()
+        first = self.job.snapshot.iteration if self.job.snapshot else 0
+        return None if self._iterate is None or self._iterate.iteration <= first else self._iterate.snapshot()
 
     def close(self) -> None:
         """Free what the job holds."""

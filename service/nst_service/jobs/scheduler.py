@@ -67,7 +67,7 @@ _CHECKPOINT_SHARE = 0.01
 _Result = TypeVar("_Result")
 
 _MAX_LOST_RUNS = 3
-"""Servers that may have died with a job before it counts as what has killed them."""
+"""Servers in a row that may have died with a job, without getting it further, before it counts as their killer."""
 
 
 @dataclass(frozen=True, kw_only=True)

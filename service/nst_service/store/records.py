@@ -97,7 +97,7 @@ class StoredJob(_Job):
     epoch: int
     """How often it has been leased; 0 before its first run."""
     lost_runs: int
-    """How often the server or the device that ran it died."""
+    """How often in a row the server or the device that ran it has died before it came any further."""
     cancel_requested: bool
     outcome: bytes | None
     """How it ended, as the job layer has serialised it; None before."""

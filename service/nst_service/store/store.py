@@ -230,11 +230,11 @@ class Store:
             LeaseLostError: the job is no longer run under this lease.
         """
         with self._database.write(durable=False) as connection:
-            self._hold(connection, lease, _size(events))
+            self._hold(connection, lease, row_bytes=JOBS.c.row_bytes + _size(events))
             self._add_events(connection, lease.job.number, events)
 
     def save_checkpoint(self, lease: Lease, data: bytes | memoryview) -> None:
-        """Replace the checkpoint of a job.
+        """Replace the checkpoint of a job, which has come further.
 
         Raises:
             LeaseLostError: the job is no longer run under this lease.
@@ -242,7 +242,7 @@ class Store:
         blob = Blob(kind=BlobKind.CHECKPOINT, data=data)
         self._uses.put([blob])
         with self._database.write() as connection:
-            self._hold(connection, lease)
+            self._hold(connection, lease, lost_runs=0)
             dropped = self._uses.drop(connection, lease.job.number, BlobKind.CHECKPOINT)
             self._uses.add(connection, lease.job.number, [blob])
         self._uses.discard(dropped)
@@ -418,15 +418,14 @@ class Store:
         from_there = JOBS.c.state.in_(state.predecessors)
         return update(JOBS).where(from_there).values(state=state, updated_at=self._clock())
 
-    def _hold(self, connection: Connection, lease: Lease, added_bytes: int = 0) -> None:
-        """See that a job is run under a lease, until the transaction ends.
+    def _hold(self, connection: Connection, lease: Lease, **values: Any) -> None:
+        """See that a job is run under a lease, until the transaction ends, and change its row.
 
         Raises:
             LeaseLostError: it is not.
         """
         held = update(JOBS).where(_held_by(lease))
-        values = {"updated_at": self._clock(), "row_bytes": JOBS.c.row_bytes + added_bytes}
-        if connection.execute(held.values(values)).rowcount == 0:
+        if connection.execute(held.values(updated_at=self._clock(), **values)).rowcount == 0:
             raise LeaseLostError(lease.job.id)
 
     def _has_finished(self, connection: Connection, lease: Lease, state: JobState) -> bool:

@@ -1,4 +1,4 @@
-// 3x3 convolutions with frozen weights on CPUs: forward with bias and ReLU, and back to the input.
+// 3x3 convolutions with frozen weights on CPUs, forward with bias and ReLU, and back to the input; and max pooling.
 //
 // A Python module without dependencies: it takes addresses of float32 arrays in channels-last memory order, and lets
 // go of the interpreter while it computes. `nst_service.engine.winograd` is its only caller.
@@ -165,11 +165,33 @@ PyObject *py_backward(PyObject *, PyObject *arguments) {
     });
 }
 
+#include "pooling.h"
+
+PyObject *py_pool(PyObject *, PyObject *arguments) {
+    unsigned long long x, y;
+    int height, width, channels, threads;
+    if (!PyArg_ParseTuple(arguments, "KKiiii", &x, &y, &height, &width, &channels, &threads)) return nullptr;
+    return without_interpreter(
+        [&] { pool(address(x), const_cast<float *>(address(y)), height, width, channels, threads); });
+}
+
+PyObject *py_unpool(PyObject *, PyObject *arguments) {
+    unsigned long long x, gradient, by_input;
+    int height, width, channels, threads;
+    if (!PyArg_ParseTuple(arguments, "KKKiiii", &x, &gradient, &by_input, &height, &width, &channels, &threads))
+        return nullptr;
+    return without_interpreter([&] {
+        unpool(address(x), address(gradient), const_cast<float *>(address(by_input)), height, width, channels, threads);
+    });
+}
+
 PyMethodDef methods[] = {
     {"forward", py_forward, METH_VARARGS,
      "forward(x, kernel, bias, y, height, width, inputs, outputs, mirrored, relu, threads)"},
     {"backward", py_backward, METH_VARARGS,
      "backward(gradient, y or 0, kernel, by_input, height, width, inputs, outputs, mirrored, threads)"},
+    {"pool", py_pool, METH_VARARGS, "pool(x, y, height, width, channels, threads)"},
+    {"unpool", py_unpool, METH_VARARGS, "unpool(x, gradient, by_input, height, width, channels, threads)"},
     {nullptr, nullptr, 0, nullptr},
 };
 
