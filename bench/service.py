@@ -18,6 +18,8 @@ from bench.programs import NST, Stage
 from bench.recorder import peak_bytes
 from bench.task import Task
 
+_PAUSE = 0.1
+"""Seconds between two looks whether a job has ended."""
 _ENDLESS = 5000
 """Iterations of a job that is cancelled before it has done them."""
 
@@ -98,6 +100,9 @@ def measure_latency(pair: Pair, folder: Path, *, small: int, large: int, iterati
             with client.stream(*large_paths, options=_options(large, _ENDLESS)) as stylization:
                 next(event for event in stylization if isinstance(event, nst_client.Progress))
                 beside.append(run_small())
+            # Its last step and its picture are not the next one's.
+            while client.info().running_jobs:
+                time.sleep(_PAUSE)
     return {
         "small": small,
         "large": large,
