@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
+import torch
 from nst_service.engine.options import Limits
 from nst_service.engine.spec import TransferRequest
 from nst_service.engine.transfer import Iterate, optimize
 from nst_service.engine.vgg import Vgg19
 from nst_service.jobs import run as run_module
+from nst_service.jobs import scheduler as scheduler_module
 from nst_service.jobs.errors import (
     JobCancelledError,
     NotServingError,
@@ -359,3 +361,26 @@ async def test_a_view_tells_how_far_a_running_job_is(serving, make_request: Make
         assert view.stored.state is JobState.RUNNING
         assert isinstance(view.progress, Progress)
         brake.released.set()
+
+
+@pytest.mark.parametrize("error", [torch.AcceleratorError("an illegal memory access was encountered"), None])
+async def test_nothing_runs_on_a_device_any_more_that_has_failed(
+    serving, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch, error: Exception | None
+):
+    def fail(*_: Any) -> Iterator[Iterate]:
+        assert error
+        raise error
+        yield
+
+    if error:
+        monkeypatch.setattr(run_module, "transfer", fail)
+    else:
+        # What its thread has no answer to: what it ran does not even leave.
+        monkeypatch.setattr(DeviceWorker, "_turn", lambda _: 1 / 0)
+        monkeypatch.setattr(scheduler_module, "_LAST_STEP_SECONDS", 0.1)
+    async with serving() as scheduler:
+        jobs = [await submit(scheduler, make_request(iterations=3), request_id=f"{n}") for n in range(2)]
+        await scheduler.broken.wait()
+        await asyncio.sleep(0.05)
+        assert [job.runs for job in jobs] == [0, 0]
+        assert jobs[1].state is JobState.QUEUED

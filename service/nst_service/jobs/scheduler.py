@@ -232,7 +232,11 @@ class Scheduler:
             self._admitting.remove(owner.name)
 
     def _note_failed_device(self, serving: "asyncio.Future[bool]") -> None:
-        if not serving.cancelled() and serving.exception() is None and not serving.result():
+        if serving.cancelled():
+            return
+        if error := serving.exception():
+            _log.critical("nothing runs on a device any more", exc_info=error)
+        if error or not serving.result():
             self.broken.set()
 
     def _check_room(self, owner: Owner) -> None:
@@ -497,6 +501,9 @@ class Scheduler:
 
     def _start_those_that_may(self) -> None:
         """Have the waiting jobs that may run join a device, and tell the others where they are in the queue."""
+        if self.broken.is_set():
+            # Nobody would serve them.
+            return
         for job, number in [(self._waiting[place], number) for place, number in joining(*self._claims())]:
             self._start(self._devices[number], job)
         self._publish_positions()
@@ -558,6 +565,8 @@ class Scheduler:
         # A step that a drain did not wait for still reports when it ends.
         if job not in device.jobs:
             return
+        if isinstance(outcome, Left) and outcome.is_lost:
+            self.broken.set()
         # It counts until it is kept how it ended.
         self._spawn(self._settle(job, outcome))
         self._vacate(device, job)
