@@ -56,17 +56,21 @@ LABEL org.opencontainers.image.title="nst" \
       org.opencontainers.image.description="Neural style transfer as a gRPC service" \
       org.opencontainers.image.licenses="MIT"
 RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin nst && \
-    install --directory --owner=nst --group=nst /var/cache/nst
+    install --directory --owner=nst --group=nst /var/cache/nst && \
+    install --directory --owner=nst --group=nst --mode=0700 /var/lib/nst
 COPY --from=builder /opt/nst /opt/nst
 COPY --from=builder /project /
 # torchvision's import wants a folder for compiled code, though nothing is compiled; the default is in /tmp, which
 # cannot be written where the root is read-only.
 ENV PATH=/opt/nst/bin:${PATH} \
     NST_ADDRESS=0.0.0.0:50051 \
+    NST_DATA_DIR=/var/lib/nst \
     TORCH_HOME=/var/cache/nst \
     TORCHINDUCTOR_CACHE_DIR=/var/cache/nst
 # By number, so that Kubernetes can tell that it is not root.
 USER 10001:10001
+# The jobs; mount a volume here for them to outlive the container.
+VOLUME /var/lib/nst
 EXPOSE 50051
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --start-interval=2s --retries=3 \
     CMD ["nst-client", "health"]

@@ -53,6 +53,15 @@ def test_grey_pictures_can_be_matched(grey_style: bool):
     assert match_colors(torch.full_like(grey, 0.5), grey).isfinite().all()
 
 
+def test_a_picture_of_one_pixel_can_be_matched():
+    pixel = picture(0)[..., :1, :1]
+    torch.testing.assert_close(match_colors(pixel, pixel), pixel)
+    torch.testing.assert_close(match_luminance(luminance(pixel), luminance(pixel)), luminance(pixel))
+    for one, other in ((pixel, picture(1)), (picture(1), pixel)):
+        assert match_colors(one, other).isfinite().all()
+        assert match_luminance(luminance(one), luminance(other)).isfinite().all()
+
+
 def test_matched_luminance_has_the_mean_and_deviation_of_the_reference():
     reference = 0.4 + 0.2 * luminance(picture(1))
     matched = match_luminance(luminance(picture(0)), reference)

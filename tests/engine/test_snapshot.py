@@ -212,6 +212,21 @@ def test_a_snapshot_comes_back_from_its_bytes(make_spec: Callable[..., TransferS
         assert Snapshot.from_bytes(data).to_bytes() == data
 
 
+def test_a_transfer_goes_on_without_the_history_to_about_the_same_loss(
+    make_spec: Callable[..., TransferSpec], model: Vgg19
+):
+    for options in ({"iterations": 12}, {**ADAM, "iterations": 12}):
+        spec = make_spec(**options)
+        whole = snapshot_of(spec, model, iteration=6)
+        light = whole.without_history()
+        assert light.nbytes <= whole.nbytes
+        *_, expected = optimize(spec, model)
+        *_, last = optimize(spec, model, snapshot=Snapshot.from_bytes(light.to_bytes()))
+        assert last.iteration == expected.iteration
+        assert last.best.loss < 1.5 * expected.best.loss
+    assert light is whole
+
+
 def test_nothing_stands_twice_in_the_bytes(make_spec: Callable[..., TransferSpec], model: Vgg19):
     snapshot = snapshot_of(make_spec(), model, iteration=3)
     assert snapshot.best is snapshot.optimizer.accepted

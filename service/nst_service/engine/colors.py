@@ -56,7 +56,9 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
 
 def match_luminance(pixels: Tensor, reference: Tensor) -> Tensor:
     """Return luma (1, 1, h, w) with the mean and deviation of another (Gatys et al. 2016, "Preserving color", (10))."""
-    factor = reference.std() / pixels.std().clamp(min=_RIDGE**0.5)
+    # Without a correction: a single pixel has a deviation, too, and it is zero.
+    deviation, other = pixels.std(correction=0), reference.std(correction=0)
+    factor = other / deviation.clamp(min=_RIDGE**0.5)
     return (factor * (pixels - pixels.mean()) + reference.mean()).clamp(0, 1)
 
 
@@ -68,7 +70,7 @@ def match_colors(pixels: Tensor, reference: Tensor) -> Tensor:
     """
     colors, others = (picture[0].flatten(1).double() for picture in (pixels, reference))
     ridge = _RIDGE * torch.eye(3, dtype=torch.float64, device=colors.device)
-    covariance, other = torch.cov(colors) + ridge, torch.cov(others) + ridge
+    covariance, other = (torch.cov(each, correction=0) + ridge for each in (colors, others))
     root = _power(covariance, 0.5)
     inverse = _power(covariance, -0.5)
     transport = inverse @ _power(root @ other @ root, 0.5) @ inverse

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nst_service.engine.criterion import Evaluation
 from nst_service.engine.errors import SnapshotError
-from nst_service.engine.optimizers import OptimizerState
+from nst_service.engine.optimizers import LBFGSState, OptimizerState
 from nst_service.engine.pictures import Size
 
 _VERSION = 1
@@ -52,6 +52,22 @@ class Snapshot:
         """Of the scale being worked on, in pixels."""
         height, width = self.optimizer.accepted.pixels.shape[-2:]
         return width, height
+
+    @property
+    def nbytes(self) -> int:
+        """Of its tensors."""
+        packer = _Packer()
+        packer.pack(self)
+        return sum(tensor.nbytes for tensor in packer.tensors.values())
+
+    def without_history(self) -> "Snapshot":
+        """Return the same without the steps that L-BFGS has learnt from, which are most of it.
+
+        A transfer that goes on from it takes other steps, and some more of them for the same loss.
+        """
+        if isinstance(self.optimizer, LBFGSState):
+            return dataclasses.replace(self, optimizer=dataclasses.replace(self.optimizer, pairs=()))
+        return self
 
     def to(self, device: torch.device) -> "Snapshot":
         """Return the same with its tensors on a device."""

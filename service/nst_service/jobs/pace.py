@@ -7,6 +7,8 @@ class Pace:
     """Seconds per operation of one device, as an exponential moving average over its steps."""
 
     _SMOOTHING = 0.1
+    _TELLING_FLOPS = 1e10
+    """Operations of a step that counts in full. Of a shorter one the more is overhead: half of them, a quarter."""
 
     def __init__(self) -> None:
         self._seconds_per_flop: float | None = None
@@ -17,7 +19,8 @@ class Pace:
         if self._seconds_per_flop is None:
             self._seconds_per_flop = measured
         else:
-            self._seconds_per_flop += self._SMOOTHING * (measured - self._seconds_per_flop)
+            weight = self._SMOOTHING * min(1.0, flops / self._TELLING_FLOPS) ** 2
+            self._seconds_per_flop += weight * (measured - self._seconds_per_flop)
 
     def seconds(self, flops: float) -> float:
         """Return the expected duration of so many operations; 0 before the first observation."""
