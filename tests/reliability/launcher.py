@@ -89,6 +89,11 @@ def _forgive(deaths: int) -> None:
     scheduler_module._MAX_LOST_RUNS = deaths
 
 
+def _ask_for_signs_of_life(seconds: float) -> None:
+    """Have clients be taken for vanished so soon."""
+    server_module._KEEPALIVE_SECONDS = server_module._KEEPALIVE_PATIENCE = seconds
+
+
 _FAULTS: Mapping[str, Callable[[Any], None]] = MappingProxyType(
     {
         "clock": _set_clock,
@@ -97,6 +102,7 @@ _FAULTS: Mapping[str, Callable[[Any], None]] = MappingProxyType(
         "no_memory": _have_no_memory,
         "death": _die,
         "forgiven_deaths": _forgive,
+        "keepalive": _ask_for_signs_of_life,
         "user": os.seteuid,
     }
 )
@@ -132,6 +138,7 @@ def _quicken() -> None:
     run_module.PROGRESS_INTERVAL = 0.0
     events_module.CHUNK_BYTES = _CHUNK_BYTES
     scheduler_module._HOUSEKEEPING_SECONDS = 0.1
+    scheduler_module._CLEANING_SECONDS = 0.1
     scheduler_module._POLL_SECONDS = 0.05
     # Checkpoints as often as a test wants them, whatever they cost.
     scheduler_module._CHECKPOINT_SHARE = 1e9

@@ -17,7 +17,10 @@ from typing import Any
 
 import grpc
 import psutil
+import pytest
+from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
 from nst.v1 import style_transfer_pb2 as pb
 from nst.v1 import style_transfer_pb2_grpc as pb_grpc
 
@@ -191,11 +194,13 @@ def free_port() -> int:
 
 
 class Proxy:
-    """Stands between clients and a server, and cuts their connections."""
+    """Stands between clients and a server, and cuts their connections, or lets nothing through any more."""
 
     def __init__(self, port: int):
         self._target = port
         self._writers: set[asyncio.StreamWriter] = set()
+        self._open = asyncio.Event()
+        self._open.set()
         self.port = 0
 
     @contextlib.asynccontextmanager
@@ -215,6 +220,10 @@ class Proxy:
             writer.transport.abort()
         self._writers.clear()
 
+    def freeze(self) -> None:
+        """Let nothing through, without a word to either side."""
+        self._open.clear()
+
     async def _forward_both(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             other_reader, other_writer = await asyncio.open_connection("127.0.0.1", self._target)
@@ -224,10 +233,10 @@ class Proxy:
         self._writers |= {writer, other_writer}
         await asyncio.gather(self._forward(reader, other_writer), self._forward(other_reader, writer))
 
-    @staticmethod
-    async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(2**16):
+                await self._open.wait()
                 writer.write(data)
                 await writer.drain()
         writer.close()
@@ -243,6 +252,8 @@ class Story:
     header: pb.ResultHeader | None = None
     data: bytes = field(default=b"", repr=False)
     completed: pb.Completed | None = None
+    iteration: int = field(default=0, compare=False)
+    """Of the last Progress."""
     kept: list[pb.JobEvent] = field(default_factory=list, repr=False)
     """Events of the kinds that nobody may miss."""
 
@@ -254,6 +265,8 @@ class Story:
         if kind not in OUTDATED:
             self.kept.append(event)
         match kind:
+            case "progress":
+                self.iteration = event.progress.iteration
             case "accepted":
                 assert not self.job_id
                 self.job_id = event.accepted.job_id
@@ -281,3 +294,13 @@ async def told(stub: Stub, job_id: str) -> Story:
     story = Story()
     await story.read(stub.watch(job_id))
     return story
+
+
+async def refusal(call: Any) -> tuple[grpc.StatusCode, str]:
+    """Return the code and the reason that a call fails with."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await Story().read(call)
+    status, info = rpc_status.from_call(caught.value), error_details_pb2.ErrorInfo()
+    assert status is not None
+    assert status.details[0].Unpack(info)
+    return caught.value.code(), info.reason

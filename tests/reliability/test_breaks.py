@@ -155,3 +155,12 @@ async def test_a_job_whose_deadline_passes_ends(server: KillableServer, named: M
         job = await stub.job(story.job_id)
         assert job.completed.stop_reason == pb.STOP_REASON_DEADLINE
         assert (await told(stub, story.job_id)).header == job.result
+
+
+async def test_a_job_whose_client_vanishes_without_a_word_ends(server: KillableServer, named: MakeRequest):
+    await server.serve({"keepalive": 0.5})
+    async with server.stub() as direct, Proxy(server.port).listening() as proxy, connected(proxy.port) as stub:
+        async with begun(stub, named(ENDLESS, request_id=""), "progress") as (_, story):
+            proxy.freeze()
+            await direct.idle()
+        assert (await direct.job(story.job_id)).state == pb.JOB_STATE_CANCELLED

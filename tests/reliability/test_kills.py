@@ -5,14 +5,28 @@ import random
 
 import grpc
 from nst.v1 import style_transfer_pb2 as pb
+from nst_client import AsyncStyleTransferClient, Init, TransferOptions
 
-from tests.reliability.serving import KillableServer, MakeRequest, Story, Stub, Undisturbed, connected, told
+from tests.reliability.serving import (
+    HANG_SECONDS,
+    KillableServer,
+    MakeRequest,
+    Proxy,
+    Story,
+    Stub,
+    Undisturbed,
+    connected,
+    told,
+)
 
 _LONGEST_LIFE = 1.0
 """Seconds of a server, its start included."""
 _CLIENTS = 3
 _ITERATIONS = (5, 20, 60)
 _POLICIES = (pb.DISCONNECT_POLICY_CANCEL, pb.DISCONNECT_POLICY_KEEP_RUNNING)
+
+_INNOCENT = {"forgiven_deaths": 10**6}
+"""Servers that die more often than any job could be the cause of."""
 
 
 async def followed(stub: Stub, request: pb.StylizeRequest, rng: random.Random) -> Story:
@@ -57,8 +71,7 @@ async def test_no_job_is_lost_and_none_is_run_twice_whenever_its_servers_die(
         for _ in range(_CLIENTS):
             group.create_task(work())
         for _ in range(kills):
-            # They die more often than any job could be the cause of.
-            server.start({"forgiven_deaths": 10**6})
+            server.start(_INNOCENT)
             await asyncio.sleep(rng.uniform(0, _LONGEST_LIFE))
             server.kill()
         is_over = True
@@ -74,3 +87,49 @@ async def test_no_job_is_lost_and_none_is_run_twice_whenever_its_servers_die(
             assert job.state == pb.JOB_STATE_SUCCEEDED
             assert (await told(stub, job.job_id)).data == stories[job.request_id].data
     print(f"{kills} kills, {len(stories)} jobs")
+
+
+async def test_a_client_of_ours_gets_its_pictures_whatever_breaks(
+    server: KillableServer, named: MakeRequest, undisturbed: Undisturbed, rng: random.Random, chaos: bool
+):
+    request = named(60)
+    content, (style,), like = request.content.data, request.styles, request.options
+    expected = await undisturbed(request)
+    options = TransferOptions(
+        image_size=like.image_size,
+        iterations=like.iterations,
+        preview_every=like.preview_every,
+        scales=like.scales,
+        seed=like.seed,
+        init=Init.RANDOM,
+        content_layers=[layer.layer for layer in like.content_layers],
+        style_layers=[layer.layer for layer in like.style_layers],
+    )
+    server.start(_INNOCENT)
+    async with (
+        Proxy(server.port).listening() as proxy,
+        AsyncStyleTransferClient(f"127.0.0.1:{proxy.port}", reconnect_seconds=HANG_SECONDS) as client,
+    ):
+        is_over, pictures = False, 0
+
+        async def work() -> None:
+            nonlocal pictures
+            while not (is_over and pictures):
+                assert (await client.stylize(content, style.picture.data, options=options)).data == expected
+                pictures += 1
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(work())
+            for _ in range(40 if chaos else 4):
+                await asyncio.sleep(rng.uniform(0, _LONGEST_LIFE))
+                if rng.random() < 0.5:
+                    proxy.cut()
+                else:
+                    server.kill()
+                    server.start(_INNOCENT)
+            is_over = True
+    async with server.stub() as stub:
+        await stub.idle()
+        jobs = await stub.jobs()
+        assert len(jobs) == pictures
+        assert {job.state for job in jobs} == {pb.JOB_STATE_SUCCEEDED}
