@@ -67,6 +67,14 @@ class TestEveryStyleStatistic:
         masked = statistic.gather(x, Region(mask, mask.sum().item()), WHOLE)
         torch.testing.assert_close(masked, statistic.gather(inside, whole_region(inside), WHOLE))
 
+    def test_a_region_too_narrow_for_any_feature_still_counts(self, statistic: StyleStatistic):
+        x = features(1)
+        mask = torch.zeros(1, 1, 9, 11)
+        mask[..., 3:5] = 0.2
+        aim = statistic.blend([(statistic.gather(features(2), whole_region(x), WHOLE), 1.0)])
+        here = statistic.gather(x, Region(mask, mask.sum().item()), WHOLE)
+        assert 0 < statistic.distance_to(aim)(here).item() < 10
+
     def test_the_degree_says_how_the_distance_grows_with_the_features(self, statistic: StyleStatistic):
         def distance(factor: float) -> float:
             here, target = (statistic.gather(factor * features(s), whole_region(features(s)), WHOLE) for s in (1, 2))

@@ -220,7 +220,8 @@ class SlicedProjections:
     """The distribution of features, seen from several directions.
 
     Compared by the mean squared difference of sorted projections (Heitz et al. 2021, "A sliced Wasserstein loss for
-    neural texture synthesis", equation 6). With a mask, features count where it is above one half.
+    neural texture synthesis", equation 6). With a mask, features count where it is above half of its maximum, which is
+    less than one where a narrow region ends up between the features of a deep layer.
     """
 
     degree = 2
@@ -233,7 +234,7 @@ class SlicedProjections:
         """Return the projections (K, n) of the n features of the window."""
         vectors = _vectors(features)
         if region.mask is not None:
-            vectors = vectors[_part(region.mask, window).reshape(-1) > 0.5]
+            vectors = vectors[_part(region.mask, window).reshape(-1) > region.mask.max() / 2]
         return (vectors @ self._directions).T
 
     def combine(self, parts: Sequence[Tensor]) -> Tensor:
