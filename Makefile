@@ -44,9 +44,9 @@ bench: $(READY) ## Race nst against published programs at 256 px, and time the s
 bench-full: $(READY) ## The same at 512 px with more of everything: hours on a machine that does nothing else
 	PYTHONPATH=examples $(BIN)/python -m bench --full $(BENCH)
 
-.PHONY: bench-store
-bench-store: $(READY) ## Time what durability costs a job (BENCH: more arguments)
-	$(BIN)/python -m bench.store $(BENCH)
+.PHONY: bench-jobs
+bench-jobs: $(READY) ## Time what durability costs a job (BENCH: more arguments)
+	PYTHONPATH=examples $(BIN)/python -m bench.jobs $(BENCH)
 
 .PHONY: lint
 lint: $(READY) ## Check style, types, imports and the contract

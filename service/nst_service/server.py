@@ -43,6 +43,9 @@ _FLUSH_SECONDS = 5.0
 """For the last messages to reach their clients after the last job has ended."""
 _LEASE_SECONDS = 30.0
 """Without a sign of life, after which servers that share a database take over the jobs of another."""
+_KEEPALIVE_SECONDS, _KEEPALIVE_PATIENCE = 30.0, 20.0
+"""Without a sign of life, after which a client is asked for one, and after which it has vanished: nothing else tells of
+one whose machine has lost its power or its network, and its job would keep the device."""
 _HANDSHAKE_SECONDS = 20
 """For a connection to become one, TLS included."""
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -123,6 +126,10 @@ class Server:
                 ("grpc.max_allowed_incoming_connections", config.max_connections),
                 ("grpc.max_concurrent_streams", config.max_streams),
                 ("grpc.server_handshake_timeout_ms", _HANDSHAKE_SECONDS * 1000),
+                ("grpc.keepalive_time_ms", round(_KEEPALIVE_SECONDS * 1000)),
+                ("grpc.keepalive_timeout_ms", round(_KEEPALIVE_PATIENCE * 1000)),
+                # Those without calls take places, too.
+                ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.so_reuseport", 0),
             ],
         )

@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
+import torch
 from nst_service.engine.options import Limits
 from nst_service.engine.spec import TransferRequest
 from nst_service.engine.transfer import Iterate, optimize
 from nst_service.engine.vgg import Vgg19
 from nst_service.jobs import run as run_module
+from nst_service.jobs import scheduler as scheduler_module
 from nst_service.jobs.errors import (
     JobCancelledError,
     NotServingError,
@@ -26,8 +28,8 @@ from nst_service.jobs.quotas import Owner
 from nst_service.jobs.scheduler import Scheduler
 from nst_service.jobs.states import JobState
 from nst_service.jobs.worker import DeviceWorker
-from nst_service.store.errors import RequestConflictError, StoreFullError
-from nst_service.store.records import DisconnectPolicy
+from nst_service.store.errors import RequestConflictError, StoreFullError, StoreUnavailableError
+from nst_service.store.records import DisconnectPolicy, StoredJob
 
 from tests.jobs.builders import DURABILITY, submit
 
@@ -344,10 +346,90 @@ async def test_a_result_that_the_store_cannot_take_is_delivered_and_kept_later(
         picture = picture_in(await events_of(scheduler, job.id))
         assert picture
         # From memory, for as long as it is nowhere else.
-        assert picture_in(await events_of(scheduler, job.id)) == picture
+        from_memory = await events_of(scheduler, job.id)
+        assert picture_in(from_memory) == picture
         is_full = False
         await until(lambda: not scheduler._unsaved)
-        assert picture_in(await events_of(scheduler, job.id)) == picture
+        kept = await events_of(scheduler, job.id)
+        assert picture_in(kept) == picture
+        # Who has read a part of it goes on.
+        length = 1 + sum(isinstance(logged.event, ResultChunk) for logged in kept)
+        assert [logged.sequence for logged in kept[-length:]] == [logged.sequence for logged in from_memory[-length:]]
+
+
+async def test_a_job_that_is_cancelled_while_the_store_is_full_stays_so(
+    serving, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch, brake: Brake
+):
+    monkeypatch.setattr(scheduler_module, "_HOUSEKEEPING_SECONDS", 0.01)
+    brake.before = 1
+    async with serving() as scheduler:
+        cancel, is_full = scheduler._ledger.cancel, True
+
+        async def cancel_if_there_is_room(job_id: str) -> Any:
+            if is_full:
+                raise StoreFullError("the store is full")
+            return await cancel(job_id)
+
+        monkeypatch.setattr(scheduler._ledger, "cancel", cancel_if_there_is_room)
+        running = await submit(scheduler, make_request(iterations=2), request_id="running")
+        waiting = await submit(scheduler, make_request(iterations=2), request_id="waiting")
+        with pytest.raises(StoreFullError):
+            await scheduler.cancel(waiting.id)
+        brake.released.set()
+        await events_of(scheduler, running.id)
+        await asyncio.sleep(0.1)
+        assert brake.steps == 2
+        with pytest.raises(JobCancelledError):
+            await events_of(scheduler, waiting.id)
+        is_full = False
+        await until(lambda: not scheduler._jobs)
+        assert (await scheduler.view(waiting.id)).stored.state is JobState.CANCELLED
+
+
+@pytest.mark.parametrize("error", [StoreUnavailableError("the store does not answer"), MemoryError()])
+async def test_a_job_that_cannot_be_read_back_now_goes_on_later(
+    serving, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch, error: Exception
+):
+    monkeypatch.setattr(scheduler_module, "_HOUSEKEEPING_SECONDS", 0.01)
+    request, tries = Ledger.request, 0
+
+    async def request_at_the_third_time(*arguments: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise error
+        return await request(*arguments)
+
+    async with serving() as scheduler:
+        job = await submit(scheduler, make_request(iterations=_ENDLESS), request_id="one", disconnect_policy=_KEEP)
+    monkeypatch.setattr(Ledger, "request", request_at_the_third_time)
+    async with serving() as scheduler:
+        await until(lambda: job.id in scheduler._jobs)
+        assert tries == 3
+        await scheduler.cancel(job.id)
+
+
+async def test_a_job_that_cannot_be_read_back_at_all_keeps_no_server_from_the_others(
+    serving, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+):
+    request = Ledger.request
+
+    async def request_of_the_other(ledger: Ledger, job: StoredJob) -> Any:
+        if job.request_id == "broken":
+            raise ZeroDivisionError
+        return await request(ledger, job)
+
+    async with serving() as scheduler:
+        jobs = [
+            await submit(scheduler, make_request(iterations=_ENDLESS), request_id=name, disconnect_policy=_KEEP)
+            for name in ("broken", "whole")
+        ]
+    monkeypatch.setattr(Ledger, "request", request_of_the_other)
+    async with serving() as scheduler:
+        assert (await scheduler.view(jobs[0].id)).stored.state is JobState.FAILED
+        await scheduler.cancel(jobs[1].id)
+        with contextlib.suppress(JobCancelledError):
+            await events_of(scheduler, jobs[1].id)
 
 
 async def test_a_view_tells_how_far_a_running_job_is(serving, make_request: MakeRequest, brake: Brake):
@@ -359,3 +441,26 @@ async def test_a_view_tells_how_far_a_running_job_is(serving, make_request: Make
         assert view.stored.state is JobState.RUNNING
         assert isinstance(view.progress, Progress)
         brake.released.set()
+
+
+@pytest.mark.parametrize("error", [torch.AcceleratorError("an illegal memory access was encountered"), None])
+async def test_nothing_runs_on_a_device_any_more_that_has_failed(
+    serving, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch, error: Exception | None
+):
+    def fail(*_: Any) -> Iterator[Iterate]:
+        assert error
+        raise error
+        yield
+
+    if error:
+        monkeypatch.setattr(run_module, "transfer", fail)
+    else:
+        # What its thread has no answer to: what it ran does not even leave.
+        monkeypatch.setattr(DeviceWorker, "_turn", lambda _: 1 / 0)
+        monkeypatch.setattr(scheduler_module, "_LAST_STEP_SECONDS", 0.1)
+    async with serving() as scheduler:
+        jobs = [await submit(scheduler, make_request(iterations=3), request_id=f"{n}") for n in range(2)]
+        await scheduler.broken.wait()
+        await asyncio.sleep(0.05)
+        assert [job.runs for job in jobs] == [0, 0]
+        assert jobs[1].state is JobState.QUEUED

@@ -194,6 +194,31 @@ def test_what_goes_wrong_with_one_job_leaves_the_other_as_it_is(
     assert right.file == expected
 
 
+def test_memory_that_runs_out_once_more_while_a_job_makes_itself_smaller_ends_that_job_alone(
+    device: Device, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(_: Run) -> bool:
+        raise MemoryError
+
+    monkeypatch.setattr(run_module, "transfer", failing(MemoryError(), size=64, after=3))
+    monkeypatch.setattr(Run, "shrink", fail)
+    wrong, right = device.join(make_request(iterations=6, image_size=64)), device.join(make_request(iterations=6))
+    device.worker.serve()
+    assert isinstance(wrong.outcome, DoesNotFitError)
+    assert right.outcome is StopReason.ITERATIONS
+
+
+def test_where_a_job_goes_on_is_no_news(device: Device, make_request: MakeRequest):
+    first = device.join(make_request(iterations=6))
+    first.job.next_checkpoint = 0.0
+    device.worker.serve()
+    (snapshot,) = first.kept
+    second = device.join(make_request(iterations=6))
+    second.job.snapshot, second.job.next_checkpoint = snapshot, 0.0
+    device.worker.serve()
+    assert [snapshot.iteration for snapshot in second.kept] == [snapshot.iteration + 1]
+
+
 @pytest.mark.usefixtures("_no_preparing")
 @pytest.mark.parametrize("given_up", [False, True])
 def test_a_cancelled_job_does_not_wait_for_its_next_turn(device: Device, make_request: MakeRequest, given_up: bool):

@@ -1,11 +1,29 @@
 """`pytest tests/reliability --chaos --seed N`: the long forms, which `make chaos` runs."""
 
+import random
 import secrets
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from nst.v1 import style_transfer_pb2 as pb
+
+from tests.reliability.serving import KillableServer, Launcher, MakeRequest, Story, Undisturbed
 
 # A fixture is known where its name is.
 from tests.rpc.conftest import quick_start, request_  # noqa: F401
+
+_QUICK = pb.TransferOptions(
+    image_size=32,
+    preview_every=2,
+    scales=1,
+    init=pb.INIT_RANDOM,
+    content_layers=[pb.LayerWeight(layer="relu2_1")],
+    style_layers=[pb.LayerWeight(layer="relu1_1")],
+)
+"""Steps of a few milliseconds, and a picture of its own for every seed."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,3 +50,64 @@ def chaos(pytestconfig: pytest.Config) -> bool:
 def chance(pytestconfig: pytest.Config) -> int:
     """The seed of everything that is left to chance."""
     return int(pytestconfig.getoption("seed", 0))
+
+
+@pytest.fixture
+def rng(chance: int, request: pytest.FixtureRequest) -> random.Random:
+    """What chance brings to a test: the same for the same seed, whichever other tests run."""
+    return random.Random(f"{chance} {request.node.name}")
+
+
+@pytest.fixture(scope="session")
+def launcher() -> Iterator[Launcher]:
+    launcher = Launcher()
+    yield launcher
+    launcher.close()
+
+
+@pytest.fixture
+def server(launcher: Launcher, tmp_path: Path) -> Iterator[KillableServer]:
+    """A server that has not been started yet."""
+    server = KillableServer(launcher, tmp_path)
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def named(content_png: bytes, style_png: bytes) -> MakeRequest:
+    """Return a function that makes a request with an id of its own, unless it says otherwise."""
+
+    def named(iterations: int = 20, seed: int = 0, **fields: Any) -> pb.StylizeRequest:
+        request = pb.StylizeRequest(
+            content=pb.Picture(data=content_png),
+            styles=[pb.Style(picture=pb.Picture(data=style_png))],
+            options=_QUICK,
+            **{"request_id": str(uuid.uuid4())} | fields,
+        )
+        request.options.iterations = iterations
+        request.options.seed = seed
+        return request
+
+    return named
+
+
+@pytest.fixture(scope="session")
+def undisturbed(launcher: Launcher, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Undisturbed]:
+    """Return a function that returns the picture of a request on a server that nothing happens to."""
+    server = KillableServer(launcher, tmp_path_factory.mktemp("undisturbed"))
+    server.start(checkpoint_seconds=1e6)
+    pictures: dict[bytes, bytes] = {}
+
+    async def undisturbed(request: pb.StylizeRequest) -> bytes:
+        options = request.options.SerializeToString(deterministic=True)
+        if options not in pictures:
+            async with server.stub() as stub:
+                await stub.serving()
+                story = Story()
+                plain = pb.StylizeRequest(content=request.content, styles=request.styles, options=request.options)
+                await story.read(stub.stylize(plain))
+            pictures[options] = story.data
+        return pictures[options]
+
+    yield undisturbed
+    server.kill()

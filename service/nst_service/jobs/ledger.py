@@ -81,9 +81,9 @@ class Ledger:
         """Put a job back into the queue."""
         await self._write(self._store.release, _lease(job), is_lost=is_lost)
 
-    async def deliver(self, job: Job, state: JobState, delivery: Delivery) -> None:
-        """Keep the picture of a job and how it ended."""
-        await self._write(self._deliver, job, state, delivery, job.log.next_sequence)
+    async def deliver(self, job: Job, state: JobState, delivery: Delivery, sequence: int) -> None:
+        """Keep the picture of a job and how it ended; its last events have sequences from `sequence` on."""
+        await self._write(self._deliver, job, state, delivery, sequence)
 
     async def fail(self, job: Job, state: JobState, error: JobError) -> None:
         """Keep how a job without a picture ended."""

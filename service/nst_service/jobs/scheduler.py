@@ -6,13 +6,12 @@ import dataclasses
 import functools
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from nst_service.engine.errors import InvalidRequestError
 from nst_service.engine.estimate import Cost, estimate, largest_size_within
 from nst_service.engine.options import Limits
 from nst_service.engine.snapshot import Snapshot
@@ -39,7 +38,7 @@ from nst_service.jobs.quotas import ANYONE, Owner, check_job, check_jobs
 from nst_service.jobs.sharing import Claim, Room, joining
 from nst_service.jobs.states import JobState, StopReason
 from nst_service.jobs.worker import DeviceWorker, Left, Outcome
-from nst_service.store.errors import LeaseLostError, StoreError
+from nst_service.store.errors import CorruptBlobError, LeaseLostError, StoreError
 from nst_service.store.records import DisconnectPolicy, StoredJob
 
 _log = logging.getLogger(__name__)
@@ -145,8 +144,8 @@ class Scheduler:
         self._jobs: dict[str, Job] = {}
         """All that have not ended here, by their ids."""
         self._waiting: list[Job] = []
-        self._unsaved: dict[Job, Outcome] = {}
-        """Jobs that have ended, and how, which the store could not take."""
+        self._unsaved: dict[Job, Callable[[], Awaitable[object]]] = {}
+        """Jobs that have ended, which the store could not take, and what has it take that."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._housekeeping: asyncio.Task[None] | None = None
         self._left = asyncio.Event()
@@ -232,7 +231,11 @@ class Scheduler:
             self._admitting.remove(owner.name)
 
     def _note_failed_device(self, serving: "asyncio.Future[bool]") -> None:
-        if not serving.cancelled() and serving.exception() is None and not serving.result():
+        if serving.cancelled():
+            return
+        if error := serving.exception():
+            _log.critical("nothing runs on a device any more", exc_info=error)
+        if error or not serving.result():
             self.broken.set()
 
     def _check_room(self, owner: Owner) -> None:
@@ -497,6 +500,9 @@ class Scheduler:
 
     def _start_those_that_may(self) -> None:
         """Have the waiting jobs that may run join a device, and tell the others where they are in the queue."""
+        if self.broken.is_set():
+            # Nobody would serve them.
+            return
         for job, number in [(self._waiting[place], number) for place, number in joining(*self._claims())]:
             self._start(self._devices[number], job)
         self._publish_positions()
@@ -558,6 +564,8 @@ class Scheduler:
         # A step that a drain did not wait for still reports when it ends.
         if job not in device.jobs:
             return
+        if isinstance(outcome, Left) and outcome.is_lost:
+            self.broken.set()
         # It counts until it is kept how it ended.
         self._spawn(self._settle(job, outcome))
         self._vacate(device, job)
@@ -570,15 +578,17 @@ class Scheduler:
 
     async def _settle(self, job: Job, outcome: Outcome) -> None:
         """Keep how a job has ended, then tell its followers: what they have seen is not lost any more."""
+        # Later calls are to keep the sequences that followers have seen by then.
+        save = functools.partial(self._save, job, outcome, job.log.next_sequence)
         try:
-            await self._save(job, outcome)
+            await save()
         except LeaseLostError:
             self._forget(job, JobState.FAILED, MovedError())
             return
         except StoreError as error:
             _log.error("job %s has ended, which cannot be kept yet: %s", job.id, error)
             if not isinstance(outcome, Left):
-                self._unsaved[job] = outcome
+                self._unsaved[job] = save
         if isinstance(outcome, Delivery):
             for event in outcome.events():
                 job.log.append(event)
@@ -591,14 +601,14 @@ class Scheduler:
                 error_ = outcome
         self._forget(job, _state_after(outcome), error_)
 
-    async def _save(self, job: Job, outcome: Outcome) -> None:
+    async def _save(self, job: Job, outcome: Outcome, sequence: int) -> None:
         match outcome:
             case Left():
                 if outcome.snapshot:
                     await self._ledger.checkpoint(job, outcome.snapshot)
                 await self._ledger.release(job, is_lost=outcome.is_lost)
             case Delivery():
-                await self._ledger.deliver(job, _state_after(outcome), outcome)
+                await self._ledger.deliver(job, _state_after(outcome), outcome, sequence)
             case _:
                 await self._ledger.fail(job, _state_after(outcome), outcome)
 
@@ -628,11 +638,14 @@ class Scheduler:
 
     async def _cancel_waiting(self, job: Job) -> None:
         """Keep that a job is cancelled that has never run; it is known here until then, so as not to be adopted."""
+        save = functools.partial(self._ledger.cancel, job.id)
         try:
-            await self._ledger.cancel(job.id)
+            await save()
         except StoreError as error:
-            _log.warning("job %s is cancelled, which was not kept: %s", job.id, error)
-        del self._jobs[job.id]
+            _log.warning("job %s is cancelled, which cannot be kept yet: %s", job.id, error)
+            self._unsaved[job] = save
+        else:
+            del self._jobs[job.id]
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
@@ -675,7 +688,11 @@ class Scheduler:
     async def _take_over(self, stored: StoredJob) -> None:
         try:
             job = await self._resumed(stored)
-        except (JobError, InvalidRequestError, StoreError) as error:
+        except Exception as error:
+            if isinstance(error, StoreError | MemoryError) and not isinstance(error, CorruptBlobError):
+                _log.warning("job %s cannot go on yet: %s", stored.id, error)
+                return
+            # Whatever it is: no job keeps the server from the others.
             _log.error("job %s cannot go on", stored.id, exc_info=error)
             await self._give_up(stored, JobFailedError("REQUEST_LOST", "the request could not be read back"))
             return
@@ -701,7 +718,11 @@ class Scheduler:
         spec = await self._in_thread(prepare, request, self.limits, self.layers)
         # The clocks of two processes have only the time of day in common, which may have been set.
         age = max(0.0, time.time() - stored.created_at)
-        deadline = None if stored.deadline is None else time.monotonic() + stored.deadline - time.time()
+        deadline = None
+        if stored.deadline is not None:
+            # Never more than there was.
+            left = min(stored.deadline - time.time(), stored.deadline - stored.created_at)
+            deadline = time.monotonic() + left
         job = self._plan(spec, stored.owner, deadline)
         job.id, job.request_id, job.runs = stored.id, stored.request_id, stored.epoch
         job.disconnect_policy = stored.disconnect_policy
@@ -729,8 +750,8 @@ class Scheduler:
     async def _keep_house_once(self) -> None:
         self._stop_unfollowed()
         await self._quietly(self._beat())
-        for job, outcome in list(self._unsaved.items()):
-            await self._quietly(self._save_late(job, outcome))
+        for job, save in list(self._unsaved.items()):
+            await self._quietly(self._save_late(job, save))
 
     async def _beat(self) -> None:
         pulse = await self._ledger.heartbeat()
@@ -738,9 +759,9 @@ class Scheduler:
             if job := self._jobs.get(job_id):
                 self._stop(job, StopReason.CANCELLED)
 
-    async def _save_late(self, job: Job, outcome: Outcome) -> None:
+    async def _save_late(self, job: Job, save: Callable[[], Awaitable[object]]) -> None:
         with contextlib.suppress(LeaseLostError):
-            await self._save(job, outcome)
+            await save()
         del self._unsaved[job]
         del self._jobs[job.id]
 

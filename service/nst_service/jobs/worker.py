@@ -186,12 +186,17 @@ class DeviceWorker:
 
     def _attempt(self, run: Run, action: Callable[[Run], Outcome | None]) -> None:
         """Do something with a job and end it with what that returns or raises, so that it touches no other."""
-        outcome: Outcome | None
+        outcome: Outcome | None = None
+        is_out_of_memory = False
         try:
             outcome = action(run)
         except Exception as error:
-            outcome = self._failure(run, error)
+            is_out_of_memory = _is_out_of_memory(error)
+            if not is_out_of_memory:
+                outcome = self._failure(run, error)
         # Only now: the error holds what ran out of memory.
+        if is_out_of_memory:
+            outcome = self._shrink(run)
         if outcome:
             self._end(run, outcome)
 
@@ -210,15 +215,22 @@ class DeviceWorker:
             _log.critical("device %s has failed, with job %s on it", self.device, job.id, exc_info=error)
             self._has_failed = True
             return Left(None, is_lost=True)
-        if _is_out_of_memory(error):
+        _log.error("job %s failed", job.id, exc_info=error)
+        return JobFailedError("INTERNAL", "internal error")
+
+    def _shrink(self, run: Run) -> Outcome | None:
+        """Have a job for which memory ran out go on with less; return what becomes of it where that cannot be."""
+        job = run.job
+        try:
             if run.shrink():
                 _log.warning("job %s goes on in tiles of %d: memory ran out", job.id, job.cost.tile)
                 release_memory(self.device)
                 return None
-            largest = largest_size_within(self.capacity // 2, job.spec.options, job.spec.content.size)
-            return DoesNotFitError(job.cost.peak_bytes, self.capacity, largest)
-        _log.error("job %s failed", job.id, exc_info=error)
-        return JobFailedError("INTERNAL", "internal error")
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                return self._failure(run, error)
+        largest = largest_size_within(self.capacity // 2, job.spec.options, job.spec.content.size)
+        return DoesNotFitError(job.cost.peak_bytes, self.capacity, largest)
 
     def _end(self, run: Run, outcome: Outcome) -> None:
         leave = self._leaves.pop(run)

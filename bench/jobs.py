@@ -1,0 +1,170 @@
+"""What it costs that a job outlives its server: real jobs end to end, on servers that differ in nothing else.
+
+    python -m bench.jobs [--directory DIR] [--database postgresql://...]
+
+The server that it is compared with takes no checkpoints, and has its directory in memory: nothing is ever waited for
+there, while the code is the same. It cannot do without a store altogether, nor has it to: what it still does of that
+takes microseconds.
+
+The jobs of a round follow each other, so that whatever else the machine does meets all servers alike. Linux only.
+"""
+
+import argparse
+import asyncio
+import multiprocessing
+import os
+import statistics
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from nst_client import StyleTransferClient
+from nst_service.config import ServerConfig
+from nst_service.server import Server
+
+from bench.pictures import pairs
+from bench.service import run_job
+
+_MEMORY = Path("/dev/shm")
+_NEVER = 1e9
+_START_SECONDS = 120.0
+_GOAL = 0.02
+_STORE_THREADS = ("nst-store", "nst-read")
+
+
+@dataclass
+class Contender:
+    """A server, and what its jobs took."""
+
+    name: str
+    settings: Mapping[str, Any]
+    seconds: list[float] = field(default_factory=list)
+    """Of each job, from the request to the last byte."""
+    store_seconds: list[float] = field(default_factory=list)
+    """Of a processor, by the threads of the store, for each job."""
+
+
+class Running:
+    """A server in a process of its own, and a client."""
+
+    def __init__(self, connection: Connection, client: StyleTransferClient):
+        self._connection = connection
+        self.client = client
+
+    def store_seconds(self) -> float:
+        """Return the seconds of a processor that the threads of the store have had so far."""
+        self._connection.send("seconds")
+        seconds: float = self._connection.recv()
+        return seconds
+
+
+@contextmanager
+def running(settings: Mapping[str, Any]) -> Iterator[Running]:
+    """Run a server."""
+    # As the command line does: a process that has computed nothing before.
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(dict(settings), theirs))
+    process.start()
+    try:
+        with StyleTransferClient(f"127.0.0.1:{ours.recv()}") as client:
+            client.wait_until_ready(timeout=_START_SECONDS)
+            yield Running(ours, client)
+        ours.send("stop")
+        process.join()
+    finally:
+        process.kill()
+
+
+def _serve(settings: dict[str, Any], connection: Connection) -> None:
+    async def serve() -> None:
+        stop = asyncio.Event()
+        server = Server(ServerConfig(address="127.0.0.1:0", **settings))
+        serving = asyncio.create_task(server.run(stop, connection.send))
+        while await asyncio.to_thread(connection.recv) != "stop":
+            connection.send(_store_seconds())
+        stop.set()
+        await serving
+
+    asyncio.run(serve())
+
+
+def _store_seconds() -> float:
+    # No other clock tells the time of another thread to the microsecond.
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith(_STORE_THREADS)]
+    times = [Path(f"/proc/self/task/{thread.native_id}/schedstat").read_text() for thread in threads]
+    return sum(int(time.split()[0]) for time in times) / 1e9
+
+
+def measure(contenders: list[Contender], *, size: int, iterations: int, rounds: int, folder: Path) -> None:
+    """Run the jobs, one of each server in every round."""
+    (pair,) = pairs(None, 1)
+    content, style = pair.write(folder, size)
+    with ExitStack() as stack:
+        servers = [(contender, stack.enter_context(running(contender.settings))) for contender in contenders]
+        for _, server in servers:
+            run_job(server.client, content, style, size, min(5, iterations))
+        for number in range(rounds):
+            # Each is the first as often as the others.
+            turn = number % len(servers)
+            for contender, server in (*servers[turn:], *servers[:turn]):
+                before = server.store_seconds()
+                contender.seconds.append(run_job(server.client, content, style, size, iterations).seconds)
+                contender.store_seconds.append(server.store_seconds() - before)
+
+
+def show(contenders: list[Contender]) -> None:
+    """Print what the jobs took, beside those of the first contender."""
+    free = contenders[0]
+    print(f"{'':<24}{'job s':>9}{'beside the first':>18}{'threads of the store, CPU':>27}")
+    for contender in contenders:
+        ratios = [ours / theirs for ours, theirs in zip(contender.seconds, free.seconds, strict=True)]
+        shares = [ours / whole for ours, whole in zip(contender.store_seconds, contender.seconds, strict=True)]
+        print(
+            f"{contender.name:<24}{statistics.median(contender.seconds):>9.2f}"
+            f"{statistics.median(ratios) - 1:>+18.2%}{statistics.median(shares):>27.2%}"
+        )
+    print(f"Medians; the goal is at most {_GOAL:+.0%}.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--iterations", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--directory", type=Path, help="on the disk to measure; a temporary one without it")
+    parser.add_argument("--database", default="", help="URL of a PostgreSQL database; SQLite without it")
+    args = parser.parse_args()
+    if not os.access(_MEMORY, os.W_OK):
+        parser.error(f"there is no {_MEMORY} to write to")
+    with (
+        tempfile.TemporaryDirectory(dir=args.directory) as disk,
+        tempfile.TemporaryDirectory(dir=_MEMORY) as memory,
+    ):
+        free = Contender("free", {"data_dir": memory, "checkpoint_seconds": _NEVER, "min_free_bytes": 0})
+        durable = [
+            Contender(
+                f"checkpoints: {seconds:g} s",
+                {
+                    "data_dir": f"{disk}/{seconds:g}",
+                    "checkpoint_seconds": seconds,
+                    "database": args.database,
+                    "blobs": f"{disk}/blobs" if args.database else "",
+                },
+            )
+            # Those that share a database would run each other's jobs.
+            for seconds in ((5.0,) if args.database else (5.0, 1.0))
+        ]
+        contenders = [free, *durable]
+        measure(contenders, size=args.size, iterations=args.iterations, rounds=args.rounds, folder=Path(disk))
+        print(f"{args.size} px, {args.iterations} iterations, {args.rounds} rounds")
+        show(contenders)
+
+
+if __name__ == "__main__":
+    main()

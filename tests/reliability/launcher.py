@@ -1,0 +1,171 @@
+"""Starts servers that can be killed, or have faults: python -m tests.reliability.launcher.
+
+It imports and loads everything once. Every server is a fork of it, and so is there in no time. Orders come on stdin,
+one JSON object on a line, and each is answered by one on stdout. When stdin ends, so do the servers.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from nst_service import server as server_module
+from nst_service.config import ServerConfig
+from nst_service.engine.devices import available_bytes
+from nst_service.engine.transfer import Iterate, Preparing, transfer
+from nst_service.engine.vgg import Vgg19
+from nst_service.engine.weights import load_weights
+from nst_service.jobs import events as events_module
+from nst_service.jobs import run as run_module
+from nst_service.jobs import scheduler as scheduler_module
+from nst_service.jobs.worker import DeviceWorker
+from nst_service.server import serve
+from nst_service.store.store import Store
+
+_CHUNK_BYTES = 2000
+"""So that even small pictures come in several chunks."""
+_DEVICE_FAILED = 3
+
+
+def _set_clock(seconds: float) -> None:
+    """Have the time of day be another."""
+    real = time.time
+    time.time = lambda: real() + seconds
+    # Bound when the module was imported.
+    (Store.__init__.__kwdefaults__ or {})["clock"] = time.time
+
+
+def _fail_device(step: int) -> None:
+    """Have the device fail in a step of every job."""
+    _before_step(step, torch.AcceleratorError, "an illegal memory access was encountered")
+
+
+def _have_little_memory(step: int) -> None:
+    """Have memory run out in a step of every job that takes its picture as a whole."""
+    _before_step(step, MemoryError, "", only_whole=True)
+
+
+def _have_no_memory(step: int) -> None:
+    """Have memory run out in a step of every job."""
+    _before_step(step, MemoryError, "")
+
+
+def _die(step: int) -> None:
+    """Have the process die in a step of every job."""
+    run_module.transfer = lambda *arguments: _with(arguments, step, lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def _before_step(step: int, error: type[Exception], message: str, *, only_whole: bool = False) -> None:
+    def fail() -> None:
+        raise error(message)
+
+    def failing(spec: Any, model: Any, tile: int | None, *rest: Any) -> Iterator[Preparing | Iterate]:
+        if only_whole and tile is not None:
+            return transfer(spec, model, tile, *rest)
+        return _with((spec, model, tile, *rest), step, fail)
+
+    run_module.transfer = failing
+
+
+def _with(arguments: tuple[Any, ...], step: int, act: Callable[[], None]) -> Iterator[Preparing | Iterate]:
+    """Yield what `transfer` does, and do something before a step, which is counted from the beginning of the job."""
+    with contextlib.closing(transfer(*arguments)) as steps:
+        for each in steps:
+            if isinstance(each, Iterate) and each.iteration == step:
+                act()
+            yield each
+
+
+def _forgive(deaths: int) -> None:
+    """Have a job not be blamed before so many servers in a row have died with it."""
+    scheduler_module._MAX_LOST_RUNS = deaths
+
+
+def _ask_for_signs_of_life(seconds: float) -> None:
+    """Have clients be taken for vanished so soon."""
+    server_module._KEEPALIVE_SECONDS = server_module._KEEPALIVE_PATIENCE = seconds
+
+
+_FAULTS: Mapping[str, Callable[[Any], None]] = MappingProxyType(
+    {
+        "clock": _set_clock,
+        "device": _fail_device,
+        "little_memory": _have_little_memory,
+        "no_memory": _have_no_memory,
+        "death": _die,
+        "forgiven_deaths": _forgive,
+        "keepalive": _ask_for_signs_of_life,
+        "user": os.seteuid,
+    }
+)
+
+
+def _serve(settings: dict[str, Any], faults: dict[str, Any], log: str) -> int:
+    """Run a server and return its exit code, which is that of the command line."""
+    with open(log, "ab") as file:  # noqa: PTH123
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    for name, value in faults.items():
+        _FAULTS[name](value)
+    server_module.logging.basicConfig(level="INFO", format="%(asctime)s %(process)d %(levelname)s: %(message)s")
+    try:
+        ending = asyncio.run(serve(ServerConfig(**settings)))
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return _DEVICE_FAILED if ending.is_broken else 0
+
+
+def _quicken() -> None:
+    """Have servers start at once, and tell of every step."""
+    weights = load_weights("caffe")
+    server_module.load_weights = lambda *_: weights
+    # What torch loads when it is first used, it has loaded then.
+    DeviceWorker(Vgg19(weights, "cpu")).warm_up()
+
+    def warm_up(worker: DeviceWorker) -> None:
+        worker.memory = available_bytes(worker.device)
+
+    DeviceWorker.warm_up = warm_up
+    run_module.PROGRESS_INTERVAL = 0.0
+    events_module.CHUNK_BYTES = _CHUNK_BYTES
+    scheduler_module._HOUSEKEEPING_SECONDS = 0.1
+    scheduler_module._CLEANING_SECONDS = 0.1
+    scheduler_module._POLL_SECONDS = 0.05
+    # Checkpoints as often as a test wants them, whatever they cost.
+    scheduler_module._CHECKPOINT_SHARE = 1e9
+
+
+def main() -> None:
+    # Threads of a parallel loop would be missing in the forks.
+    torch.set_num_threads(1)
+    _quicken()
+    running: set[int] = set()
+    for line in sys.stdin:
+        order = json.loads(line)
+        if "wait" in order:
+            _, status = os.waitpid(order["wait"], 0)
+            running.discard(order["wait"])
+            answer = os.waitstatus_to_exitcode(status)
+        else:
+            answer = os.fork()
+            if answer == 0:
+                os.close(0)
+                code = _serve(order["settings"], order["faults"], order["log"])
+                os._exit(code)
+            running.add(answer)
+        print(json.dumps(answer), flush=True)
+    for pid in running:
+        os.kill(pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,306 @@
+"""Servers that are killed and started again, and clients that see to it that nothing is lost."""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+from nst.v1 import style_transfer_pb2 as pb
+from nst.v1 import style_transfer_pb2_grpc as pb_grpc
+
+HANG_SECONDS = 60
+"""After which a test has hung. Nothing is measured by it."""
+ENDLESS = 5000
+"""Iterations that no test waits for."""
+KINDS = (
+    *("accepted", "queued", "started", "preparing", "progress", "preview"),
+    *("result_header", "result_chunk", "completed"),
+)
+"""Of events."""
+OUTDATED = ("queued", "preparing", "progress", "preview")
+"""Kinds of which a reader may miss some."""
+TERMINAL = (pb.JOB_STATE_SUCCEEDED, pb.JOB_STATE_CANCELLED, pb.JOB_STATE_FAILED)
+
+MakeRequest = Callable[..., pb.StylizeRequest]
+"""Makes a request of small pictures; takes iterations and a seed, and fields of the message."""
+Undisturbed = Callable[[pb.StylizeRequest], Awaitable[bytes]]
+"""Returns the picture that a request leads to where nothing breaks."""
+
+_CHANNEL = (
+    # What one connection has gone through is nothing to the next.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 100),
+)
+_PAUSE = 0.01
+"""Seconds between two looks."""
+_RESET = struct.pack("ii", 1, 0)
+"""Of a socket that does not linger: closing it resets its connection."""
+
+
+class Stub:
+    """A connection to a server."""
+
+    def __init__(self, port: int):
+        self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", _CHANNEL)
+        stub = pb_grpc.StyleTransferServiceStub(self.channel)
+        self.stylize, self.estimate = stub.Stylize, stub.Estimate
+        self.health = health_pb2_grpc.HealthStub(self.channel)
+        self._stub = stub
+
+    def watch(self, job_id: str, after: int = 0) -> Any:
+        return self._stub.WatchJob(pb.WatchJobRequest(job_id=job_id, after_sequence=after))
+
+    async def cancel(self, job_id: str) -> None:
+        await self._stub.CancelJob(pb.CancelJobRequest(job_id=job_id))
+
+    async def job(self, job_id: str) -> pb.Job:
+        return (await self._stub.GetJob(pb.GetJobRequest(job_id=job_id))).job
+
+    async def jobs(self) -> list[pb.Job]:
+        jobs: list[pb.Job] = []
+        token = ""
+        while True:
+            page = await self._stub.ListJobs(pb.ListJobsRequest(page_size=1000, page_token=token))
+            jobs += page.jobs
+            token = page.next_page_token
+            if not token:
+                return jobs
+
+    async def info(self) -> pb.GetServerInfoResponse:
+        return await self._stub.GetServerInfo(pb.GetServerInfoRequest())
+
+    async def serving(self) -> None:
+        """Wait until the server serves."""
+        watch = self.health.Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True)
+        while (await watch.read()).status != health_pb2.HealthCheckResponse.SERVING:
+            pass
+        watch.cancel()
+
+    async def idle(self) -> None:
+        """Wait until the server holds no job that has not ended."""
+        while True:
+            info = await self.info()
+            if not info.running_jobs + info.queued_jobs and all(job.state in TERMINAL for job in await self.jobs()):
+                return
+            await asyncio.sleep(_PAUSE)
+
+
+@contextlib.asynccontextmanager
+async def connected(port: int, patience: float | None = HANG_SECONDS) -> AsyncIterator[Stub]:
+    """Have a connection, for so many seconds at most."""
+    stub = Stub(port)
+    async with asyncio.timeout(patience), stub.channel:
+        yield stub
+
+
+class Launcher:
+    """The process that servers are forked from (see `launcher`)."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.reliability.launcher"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "GRPC_VERBOSITY": "NONE"},
+        )
+
+    def order(self, **order: Any) -> int:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps(order), file=self._process.stdin, flush=True)
+        return int(self._process.stdout.readline())
+
+    def close(self) -> None:
+        with self._process:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+
+
+class KillableServer:
+    """A server in a process of its own: always the same port, and always the same jobs."""
+
+    def __init__(self, launcher: Launcher, folder: Path):
+        self.folder = folder
+        self.log = folder / "server.log"
+        self.port = free_port()
+        self._launcher = launcher
+        self._pid: int | None = None
+
+    @property
+    def process(self) -> psutil.Process:
+        return psutil.Process(self._pid)
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "jobs"
+
+    def start(self, faults: dict[str, Any] | None = None, **settings: Any) -> None:
+        """Start it, whether or not it serves yet."""
+        defaults = {
+            "address": f"127.0.0.1:{self.port}",
+            "data_dir": str(self.data),
+            "threads": 1,
+            "grace": 0.0,
+            "max_running": 1,
+            "checkpoint_seconds": 0.0,
+        }
+        self._pid = self._launcher.order(settings=defaults | settings, faults=faults or {}, log=str(self.log))
+
+    async def serve(self, faults: dict[str, Any] | None = None, **settings: Any) -> None:
+        """Start it, and wait until it serves."""
+        self.start(faults, **settings)
+        async with connected(self.port) as stub:
+            await stub.serving()
+
+    def kill(self, number: int = signal.SIGKILL) -> int:
+        """End it with a signal, if it runs, and return its exit code."""
+        if self._pid is None:
+            return 0
+        os.kill(self._pid, number)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Wait until it has ended, and return its exit code."""
+        code = self._launcher.order(wait=self._pid)
+        self._pid = None
+        return code
+
+    def stub(self) -> contextlib.AbstractAsyncContextManager[Stub]:
+        return connected(self.port)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+class Proxy:
+    """Stands between clients and a server, and cuts their connections, or lets nothing through any more."""
+
+    def __init__(self, port: int):
+        self._target = port
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._open = asyncio.Event()
+        self._open.set()
+        self.port = 0
+
+    @contextlib.asynccontextmanager
+    async def listening(self) -> AsyncIterator["Proxy"]:
+        listener = await asyncio.start_server(self._forward_both, "127.0.0.1", 0)
+        self.port = listener.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            listener.close()
+            self.cut()
+
+    def cut(self) -> None:
+        """Reset every connection, on both sides."""
+        for writer in self._writers:
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            writer.transport.abort()
+        self._writers.clear()
+
+    def freeze(self) -> None:
+        """Let nothing through, without a word to either side."""
+        self._open.clear()
+
+    async def _forward_both(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            other_reader, other_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers |= {writer, other_writer}
+        await asyncio.gather(self._forward(reader, other_writer), self._forward(other_reader, writer))
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(2**16):
+                await self._open.wait()
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+@dataclass
+class Story:
+    """What a client was told of a job, over all its calls: checked for gaps, repetitions and contradictions."""
+
+    job_id: str = ""
+    last: int = 0
+    """Sequence of the last event."""
+    header: pb.ResultHeader | None = None
+    data: bytes = field(default=b"", repr=False)
+    completed: pb.Completed | None = None
+    iteration: int = field(default=0, compare=False)
+    """Of the last Progress."""
+    kept: list[pb.JobEvent] = field(default_factory=list, repr=False)
+    """Events of the kinds that nobody may miss."""
+
+    def add(self, event: pb.JobEvent) -> None:
+        kind = event.WhichOneof("event")
+        assert event.sequence > self.last
+        assert self.completed is None
+        self.last = event.sequence
+        if kind not in OUTDATED:
+            self.kept.append(event)
+        match kind:
+            case "progress":
+                self.iteration = event.progress.iteration
+            case "accepted":
+                assert not self.job_id
+                self.job_id = event.accepted.job_id
+            case "result_header":
+                assert self.header is None
+                self.header = event.result_header
+            case "result_chunk":
+                assert event.result_chunk.offset == len(self.data)
+                self.data += event.result_chunk.data
+            case "completed":
+                assert self.header is not None
+                assert hashlib.sha256(self.data).hexdigest() == self.header.sha256
+                self.completed = event.completed
+
+    async def read(self, call: Any, until: str | None = None) -> None:
+        """Read a call up to the first event of a kind, or to its end."""
+        async for response in call:
+            self.add(response.event)
+            if response.event.WhichOneof("event") == until:
+                return
+
+
+async def told(stub: Stub, job_id: str) -> Story:
+    """Read all that there is about a job."""
+    story = Story()
+    await story.read(stub.watch(job_id))
+    return story
+
+
+async def refusal(call: Any) -> tuple[grpc.StatusCode, str]:
+    """Return the code and the reason that a call fails with."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await Story().read(call)
+    status, info = rpc_status.from_call(caught.value), error_details_pb2.ErrorInfo()
+    assert status is not None
+    assert status.details[0].Unpack(info)
+    return caught.value.code(), info.reason

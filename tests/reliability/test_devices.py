@@ -1,0 +1,98 @@
+"""Devices that fail, and jobs that make them fail."""
+
+import asyncio
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2
+from nst.v1 import style_transfer_pb2 as pb
+
+from tests.reliability.serving import ENDLESS, KillableServer, MakeRequest, Story, Undisturbed, refusal
+
+_KEEP = pb.DISCONNECT_POLICY_KEEP_RUNNING
+_DEVICE_FAILED = 3
+"""Exit code."""
+
+
+async def test_the_jobs_of_a_device_that_fails_go_on_when_the_server_is_another(
+    server: KillableServer, named: MakeRequest, undisturbed: Undisturbed
+):
+    requests = [named(150, seed, disconnect_policy=_KEEP) for seed in range(2)]
+    await server.serve({"device": 100})
+    async with server.stub() as stub:
+        health = stub.health.Watch(health_pb2.HealthCheckRequest())
+        calls, stories = [], [Story(), Story()]
+        for request, story, kind in zip(requests, stories, ("progress", "queued"), strict=True):
+            calls.append(stub.stylize(request))
+            await story.read(calls[-1], kind)
+        for call, story in zip(calls, stories, strict=True):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await story.read(call)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        while (await health.read()).status != health_pb2.HealthCheckResponse.NOT_SERVING:
+            pass
+        health.cancel()
+    assert server.ended() == _DEVICE_FAILED
+    await server.serve()
+    async with server.stub() as stub:
+        for request, story in zip(requests, stories, strict=True):
+            await story.read(stub.watch(story.job_id, story.last))
+            assert story.data == await undisturbed(request)
+        await stub.idle()
+
+
+async def test_a_job_that_keeps_killing_its_servers_is_given_up(
+    server: KillableServer, named: MakeRequest, undisturbed: Undisturbed
+):
+    deadly, other = named(), named(5, disconnect_policy=_KEEP)
+    expected = await undisturbed(other)
+    await server.serve({"death": 15})
+    async with server.stub() as stub:
+        story = Story()
+        call = stub.stylize(deadly)
+        await story.read(call, "progress")
+        waiting = Story()
+        await waiting.read(stub.stylize(other), "queued")
+        with pytest.raises(grpc.aio.AioRpcError):
+            await story.read(call)
+    deaths, job = 1, pb.Job()
+    while job.state != pb.JOB_STATE_FAILED:
+        server.kill()
+        await server.serve({"death": 15})
+        async with server.stub() as stub:
+            try:
+                while job.state != pb.JOB_STATE_FAILED:
+                    job = await stub.job(story.job_id)
+                    await asyncio.sleep(0.01)
+                assert job.failure.reason == "KEEPS_CRASHING"
+                await waiting.read(stub.watch(waiting.job_id, waiting.last))
+                await stub.idle()
+            except grpc.aio.AioRpcError:
+                deaths += 1
+    assert deaths >= 3
+    assert waiting.data == expected
+
+
+async def test_a_job_goes_on_in_tiles_where_memory_runs_out(server: KillableServer, named: MakeRequest):
+    request = named(8)
+    request.options.image_size = 256
+    await server.serve({"little_memory": 4})
+    async with server.stub() as stub:
+        story = Story()
+        await story.read(stub.stylize(request))
+        assert story.completed
+        assert story.completed.iterations == 8
+        assert story.header
+        assert story.header.width == 256
+        await stub.idle()
+    assert "goes on in tiles" in server.log.read_text()
+
+
+async def test_a_job_that_fits_in_no_tiles_fails_and_nothing_else_does(server: KillableServer, named: MakeRequest):
+    await server.serve({"no_memory": 4})
+    async with server.stub() as stub:
+        for _ in range(2):
+            code, reason = await refusal(stub.stylize(named(ENDLESS)))
+            assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "DOES_NOT_FIT")
+        await Story().read(stub.stylize(named(3)))
+        await stub.idle()
