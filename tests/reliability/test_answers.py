@@ -17,7 +17,8 @@ _HEALTH_SECONDS = 0.050
 
 def busy(named: MakeRequest) -> pb.StylizeRequest:
     """Return a request for a job of a size that somebody would really ask for."""
-    request = named(ENDLESS)
+    # Without an id, so that it ends with its call.
+    request = named(ENDLESS, request_id="")
     request.options.CopyFrom(pb.TransferOptions(image_size=256, iterations=ENDLESS))
     return request
 
