@@ -259,7 +259,7 @@ class Store:
         """
         with self._database.write() as connection:
             released = self._into(JobState.QUEUED).where(_held_by(lease))
-            released = released.values(server_id=None, lost_runs=JOBS.c.lost_runs + is_lost)
+            released = released.values(server_id=None, lost_runs=JOBS.c.lost_runs + int(is_lost))
             if connection.execute(released).rowcount == 0:
                 raise LeaseLostError(lease.job.id)
 
