@@ -64,6 +64,9 @@ class CostEstimate:
     """Peak of the memory that the job needs on its device."""
     tile_size: int
     """Edge in pixels of the tiles that the picture is worked on in; 0: as a whole."""
+    reduced_from: int
+    """Longest edge in pixels that was asked for, where the result is smaller to stay within the memory there is
+    (`TransferOptions.min_image_size`); 0: as large as asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +174,16 @@ class Preparing(_Sequenced):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reduced(_Sequenced):
+    """Memory ran out: the job goes on at a smaller size from the best picture so far, as `min_image_size` allows."""
+
+    width: int
+    """Width of the result from now on, in pixels."""
+    height: int
+    """Height of the result from now on, in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Progress(_Sequenced):
     """Where the optimisation stands."""
 
@@ -243,5 +256,5 @@ class Reconnected(_Sequenced):
     `job_id`, and events are numbered afresh (`sequence` is 0 here)."""
 
 
-Event = Accepted | Queued | Started | Preparing | Progress | Preview | Completed | Reconnected
+Event = Accepted | Queued | Started | Preparing | Reduced | Progress | Preview | Completed | Reconnected
 """Accepted comes first and Completed last; a later version may add kinds."""

@@ -185,6 +185,10 @@ class TransferOptions:
     """What the optimisation starts from."""
     image_size: int | None = None
     """Longest edge of the result in pixels; 0 keeps the size of the content picture. Range: 0 to the server's limit."""
+    min_image_size: int | None = None
+    """Longest edge in pixels down to which the result may be smaller than that where memory does not suffice, not even
+    in tiles (see `CostEstimate.reduced_from` and the event `Reduced`); 0 never. Range: 0, or what the layers need to
+    the longest edge that is asked for."""
     seed: int | None = None
     """Seed of every random choice; the same request with the same seed gives the same bytes on the same machine.
     Range: 0 to 2**63 - 1."""

@@ -27,6 +27,7 @@ from nst_client.events import (
     Preview,
     Progress,
     Queued,
+    Reduced,
     Started,
     StopReason,
     Timings,
@@ -263,6 +264,8 @@ def event_from_proto(message: pb.JobEvent) -> Event | None:
                 part=preparing.part,
                 parts=preparing.parts,
             )
+        case "reduced":
+            return Reduced(sequence=sequence, width=message.reduced.width, height=message.reduced.height)
         case "progress":
             return _progress_from_proto(message.progress, sequence)
         case "preview":
@@ -375,6 +378,7 @@ def _cost_from_proto(message: pb.CostEstimate) -> CostEstimate:
         queue_seconds=message.queue_seconds,
         peak_memory_bytes=message.peak_memory_bytes,
         tile_size=message.tile_size,
+        reduced_from=message.reduced_from,
     )
 
 

@@ -69,6 +69,9 @@ class Script:
     def preparing(self, part):
         return self.event(preparing=pb.Preparing(scale=1, scales=3, part=part, parts=2))
 
+    def reduced(self):
+        return self.event(reduced=pb.Reduced(width=32, height=24))
+
     def preview(self, data=b"preview"):
         return self.event(preview=pb.Preview(iteration=5, media_type="image/jpeg", width=16, height=12, data=data))
 

@@ -136,6 +136,16 @@ def test_plain_lines_are_not_written_more_often_than_once_a_second(script):
     assert [int(line.split()[1].split("/")[0]) for line in written] == [1, 5, 9, 13, 17, 20]
 
 
+def test_a_result_that_is_smaller_than_asked_for_is_told_so(script):
+    message = script.accepted()
+    assert describe(event_from_proto(message)).startswith("job job-1 accepted: 64x48, 20 iterations")
+    message.accepted.estimate.reduced_from = 128
+    assert describe(event_from_proto(message)).startswith(
+        "job job-1 accepted: 64x48 (reduced from 128, which does not fit into memory), 20 iterations"
+    )
+    assert describe(event_from_proto(script.reduced())) == "memory ran out: goes on at 32x24"
+
+
 def test_scales_are_told_where_there_are_several(script):
     message = script.progress(3)
     message.progress.scales = 3

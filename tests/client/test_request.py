@@ -21,6 +21,8 @@ RECIPE = {
         "optimizer": "adam",
         "learning_rate": 0.02,
         "seed": 7,
+        "image_size": 300,
+        "min_image_size": 200,
         "from_the_future": 1,
     },
     "output": {"format": "png", "quality": 90, "bits": 16},
@@ -55,7 +57,20 @@ def test_every_flag_reaches_the_request(sent, servicer, tmp_path):
     for mask in masks:
         mask.write_bytes(mask.name.encode())
     request = sent(
-        *("--preset", "texture", "--iterations", 30, "--size", "keep", "--scales", 2, "--scale-iterations", "20,10"),
+        *(
+            "--preset",
+            "texture",
+            "--iterations",
+            30,
+            "--size",
+            "keep",
+            "--min-size",
+            64,
+            "--scales",
+            2,
+            "--scale-iterations",
+            "20,10",
+        ),
         *("--content-weight", 1, "--style-weight", 2, "--tv-weight", 3, "--laplacian-weight", 4),
         *("--content-layer", "relu4_2", "--style-layer", "relu1_1=0.5", "--style-loss", "moments", "--no-normalize"),
         *("--pooling", "l2", "--padding", "reflect", "--color", "luminance"),
@@ -70,6 +85,7 @@ def test_every_flag_reaches_the_request(sent, servicer, tmp_path):
         preset=pb.PRESET_TEXTURE,
         iterations=30,
         image_size=0,
+        min_image_size=64,
         scales=2,
         scale_iterations=[20, 10],
         content_weight=1,
@@ -116,17 +132,20 @@ def test_a_picture_is_made_again_from_what_it_says(sent, made):
         optimizer=pb.OPTIMIZER_ADAM,
         learning_rate=0.02,
         seed=7,
+        image_size=300,
+        min_image_size=200,
     )
     assert request.output == pb.OutputOptions(format=pb.PICTURE_FORMAT_PNG, quality=90, bits=16)
     assert [(style.weight, style.scale) for style in request.styles] == [(0.25, 1), (0.75, 2)]
 
 
 def test_a_flag_overrides_what_a_picture_says(sent, made):
-    options = sent("--from", made, "--iterations", 8, "--seed", 1, "--optimizer", "lbfgs").options
-    assert (options.iterations, options.seed, options.scales) == (8, 1, 2)
-    # What belonged to the number of iterations and to the optimiser is gone with them.
+    options = sent(*("--from", made, "--iterations", 8, "--seed", 1, "--optimizer", "lbfgs", "--size", 100)).options
+    assert (options.iterations, options.seed, options.scales, options.image_size) == (8, 1, 2, 100)
+    # What belonged to the number of iterations, to the optimiser and to the size is gone with them.
     assert not options.scale_iterations
     assert not options.HasField("learning_rate")
+    assert not options.HasField("min_image_size")
 
 
 def test_the_metadata_of_a_picture_are_typed(made):
@@ -164,5 +183,8 @@ def test_estimate_says_what_a_stylisation_would_take(target, servicer, pictures)
         "memory  3072 MiB",
     ]
     assert servicer.requests[-1].options.image_size == 4096
+    servicer.estimate.estimate.reduced_from = 8192
+    reduced = CliRunner(env={"NST_TARGET": target}).invoke(commands, flags)
+    assert reduced.stdout.startswith("size    4096x3072 px, reduced from 8192, in tiles of 512 px\n")
     as_json = CliRunner(env={"NST_TARGET": target}).invoke(commands, [*flags, "--json"])
     assert json.loads(as_json.stdout)["cost"]["tile_size"] == 512

@@ -21,7 +21,7 @@ from nst_client.translate import (
     ("kind", "message"),
     [
         *((getattr(events, message.DESCRIPTOR.name), message) for message in (
-            pb.Accepted, pb.Queued, pb.Started, pb.Preparing, pb.Progress, pb.Preview, pb.Completed,
+            pb.Accepted, pb.Queued, pb.Started, pb.Preparing, pb.Reduced, pb.Progress, pb.Preview, pb.Completed,
             pb.CostEstimate, pb.LossTerm, pb.Timings, pb.Weights,
         )),
         (info.Limits, pb.Limits),
@@ -85,6 +85,7 @@ def test_every_option_reaches_the_request():
         lbfgs_history=7,
         init=Init.RANDOM,
         image_size=0,
+        min_image_size=256,
         seed=2**63 - 1,
         preview_every=5,
         preview_size=128,
@@ -104,6 +105,7 @@ def test_every_option_reaches_the_request():
         lbfgs_history=7,
         init=pb.INIT_RANDOM,
         image_size=0,
+        min_image_size=256,
         seed=2**63 - 1,
         preview_every=5,
         preview_size=128,
@@ -190,10 +192,13 @@ def test_an_event_is_translated_whole(script):
         weights=events.Weights(id="caffe", sha256="aa"),
         width=64,
         height=48,
-        estimate=events.CostEstimate(seconds=2.5, queue_seconds=1.0, peak_memory_bytes=4096, tile_size=0),
+        estimate=events.CostEstimate(
+            seconds=2.5, queue_seconds=1.0, peak_memory_bytes=4096, tile_size=0, reduced_from=0
+        ),
     )
+    assert event_from_proto(script.reduced()) == events.Reduced(sequence=2, width=32, height=24)
     assert event_from_proto(script.completed()) == events.Completed(
-        sequence=2,
+        sequence=3,
         stop_reason=events.StopReason.ITERATIONS,
         iterations=20,
         total_loss=1.5,

@@ -349,6 +349,7 @@ def test_a_frame_that_was_ended_early_is_not_kept(*, run, servicer, script, resu
     [
         (("--no-flow", "--temporal-weight", "1"), "--temporal-weight and --no-flow exclude each other"),
         (("--format", "jpeg"), "--format does not apply: frames are PNG"),
+        (("--min-size", "64"), "--min-size does not apply: frames are of one size"),
         (("--start", "5"), "--end 3 comes before --start 5"),
         (("--fps", "25"), "--fps needs a video as --out"),
         (("--out", "out.avi"), "out.avi is neither a folder nor an .mp4"),

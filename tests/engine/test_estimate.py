@@ -2,10 +2,18 @@ import dataclasses
 
 import pytest
 from nst_service.engine import estimate as estimate_module
-from nst_service.engine.estimate import fitting_tile, forward_flops, largest_size_within, peak_bytes
+from nst_service.engine.estimate import (
+    estimate,
+    fitting_tile,
+    forward_flops,
+    largest_size_within,
+    peak_bytes,
+    shorter_history,
+)
 from nst_service.engine.losses import StyleLossName
-from nst_service.engine.options import OptimizerName, Preset, TransferOptions
-from nst_service.engine.pictures import Size, fit
+from nst_service.engine.options import OptimizerName, OutputOptions, Preset, TransferOptions
+from nst_service.engine.pictures import Picture, Size, fit
+from nst_service.engine.spec import Style, TransferSpec
 from nst_service.engine.vgg import Pooling
 
 OPTIONS = TransferOptions()
@@ -14,7 +22,7 @@ OPTIONS = TransferOptions()
 @pytest.mark.parametrize("size", [(640, 480), (451, 300), (97, 1023)])
 def test_the_largest_size_fits_and_a_pixel_more_does_not(size: tuple[int, int]):
     available = peak_bytes(OPTIONS, size, [size]) // 3
-    edge = largest_size_within(available, OPTIONS, size)
+    edge = largest_size_within(available, OPTIONS, size, [size])
     within, beyond = (fitting_tile(OPTIONS, it, [it], available) for it in (fit(size, edge), fit(size, edge + 1)))
     assert within[1] <= available < beyond[1]
 
@@ -66,7 +74,45 @@ def test_a_style_larger_than_the_content_counts():
 
 
 def test_memory_too_small_for_any_picture_gives_no_size():
-    assert largest_size_within(1000, OPTIONS, (640, 480)) == 0
+    assert largest_size_within(1000, OPTIONS, (640, 480), [(640, 480)]) == 0
+
+
+def test_a_larger_style_leaves_less_for_the_result():
+    size, available = (640, 480), peak_bytes(OPTIONS, (640, 480), [(640, 480)])
+    assert largest_size_within(available, OPTIONS, size, [size]) == 640
+    large = largest_size_within(available, OPTIONS, size, [(1280, 960)])
+    assert 320 < large < 640
+    assert fitting_tile(OPTIONS, fit(size, large), [fit((1280, 960), 2 * large)], available)[1] <= available
+
+
+@pytest.mark.parametrize(
+    ("options", "size", "is_considerable"),
+    [
+        ({}, (4096, 3072), True),
+        ({"iterations": 3}, (4096, 3072), False),
+        ({"lbfgs_history": 4}, (4096, 3072), False),
+        ({"optimizer": OptimizerName.ADAM}, (4096, 3072), False),
+        ({}, (512, 384), False),
+    ],
+)
+def test_a_shorter_history_is_known_where_it_needs_considerably_less(options: dict, size: Size, is_considerable: bool):
+    spec = TransferSpec(
+        content=Picture.blank(size),
+        styles=(Style(picture=Picture.blank(size), share=1.0),),
+        options=TransferOptions(**options).completed(),
+        output=OutputOptions(),
+    )
+    shorter = shorter_history(spec, 4 * 2**30)
+    assert (shorter is not None) is is_considerable
+    if shorter:
+        steps, needed = shorter
+        assert (
+            needed
+            == estimate(
+                dataclasses.replace(spec, options=dataclasses.replace(spec.options, lbfgs_history=steps)), 4 * 2**30
+            ).peak_bytes
+        )
+        assert needed < 0.8 * estimate(spec, 4 * 2**30).peak_bytes
 
 
 def test_the_operations_are_those_of_the_convolutions_that_run():

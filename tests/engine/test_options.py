@@ -219,6 +219,8 @@ def test_a_time_budget_ends_the_transfer_with_a_picture(request_: TransferReques
         ({"min_improvement": -0.1}, "options.min_improvement"),
         ({"time_budget_seconds": float("nan")}, "options.time_budget_seconds"),
         ({"laplacian_weight": float("inf")}, "options.laplacian_weight"),
+        ({"min_image_size": -1}, "options.min_image_size"),
+        ({"min_image_size": 65_501}, "options.min_image_size"),
     ],
 )
 def test_a_bad_option_is_named(request_: TransferRequest, options: dict, field: str):

@@ -4,9 +4,10 @@ import pickle
 from typing import Any
 
 from nst_service.engine.options import Limits
+from nst_service.engine.pictures import Size
 from nst_service.engine.spec import TransferRequest
 from nst_service.jobs.errors import JobError
-from nst_service.jobs.events import Completed, ResultHeader
+from nst_service.jobs.events import Accepted, Completed, Reduced, ResultHeader
 from nst_service.jobs.job import Job
 from nst_service.jobs.log import LoggedEvent
 from nst_service.jobs.order import FindPicture, Order, ReadOrder
@@ -20,7 +21,7 @@ DURABILITY = Durability(checkpoint_seconds=3600, reattach_seconds=3600, retentio
 
 
 class PlainCodec:
-    """Writes what no test of the scheduler reads back, but requests."""
+    """Writes what no test of the scheduler reads back, but requests, and of events the size that they tell."""
 
     def request(self, document: bytes, find_picture: FindPicture) -> TransferRequest:
         del find_picture
@@ -28,7 +29,12 @@ class PlainCodec:
         return request
 
     def event(self, logged: LoggedEvent) -> bytes:
-        return type(logged.event).__name__.encode()
+        size = (event.width, event.height) if isinstance(event := logged.event, Accepted | Reduced) else None
+        return pickle.dumps(size)
+
+    def size(self, event: bytes) -> Size | None:
+        size: Size | None = pickle.loads(event)
+        return size
 
     def success(self, header: ResultHeader, completed: Completed) -> bytes:
         del header

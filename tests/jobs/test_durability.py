@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import itertools
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from nst_service.engine.options import Limits
-from nst_service.engine.spec import TransferRequest
+from nst_service.engine.spec import TransferRequest, TransferSpec
 from nst_service.engine.transfer import Iterate, optimize
 from nst_service.engine.vgg import Vgg19
 from nst_service.jobs import run as run_module
@@ -21,7 +22,7 @@ from nst_service.jobs.errors import (
     RecordedFailureError,
     UnknownJobError,
 )
-from nst_service.jobs.events import Progress, Recorded, ResultChunk, Started
+from nst_service.jobs.events import Progress, Recorded, ResultChunk, ResultHeader, Started
 from nst_service.jobs.ledger import Ledger
 from nst_service.jobs.log import LoggedEvent
 from nst_service.jobs.quotas import Owner
@@ -196,6 +197,81 @@ async def test_a_job_goes_on_after_a_restart_and_its_picture_is_the_same_to_the_
     assert sum(isinstance(logged.event, Started | Recorded) for logged in events) >= 3
     sequences = [logged.sequence for logged in events]
     assert sequences == sorted(set(sequences))
+
+
+async def leave(scheduler: Scheduler, brake: Brake, step: int) -> None:
+    """Have a server leave before a step, with a checkpoint of its job."""
+    await until(lambda: brake.steps == step)
+    draining = asyncio.create_task(scheduler.drain(0.0))
+    await asyncio.sleep(0.1)
+    brake.released.set()
+    assert await draining
+
+
+def sizes_in(events: list[LoggedEvent]) -> list[tuple[int, int]]:
+    return [(event.width, event.height) for logged in events if isinstance(event := logged.event, ResultHeader)]
+
+
+async def test_a_job_that_was_made_smaller_on_acceptance_keeps_its_size_where_another_server_has_more_memory(
+    serving, make_request: MakeRequest, brake: Brake, monkeypatch: pytest.MonkeyPatch
+):
+    request = make_request(iterations=8, image_size=400, min_image_size=100)
+    memory = 250 * 2**20
+    monkeypatch.setattr(DeviceWorker, "warm_up", lambda worker: setattr(worker, "memory", memory))
+    async with serving() as scheduler:
+        whole = await submit(scheduler, request)
+        expected = await events_of(scheduler, whole.id)
+    brake.steps, brake.before = 0, 3
+    async with serving() as scheduler:
+        job = await submit(scheduler, request, request_id="one")
+        await leave(scheduler, brake, 3)
+    memory = 2**33
+    async with serving() as scheduler:
+        events = await events_of(scheduler, job.id)
+    assert sizes_in(events) == sizes_in(expected) != [(400, 308)]
+    assert picture_in(events) == picture_in(expected)
+
+
+async def test_a_job_for_which_memory_ran_out_stays_as_small_after_a_restart(
+    serving, make_request: MakeRequest, brake: Brake, monkeypatch: pytest.MonkeyPatch
+):
+    def run_out(spec: TransferSpec, *arguments: Any) -> Iterator[Iterate]:
+        if spec.content.width == 256:
+            yield from itertools.islice(optimize(spec, *arguments), 2)
+            raise MemoryError
+        yield from brake.transfer(spec, *arguments)
+
+    monkeypatch.setattr(run_module, "transfer", run_out)
+    request = make_request(iterations=8, image_size=256, min_image_size=100)
+    async with serving() as scheduler:
+        whole = await submit(scheduler, request)
+        expected = await events_of(scheduler, whole.id)
+    brake.steps, brake.before = 0, 3
+    async with serving() as scheduler:
+        job = await submit(scheduler, request, request_id="one")
+        await leave(scheduler, brake, 3)
+    # Memory is there again, which is no reason to make another picture.
+    monkeypatch.setattr(run_module, "transfer", brake.transfer)
+    async with serving() as scheduler:
+        events = await events_of(scheduler, job.id)
+    assert sizes_in(events) == sizes_in(expected) != [(256, 197)]
+    assert picture_in(events) == picture_in(expected)
+    # It had come to its third step as it was, and in tiles; the last one before the restart is shown once more.
+    assert brake.steps == 8 - 3 + 1
+
+
+async def test_a_job_that_no_longer_fits_after_a_restart_says_so(
+    serving, make_request: MakeRequest, brake: Brake, monkeypatch: pytest.MonkeyPatch
+):
+    brake.before = 2
+    async with serving() as scheduler:
+        job = await submit(scheduler, make_request(iterations=_ENDLESS), request_id="one")
+        await leave(scheduler, brake, 2)
+    monkeypatch.setattr(DeviceWorker, "warm_up", lambda worker: setattr(worker, "memory", 2**20))
+    async with serving() as scheduler:
+        view = await scheduler.view(job.id)
+    assert view.stored.state is JobState.FAILED
+    assert b"of memory" in (view.stored.outcome or b"")
 
 
 async def test_jobs_that_wait_when_the_server_leaves_run_in_their_order_when_it_is_back(

@@ -16,7 +16,7 @@ from nst_service.engine.transfer import Iterate, optimize
 from nst_service.engine.vgg import Vgg19
 from nst_service.jobs import run as run_module
 from nst_service.jobs.errors import DeadlineTooShortError, DoesNotFitError, QueueFullError
-from nst_service.jobs.events import Accepted, Completed, Event, Queued, Started
+from nst_service.jobs.events import Accepted, Completed, Event, Queued, ResultHeader, Started
 from nst_service.jobs.job import Job
 from nst_service.jobs.ledger import Ledger
 from nst_service.jobs.scheduler import Scheduler
@@ -244,6 +244,31 @@ async def test_a_job_over_the_limit_of_memory_is_refused_by_it(scheduling, make_
         with pytest.raises(DoesNotFitError) as caught:
             await submit(scheduler, make_request(iterations=_SHORT))
     assert caught.value.available == 2**20
+
+
+async def test_a_job_over_the_limit_of_memory_is_made_smaller_where_the_request_allows_it(
+    scheduling, make_request: MakeRequest
+):
+    request = make_request(iterations=_SHORT, image_size=400, min_image_size=100)
+    async with scheduling(max_job_bytes=250 * 2**20) as scheduler:
+        estimated = await scheduler.estimate(read_order(request))
+        job = await submit(scheduler, request)
+        (accepted,) = told(job, Accepted)
+        await ended(job)
+        (header,) = told(job, ResultHeader)
+        with pytest.raises(DoesNotFitError) as caught:
+            await submit(scheduler, make_request(iterations=_SHORT, image_size=400, min_image_size=accepted.width + 1))
+    assert dataclasses.replace(accepted, job_id="", estimate=estimated.estimate) == estimated
+    assert accepted.estimate.reduced_from == 400
+    assert accepted.estimate.peak_memory_bytes <= 250 * 2**20
+    assert 100 <= accepted.width == accepted.options.image_size == caught.value.largest_size < 400
+    assert (header.width, header.height) == (accepted.width, accepted.height)
+
+
+async def test_a_job_that_fits_has_the_size_that_was_asked_for(scheduling, make_request: MakeRequest):
+    async with scheduling() as scheduler:
+        accepted = await scheduler.estimate(read_order(make_request(iterations=_SHORT, min_image_size=30)))
+    assert (accepted.width, accepted.estimate.reduced_from) == (48, 0)
 
 
 async def test_a_drain_ends_every_job_that_shares_the_device_with_its_picture(scheduling, make_request: MakeRequest):

@@ -1,5 +1,6 @@
 """Jobs that share a device, in the thread of the test: what they do to each other, which is nothing."""
 
+import io
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,17 +12,29 @@ from nst_service.engine.estimate import estimate
 from nst_service.engine.layers import LAYERS
 from nst_service.engine.options import Init, Limits, OptimizerName
 from nst_service.engine.snapshot import Snapshot
-from nst_service.engine.spec import TransferRequest, prepare
+from nst_service.engine.spec import TransferRequest, TransferSpec, prepare
 from nst_service.engine.transfer import Iterate, optimize, transfer
 from nst_service.engine.vgg import Vgg19
 from nst_service.jobs import run as run_module
 from nst_service.jobs.errors import DoesNotFitError, JobCancelledError, JobError, JobFailedError
-from nst_service.jobs.events import Completed, Delivery, Event, Preparing, Progress, ResultChunk
+from nst_service.jobs.events import (
+    Completed,
+    Delivery,
+    Event,
+    Preparing,
+    Progress,
+    Reduced,
+    ResultChunk,
+    ResultHeader,
+)
 from nst_service.jobs.job import Job
 from nst_service.jobs.pace import Pace
 from nst_service.jobs.run import Run
 from nst_service.jobs.states import StopReason
 from nst_service.jobs.worker import DeviceWorker, Left, Outcome
+from PIL import Image
+
+from tests.jobs.builders import LIMITS
 
 MakeRequest = Callable[..., TransferRequest]
 
@@ -206,6 +219,91 @@ def test_memory_that_runs_out_once_more_while_a_job_makes_itself_smaller_ends_th
     device.worker.serve()
     assert isinstance(wrong.outcome, DoesNotFitError)
     assert right.outcome is StopReason.ITERATIONS
+
+
+def running_out(*, edge: int, before: int) -> Callable[..., Iterator[Any]]:
+    """Return a transfer for whose steps memory does not suffice above a size, but for the first ones at full size."""
+
+    def run(spec: TransferSpec, *arguments: Any) -> Iterator[Any]:
+        for step in transfer(spec, *arguments):
+            if spec.content.width > edge and isinstance(step, Iterate) and step.iteration >= before:
+                raise MemoryError
+            yield step
+
+    return run
+
+
+@pytest.mark.parametrize("optimizer", list(OptimizerName))
+def test_a_job_that_fits_in_no_tiles_goes_on_smaller_where_the_request_allows_it(
+    device: Device, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch, optimizer: OptimizerName
+):
+    monkeypatch.setattr(run_module, "transfer", running_out(edge=200, before=4))
+    request = make_request(iterations=6, image_size=256, min_image_size=100, optimizer=optimizer)
+    followed = device.join(request)
+    device.worker.serve()
+    assert followed.outcome is StopReason.ITERATIONS
+    (reduced,) = [event for event in followed.events if isinstance(event, Reduced)]
+    (header,) = [event for event in followed.events if isinstance(event, ResultHeader)]
+    assert (header.width, header.height) == (reduced.width, reduced.height)
+    assert 100 <= header.width <= 200
+    assert Image.open(io.BytesIO(followed.file)).size == (header.width, header.height)
+    # Half of what it needed in tiles.
+    spec = prepare(request, LIMITS, LAYERS)
+    assert followed.job.cost.peak_bytes <= estimate(spec, 0).peak_bytes // 2
+    progress = [event for event in followed.events if isinstance(event, Progress)]
+    assert [event.iteration for event in progress] == [1, 2, 3, 4, 5, 6]
+    assert {event.total_iterations for event in progress} == {6}
+    completed = followed.events[-1]
+    assert isinstance(completed, Completed)
+    assert completed.iterations == 6
+
+
+def test_a_job_that_has_no_picture_yet_begins_smaller(
+    device: Device, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(run_module, "transfer", running_out(edge=200, before=1))
+    followed = device.join(make_request(iterations=3, image_size=256, min_image_size=100))
+    device.worker.serve()
+    assert followed.outcome is StopReason.ITERATIONS
+    assert [event.iteration for event in followed.events if isinstance(event, Progress)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("least", [0, 250])
+def test_no_job_becomes_smaller_than_its_request_allows(
+    device: Device, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch, least: int
+):
+    monkeypatch.setattr(run_module, "transfer", running_out(edge=200, before=4))
+    followed = device.join(make_request(iterations=6, image_size=256, min_image_size=least))
+    device.worker.serve()
+    assert isinstance(followed.outcome, DoesNotFitError)
+    assert not any(isinstance(event, Reduced) for event in followed.events)
+
+
+def test_a_job_that_runs_out_of_memory_again_and_again_ends(
+    device: Device, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(run_module, "transfer", running_out(edge=0, before=2))
+    followed = device.join(make_request(iterations=6, image_size=400, min_image_size=64))
+    device.worker.serve()
+    assert isinstance(followed.outcome, DoesNotFitError)
+    sizes = [event.width for event in followed.events if isinstance(event, Reduced)]
+    assert len(sizes) > 1
+    assert sizes == sorted(set(sizes), reverse=True)
+    assert sizes[-1] >= 64
+
+
+def test_a_checkpoint_of_the_size_before_is_carried_to_the_one_that_was_told(device: Device, make_request: MakeRequest):
+    request = make_request(iterations=6)
+    first = device.join(request)
+    first.job.next_checkpoint = 0.0
+    device.worker.serve()
+    second = device.join(request)
+    second.job.spec = second.job.spec.reduced((40, 31))
+    (second.job.snapshot,) = first.kept
+    device.worker.serve()
+    assert second.outcome is StopReason.ITERATIONS
+    assert [event.iteration for event in second.events if isinstance(event, Progress)] == [2, 3, 4, 5, 6]
+    assert Image.open(io.BytesIO(second.file)).size == (40, 31)
 
 
 def test_where_a_job_goes_on_is_no_news(device: Device, make_request: MakeRequest):

@@ -58,6 +58,18 @@ def _have_no_memory(step: int) -> None:
     _before_step(step, MemoryError, "")
 
 
+def _have_memory_up_to(edge: int) -> None:
+    """Have memory run out in the fourth step of every job with a larger picture."""
+
+    def fail() -> None:
+        raise MemoryError
+
+    def failing(spec: Any, *rest: Any) -> Iterator[Preparing | Iterate]:
+        return _with((spec, *rest), 4, fail) if max(spec.content.size) > edge else transfer(spec, *rest)
+
+    run_module.transfer = failing
+
+
 def _die(step: int) -> None:
     """Have the process die in a step of every job."""
     run_module.transfer = lambda *arguments: _with(arguments, step, lambda: os.kill(os.getpid(), signal.SIGKILL))
@@ -100,6 +112,7 @@ _FAULTS: Mapping[str, Callable[[Any], None]] = MappingProxyType(
         "device": _fail_device,
         "little_memory": _have_little_memory,
         "no_memory": _have_no_memory,
+        "memory_up_to": _have_memory_up_to,
         "death": _die,
         "forgiven_deaths": _forgive,
         "keepalive": _ask_for_signs_of_life,

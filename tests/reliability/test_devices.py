@@ -88,6 +88,26 @@ async def test_a_job_goes_on_in_tiles_where_memory_runs_out(server: KillableServ
     assert "goes on in tiles" in server.log.read_text()
 
 
+async def test_a_job_that_fits_in_no_tiles_goes_on_smaller_where_the_request_allows_it(
+    server: KillableServer, named: MakeRequest
+):
+    request = named(8)
+    request.options.image_size, request.options.min_image_size = 512, 64
+    await server.serve({"memory_up_to": 300})
+    async with server.stub() as stub:
+        story = Story()
+        await story.read(stub.stylize(request), "reduced")
+        reduced = story.kept[-1].reduced
+        assert story.iteration == 3
+        await story.read(stub.watch(story.job_id, story.last))
+        assert story.completed
+        assert story.completed.iterations == 8
+        assert story.header
+        assert (story.header.width, story.header.height) == (reduced.width, reduced.height)
+        assert 64 <= story.header.width <= 300
+        await stub.idle()
+
+
 async def test_a_job_that_fits_in_no_tiles_fails_and_nothing_else_does(server: KillableServer, named: MakeRequest):
     await server.serve({"no_memory": 4})
     async with server.stub() as stub:

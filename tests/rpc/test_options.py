@@ -130,6 +130,32 @@ async def test_pictures_that_do_not_fit_are_worked_on_in_tiles(request_: pb.Styl
     assert whole.estimate.tile_size == 0
 
 
+async def test_a_result_that_does_not_fit_is_made_smaller_where_the_request_allows_it(
+    request_: pb.StylizeRequest, tmp_path
+):
+    request_.options.MergeFrom(pb.TransferOptions(image_size=2048, min_image_size=128, iterations=3))
+    async with serving(max_job_bytes=300 * 2**20) as (_, stub):
+        estimate = await stub.Estimate(pb.EstimateRequest(stylize=request_))
+        events = [response.event async for response in stub.Stylize(request_)]
+        request_.options.min_image_size = 1024
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Estimate(pb.EstimateRequest(stylize=request_))
+        request_.options.min_image_size = 2049
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.Estimate(pb.EstimateRequest(stylize=request_))
+    accepted, path = events[0].accepted, tmp_path / "out.png"
+    path.write_bytes(b"".join(event.result_chunk.data for event in events))
+    assert estimate.estimate.reduced_from == accepted.estimate.reduced_from == 2048
+    assert estimate.options == accepted.options
+    assert 128 <= accepted.width == accepted.options.image_size < 1024
+    assert accepted.options.min_image_size == 128
+    assert Image.open(path).size == (accepted.width, accepted.height)
+    # The same again has the size that it has, wherever it is made.
+    assert read_metadata(path).options.image_size == accepted.width
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "options.min_image_size: is 2049, accepted is 0, or" in refused.value.details()
+
+
 async def test_what_ran_before_does_not_change_a_result(request_: pb.StylizeRequest):
     other = pb.StylizeRequest()
     other.CopyFrom(request_)

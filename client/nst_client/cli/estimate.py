@@ -33,8 +33,9 @@ def estimate(connection: Connection, /, *, as_json: bool, timeout: float, **flag
 def _lines(found: Estimate) -> str:
     cost = found.cost
     tiles = f"in tiles of {cost.tile_size} px" if cost.tile_size else "as a whole"
+    reduced = f", reduced from {cost.reduced_from}" if cost.reduced_from else ""
     return (
-        f"size    {found.width}x{found.height} px, {tiles}\n"
+        f"size    {found.width}x{found.height} px{reduced}, {tiles}\n"
         f"time    {cost.seconds:.0f} s for {found.options.iterations} iterations, "
         f"{cost.queue_seconds:.0f} s in the queue\n"
         f"memory  {cost.peak_memory_bytes / 2**20:.0f} MiB"

@@ -56,6 +56,7 @@ _FLAGS = MappingProxyType(
         "content_mask": "--mask",
         "init_picture": "--init-picture",
         "options.image_size": "--size",
+        "options.min_image_size": "--min-size",
         "options.time_budget_seconds": "--time-budget",
         "options.content_layers": "--content-layer",
         "options.style_layers": "--style-layer",

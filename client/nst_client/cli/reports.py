@@ -14,7 +14,18 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as ProgressBar
 
 from nst_client.cli.json_lines import event_to_json, position_to_json, result_to_json
-from nst_client.events import Accepted, Completed, Event, Preparing, Preview, Progress, Queued, Reconnected, Started
+from nst_client.events import (
+    Accepted,
+    Completed,
+    Event,
+    Preparing,
+    Preview,
+    Progress,
+    Queued,
+    Reconnected,
+    Reduced,
+    Started,
+)
 from nst_client.result import Result
 
 _LINE_SECONDS = 1.0
@@ -140,9 +151,10 @@ class Bar:
 
     def event(self, event: Event) -> None:
         """Show an event in place of the one before, and above the bar what must not be overlooked."""
-        if isinstance(event, Reconnected):
-            self.note(self._prefix + _reconnected(event))
-        elif (text := describe(event)) is not None:
+        text = describe(event)
+        if text is not None and isinstance(event, Reconnected | Reduced):
+            self.note(self._prefix + text)
+        elif text is not None:
             self._bar.update(self._task, description=self._prefix + text)
         if isinstance(event, Progress):
             self._bar.update(self._task, completed=event.iteration, total=event.total_iterations)
@@ -180,7 +192,7 @@ def describe(event: Event) -> str | None:
     match event:
         case Accepted():
             return (
-                f"job {event.job_id} accepted: {event.width}x{event.height}, "
+                f"job {event.job_id} accepted: {event.width}x{event.height}{_reduced(event)}, "
                 f"{event.options.iterations} iterations, about {_duration(event.estimate.seconds)}"
             )
         case Queued():
@@ -189,6 +201,8 @@ def describe(event: Event) -> str | None:
             return f"started on {event.device}"
         case Preparing():
             return f"{_scale(event)}preparing, part {event.part}/{event.parts}"
+        case Reduced():
+            return f"memory ran out: goes on at {event.width}x{event.height}"
         case Progress():
             rate = f"{event.iteration / event.elapsed_seconds:.3g} it/s, " if event.elapsed_seconds > 0 else ""
             return (
@@ -210,6 +224,11 @@ def describe(event: Event) -> str | None:
 def _reconnected(event: Reconnected) -> str:
     lost = f"reconnected after {_duration(event.seconds)}"
     return f"{lost}: the server had lost the job, which begins again" if event.began_anew else lost
+
+
+def _reduced(event: Accepted) -> str:
+    edge = event.estimate.reduced_from
+    return f" (reduced from {edge}, which does not fit into memory)" if edge else ""
 
 
 def _scale(event: Preparing | Progress) -> str:

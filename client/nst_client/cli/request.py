@@ -97,6 +97,12 @@ _FLAGS = (
         callback=_size,
         help="Longest edge of the result in pixels, or that of CONTENT.",
     ),
+    click.option(
+        "--min-size",
+        "min_image_size",
+        type=int,
+        help="Longest edge down to which the result may be smaller where memory does not suffice.",
+    ),
     click.option("--scales", type=int, help="Sizes to work on, coarse to fine, each twice the one before."),
     click.option(
         "--scale-iterations", metavar="N,N...", callback=_numbers, help="Iterations of each scale, coarse to fine."
@@ -226,6 +232,8 @@ def _completed(transfer: dict[str, Any], recipe: Metadata) -> dict[str, Any]:
     if any(transfer[name] for name in ("iterations", "scales", "scale_iterations")):
         # The iterations of each scale belong to the numbers that are given now.
         del then["scale_iterations"]
+    if transfer["image_size"] is not None:
+        del then["min_image_size"]
     if transfer["optimizer"] is not None:
         del then["learning_rate"]
     missing = {name: value for name, value in then.items() if transfer.get(name) in (None, (), {})}

@@ -1,5 +1,6 @@
 """`nst-client sequence`: the frames of a video or of a folder of pictures, without flicker."""
 
+import dataclasses
 import functools
 import os
 from fractions import Fraction
@@ -119,6 +120,7 @@ def sequence(
         (not use_flow and flags["temporal_weight"] is not None, "--temporal-weight and --no-flow exclude each other"),
         (flags["picture_format"] is not None, "--format does not apply: frames are PNG"),
         (flags["quality"] is not None, "--quality does not apply: frames are PNG"),
+        (flags["min_image_size"] is not None, "--min-size does not apply: frames are of one size"),
         (end is not None and end < start, f"--end {end} comes before --start {start}"),
         (is_folder and rate is not None, "--fps needs a video as --out"),
         (resume and not is_folder, "--resume needs a folder as --out"),
@@ -128,6 +130,8 @@ def sequence(
             raise click.UsageError(message)
     request = build_request(content=source, out=None, **flags | {"picture_format": "png"})
     del request["content"]
+    # Nor does that of the picture that --from names.
+    request["options"] = dataclasses.replace(request["options"], min_image_size=None)
     try:
         # The other commands work without the extra.
         from nst_client.cli.frames import run_sequence  # noqa: PLC0415

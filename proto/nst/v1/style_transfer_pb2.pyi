@@ -641,6 +641,7 @@ class TransferOptions(_message.Message):
     AVERAGING_FIELD_NUMBER: _builtins.int
     MIN_IMPROVEMENT_FIELD_NUMBER: _builtins.int
     TIME_BUDGET_SECONDS_FIELD_NUMBER: _builtins.int
+    MIN_IMAGE_SIZE_FIELD_NUMBER: _builtins.int
     content_weight: _builtins.float
     """OPTIONAL. Weight of the content loss. Range: 0 to 1e12."""
     style_weight: _builtins.float
@@ -708,6 +709,12 @@ class TransferOptions(_message.Message):
     """OPTIONAL. Seconds of optimisation, over all scales: the best that can be done in that time. Turns of other jobs on
     the device do not count. 0 for no limit. Range: 0 to 1e6.
     """
+    min_image_size: _builtins.int
+    """OPTIONAL. Longest edge in pixels down to which the result may be smaller than image_size where memory does not
+    suffice, not even in tiles: the largest size that fits takes the place of image_size (CostEstimate.reduced_from,
+    Reduced). 0 never. Range: 0, or what the layers need at every scale to the longest edge that is asked for.
+    Default: 0.
+    """
     @_builtins.property
     def content_layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerWeight]:
         """OPTIONAL. Layers whose features are kept from the content picture. Empty: the default, relu4_2."""
@@ -752,10 +759,11 @@ class TransferOptions(_message.Message):
         averaging: _builtins.float | None = ...,
         min_improvement: _builtins.float | None = ...,
         time_budget_seconds: _builtins.float | None = ...,
+        min_image_size: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_averaging", b"_averaging", "_content_weight", b"_content_weight", "_image_size", b"_image_size", "_iterations", b"_iterations", "_laplacian_weight", b"_laplacian_weight", "_lbfgs_history", b"_lbfgs_history", "_learning_rate", b"_learning_rate", "_min_improvement", b"_min_improvement", "_normalize", b"_normalize", "_preview_every", b"_preview_every", "_preview_size", b"_preview_size", "_scales", b"_scales", "_seed", b"_seed", "_style_weight", b"_style_weight", "_temporal_weight", b"_temporal_weight", "_time_budget_seconds", b"_time_budget_seconds", "_tv_weight", b"_tv_weight", "averaging", b"averaging", "content_weight", b"content_weight", "image_size", b"image_size", "iterations", b"iterations", "laplacian_weight", b"laplacian_weight", "lbfgs_history", b"lbfgs_history", "learning_rate", b"learning_rate", "min_improvement", b"min_improvement", "normalize", b"normalize", "preview_every", b"preview_every", "preview_size", b"preview_size", "scales", b"scales", "seed", b"seed", "style_weight", b"style_weight", "temporal_weight", b"temporal_weight", "time_budget_seconds", b"time_budget_seconds", "tv_weight", b"tv_weight"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_averaging", b"_averaging", "_content_weight", b"_content_weight", "_image_size", b"_image_size", "_iterations", b"_iterations", "_laplacian_weight", b"_laplacian_weight", "_lbfgs_history", b"_lbfgs_history", "_learning_rate", b"_learning_rate", "_min_image_size", b"_min_image_size", "_min_improvement", b"_min_improvement", "_normalize", b"_normalize", "_preview_every", b"_preview_every", "_preview_size", b"_preview_size", "_scales", b"_scales", "_seed", b"_seed", "_style_weight", b"_style_weight", "_temporal_weight", b"_temporal_weight", "_time_budget_seconds", b"_time_budget_seconds", "_tv_weight", b"_tv_weight", "averaging", b"averaging", "content_weight", b"content_weight", "image_size", b"image_size", "iterations", b"iterations", "laplacian_weight", b"laplacian_weight", "lbfgs_history", b"lbfgs_history", "learning_rate", b"learning_rate", "min_image_size", b"min_image_size", "min_improvement", b"min_improvement", "normalize", b"normalize", "preview_every", b"preview_every", "preview_size", b"preview_size", "scales", b"scales", "seed", b"seed", "style_weight", b"style_weight", "temporal_weight", b"temporal_weight", "time_budget_seconds", b"time_budget_seconds", "tv_weight", b"tv_weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_averaging", b"_averaging", "_content_weight", b"_content_weight", "_image_size", b"_image_size", "_iterations", b"_iterations", "_laplacian_weight", b"_laplacian_weight", "_lbfgs_history", b"_lbfgs_history", "_learning_rate", b"_learning_rate", "_min_improvement", b"_min_improvement", "_normalize", b"_normalize", "_preview_every", b"_preview_every", "_preview_size", b"_preview_size", "_scales", b"_scales", "_seed", b"_seed", "_style_weight", b"_style_weight", "_temporal_weight", b"_temporal_weight", "_time_budget_seconds", b"_time_budget_seconds", "_tv_weight", b"_tv_weight", "averaging", b"averaging", "color", b"color", "content_layers", b"content_layers", "content_weight", b"content_weight", "image_size", b"image_size", "init", b"init", "iterations", b"iterations", "laplacian_weight", b"laplacian_weight", "lbfgs_history", b"lbfgs_history", "learning_rate", b"learning_rate", "min_improvement", b"min_improvement", "normalize", b"normalize", "optimizer", b"optimizer", "padding", b"padding", "pooling", b"pooling", "preset", b"preset", "preview_every", b"preview_every", "preview_size", b"preview_size", "scale_iterations", b"scale_iterations", "scales", b"scales", "seed", b"seed", "style_layers", b"style_layers", "style_loss", b"style_loss", "style_weight", b"style_weight", "temporal_weight", b"temporal_weight", "time_budget_seconds", b"time_budget_seconds", "tv_weight", b"tv_weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_averaging", b"_averaging", "_content_weight", b"_content_weight", "_image_size", b"_image_size", "_iterations", b"_iterations", "_laplacian_weight", b"_laplacian_weight", "_lbfgs_history", b"_lbfgs_history", "_learning_rate", b"_learning_rate", "_min_image_size", b"_min_image_size", "_min_improvement", b"_min_improvement", "_normalize", b"_normalize", "_preview_every", b"_preview_every", "_preview_size", b"_preview_size", "_scales", b"_scales", "_seed", b"_seed", "_style_weight", b"_style_weight", "_temporal_weight", b"_temporal_weight", "_time_budget_seconds", b"_time_budget_seconds", "_tv_weight", b"_tv_weight", "averaging", b"averaging", "color", b"color", "content_layers", b"content_layers", "content_weight", b"content_weight", "image_size", b"image_size", "init", b"init", "iterations", b"iterations", "laplacian_weight", b"laplacian_weight", "lbfgs_history", b"lbfgs_history", "learning_rate", b"learning_rate", "min_image_size", b"min_image_size", "min_improvement", b"min_improvement", "normalize", b"normalize", "optimizer", b"optimizer", "padding", b"padding", "pooling", b"pooling", "preset", b"preset", "preview_every", b"preview_every", "preview_size", b"preview_size", "scale_iterations", b"scale_iterations", "scales", b"scales", "seed", b"seed", "style_layers", b"style_layers", "style_loss", b"style_loss", "style_weight", b"style_weight", "temporal_weight", b"temporal_weight", "time_budget_seconds", b"time_budget_seconds", "tv_weight", b"tv_weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__averaging: _TypeAlias = _typing.Literal["averaging"]  # noqa: Y015
     _WhichOneofArgType__averaging: _TypeAlias = _typing.Literal["_averaging", b"_averaging"]  # noqa: Y015
@@ -771,6 +779,8 @@ class TransferOptions(_message.Message):
     _WhichOneofArgType__lbfgs_history: _TypeAlias = _typing.Literal["_lbfgs_history", b"_lbfgs_history"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__min_image_size: _TypeAlias = _typing.Literal["min_image_size"]  # noqa: Y015
+    _WhichOneofArgType__min_image_size: _TypeAlias = _typing.Literal["_min_image_size", b"_min_image_size"]  # noqa: Y015
     _WhichOneofReturnType__min_improvement: _TypeAlias = _typing.Literal["min_improvement"]  # noqa: Y015
     _WhichOneofArgType__min_improvement: _TypeAlias = _typing.Literal["_min_improvement", b"_min_improvement"]  # noqa: Y015
     _WhichOneofReturnType__normalize: _TypeAlias = _typing.Literal["normalize"]  # noqa: Y015
@@ -805,6 +815,8 @@ class TransferOptions(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__lbfgs_history) -> _WhichOneofReturnType__lbfgs_history | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_image_size) -> _WhichOneofReturnType__min_image_size | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_improvement) -> _WhichOneofReturnType__min_improvement | None: ...
     @_typing.overload
@@ -919,6 +931,7 @@ class JobEvent(_message.Message):
     RESULT_CHUNK_FIELD_NUMBER: _builtins.int
     COMPLETED_FIELD_NUMBER: _builtins.int
     PREPARING_FIELD_NUMBER: _builtins.int
+    REDUCED_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Grows by at least one from event to event of a job, also where a server takes over from another. A reader that is
     slower than the job, or comes later, misses outdated Queued, Preparing, Progress and Preview events, and no other.
@@ -960,6 +973,10 @@ class JobEvent(_message.Message):
     def preparing(self) -> Global___Preparing:
         """The targets of a scale are being computed."""
 
+    @_builtins.property
+    def reduced(self) -> Global___Reduced:
+        """The result will be smaller than Accepted said."""
+
     def __init__(
         self,
         *,
@@ -973,12 +990,13 @@ class JobEvent(_message.Message):
         result_chunk: Global___ResultChunk | None = ...,
         completed: Global___Completed | None = ...,
         preparing: Global___Preparing | None = ...,
+        reduced: Global___Reduced | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completed", b"completed", "event", b"event", "preparing", b"preparing", "preview", b"preview", "progress", b"progress", "queued", b"queued", "result_chunk", b"result_chunk", "result_header", b"result_header", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completed", b"completed", "event", b"event", "preparing", b"preparing", "preview", b"preview", "progress", b"progress", "queued", b"queued", "reduced", b"reduced", "result_chunk", b"result_chunk", "result_header", b"result_header", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completed", b"completed", "event", b"event", "preparing", b"preparing", "preview", b"preview", "progress", b"progress", "queued", b"queued", "result_chunk", b"result_chunk", "result_header", b"result_header", "sequence", b"sequence", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completed", b"completed", "event", b"event", "preparing", b"preparing", "preview", b"preview", "progress", b"progress", "queued", b"queued", "reduced", b"reduced", "result_chunk", b"result_chunk", "result_header", b"result_header", "sequence", b"sequence", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["accepted", "queued", "started", "progress", "preview", "result_header", "result_chunk", "completed", "preparing"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["accepted", "queued", "started", "progress", "preview", "result_header", "result_chunk", "completed", "preparing", "reduced"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -1048,6 +1066,7 @@ class CostEstimate(_message.Message):
     QUEUE_SECONDS_FIELD_NUMBER: _builtins.int
     PEAK_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     TILE_SIZE_FIELD_NUMBER: _builtins.int
+    REDUCED_FROM_FIELD_NUMBER: _builtins.int
     seconds: _builtins.float
     """Seconds on the device, without the wait in the queue and the turns of other jobs on the device."""
     queue_seconds: _builtins.float
@@ -1056,6 +1075,10 @@ class CostEstimate(_message.Message):
     """Peak of the memory that the job needs on its device, in bytes."""
     tile_size: _builtins.int
     """Edge in pixels of the tiles that the picture is worked on in, to stay within the memory there is; 0: as a whole."""
+    reduced_from: _builtins.int
+    """Longest edge in pixels that was asked for, where the result is smaller to stay within the memory there is
+    (TransferOptions.min_image_size); 0: as large as asked for.
+    """
     def __init__(
         self,
         *,
@@ -1063,10 +1086,11 @@ class CostEstimate(_message.Message):
         queue_seconds: _builtins.float = ...,
         peak_memory_bytes: _builtins.int = ...,
         tile_size: _builtins.int = ...,
+        reduced_from: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["peak_memory_bytes", b"peak_memory_bytes", "queue_seconds", b"queue_seconds", "seconds", b"seconds", "tile_size", b"tile_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["peak_memory_bytes", b"peak_memory_bytes", "queue_seconds", b"queue_seconds", "reduced_from", b"reduced_from", "seconds", b"seconds", "tile_size", b"tile_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1161,6 +1185,34 @@ class Preparing(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Preparing: _TypeAlias = Preparing  # noqa: Y015
+
+@_typing.final
+class Reduced(_message.Message):
+    """Memory ran out, and no smaller tiles were left: the job goes on at a smaller size from the best picture so far, and
+    its next Progress counts on from there. Only where TransferOptions.min_image_size allows it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WIDTH_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    width: _builtins.int
+    """Width of the result from now on, in pixels."""
+    height: _builtins.int
+    """Height of the result from now on, in pixels."""
+    def __init__(
+        self,
+        *,
+        width: _builtins.int = ...,
+        height: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reduced: _TypeAlias = Reduced  # noqa: Y015
 
 @_typing.final
 class Progress(_message.Message):

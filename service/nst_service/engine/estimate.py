@@ -1,5 +1,6 @@
 """What a transfer will cost, before it runs, and how it fits into the memory there is."""
 
+import dataclasses
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,10 @@ _HEAP = 1.3
 `devices.set_up_process` has the heap keep them."""
 _TILES = (2048, 1024, 512, 256)
 """Edges of tiles that are tried, in pixels: the larger, the less is computed twice."""
+_SHORT_HISTORY = 3
+"""Steps from which L-BFGS still learns much of what it does from more."""
+_CONSIDERABLY_LESS = 0.8
+"""Share of the memory that may be left for a shorter history to be worth it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,20 +200,39 @@ def _largest_part(size: Size, tile: int | None, layers: Collection[str]) -> Size
     return width, height
 
 
-def largest_size_within(available: int, options: TransferOptions, size: Size) -> int:
-    """Return the largest longest edge of a picture of this shape whose transfer fits into the memory, in pixels.
+def largest_size_within(available: int, options: TransferOptions, size: Size, styles: Sequence[Size]) -> int:
+    """Return the longest edge of the largest result that fits into the memory, in pixels.
 
-    0 where not even the smallest picture fits.
+    Args:
+        available: bytes that the transfer may hold on its device.
+        options: of the transfer.
+        size: of the result that is asked for; nothing larger is looked for.
+        styles: the sizes of the styles beside that, which change with it.
+
+    Returns:
+        The edge; 0 where not even the smallest result fits.
     """
     low, high = 0, max(size)
     while low < high:
         edge = (low + high + 1) // 2
-        smaller = fit(size, edge)
-        if fitting_tile(options, smaller, [smaller], available)[1] <= available:
+        smaller = [scaled(style, edge / max(size)) for style in styles]
+        if fitting_tile(options, fit(size, edge), smaller, available)[1] <= available:
             low = edge
         else:
             high = edge - 1
     return low if low >= minimum_edge(options.active_layers) else 0
+
+
+def shorter_history(spec: TransferSpec, available: int) -> tuple[int, int] | None:
+    """Return a length of L-BFGS's history with which a transfer needs considerably less memory, and what it needs then.
+
+    In bytes, in the tiles that fit into those available; None where the history is no considerable part of the memory.
+    """
+    styles = [style.picture.size for style in spec.styles]
+    _, peak = fitting_tile(spec.options, spec.content.size, styles, available)
+    shorter = dataclasses.replace(spec.options, lbfgs_history=_SHORT_HISTORY)
+    _, less = fitting_tile(shorter, spec.content.size, styles, available)
+    return (_SHORT_HISTORY, less) if less <= _CONSIDERABLY_LESS * peak else None
 
 
 def fitting_tile(

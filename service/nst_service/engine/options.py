@@ -128,6 +128,8 @@ class TransferOptions:
     init: Init = Init.CONTENT
     image_size: Annotated[int, Range(0, 65_500)] = 512
     """Longest edge of the result in pixels, or KEEP_SIZE."""
+    min_image_size: Annotated[int, Range(0, 65_500)] = 0
+    """Longest edge in pixels down to which the result may be reduced where memory does not suffice; 0 not at all."""
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0
     preview_every: Annotated[int, Range(0, 2**31 - 1)] = 0
     """Iterations between two previews; 0 for none."""

@@ -1,6 +1,7 @@
 """From the bytes and options of a request to a specification that is known to be possible."""
 
 import dataclasses
+import math
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -77,6 +78,8 @@ class TransferSpec:
     """Mode L: white where the reference counts. None for everywhere."""
     options: TransferOptions
     output: OutputOptions
+    reduced_from: Size | None = None
+    """The size of the result that was asked for, where memory does not suffice for it."""
 
     def at(self, size: Size) -> "TransferSpec":
         """Return the same at another size of the result."""
@@ -99,6 +102,24 @@ class TransferSpec:
             reference=self.reference and self.reference.resized(size),
             reference_mask=self.reference_mask and resampled(self.reference_mask, size),
         )
+
+    def reduced(self, size: Size) -> "TransferSpec":
+        """Return the same with a smaller result, to the scales and iterations that it has."""
+        return dataclasses.replace(
+            self.at(size),
+            options=dataclasses.replace(self.options, image_size=max(size)),
+            reduced_from=self.reduced_from or self.content.size,
+        )
+
+    @property
+    def least_edge(self) -> int:
+        """The longest edge of the result below which a layer has no feature at some scale, in pixels."""
+        layers = self.options.active_layers
+        # Two more, since every size is rounded twice.
+        least = minimum_edge(layers) + 2 if layers else 1
+        longest = max(self.content.size)
+        shortest = min(min(picture.size) for picture in (self.content, *(style.picture for style in self.styles)))
+        return min(longest, math.ceil((least << (self.options.scales - 1)) * longest / shortest))
 
 
 def prepare(request: TransferRequest, limits: Limits, available_layers: tuple[str, ...]) -> TransferSpec:
@@ -178,7 +199,7 @@ class _Preparation:
         ]
         if self._violations:
             raise InvalidRequestError(self._violations)
-        return TransferSpec(
+        spec = TransferSpec(
             content=content.resized(size),
             styles=tuple(styles),
             content_mask=content_mask,
@@ -188,6 +209,11 @@ class _Preparation:
             options=self._with_room_for_scales([size, *(style.picture.size for style in styles)]),
             output=request.output,
         )
+        least, longest, asked = spec.least_edge, max(size), options.min_image_size
+        if asked and not least <= asked <= longest:
+            accepted = f"accepted is 0, or {least} to the size of the result, {longest}"
+            raise InvalidRequestError([Violation("options.min_image_size", f"is {asked}, {accepted}")])
+        return spec
 
     def _with_room_for_scales(self, sizes: Iterable[Size]) -> TransferOptions:
         """Leave out the coarsest scales that the pictures are too small for; their iterations go to the next."""

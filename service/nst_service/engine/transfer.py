@@ -14,6 +14,7 @@ from torch.nn import functional
 from nst_service.engine.canvas import Canvas
 from nst_service.engine.criterion import Criterion, Evaluation
 from nst_service.engine.devices import release_memory
+from nst_service.engine.draft import Draft
 from nst_service.engine.errors import SnapshotError
 from nst_service.engine.objective import CriterionBuilder, build_canvas
 from nst_service.engine.optimizers import LBFGS, Adam, AdamState, LBFGSState, Optimizer, OptimizerState
@@ -119,7 +120,7 @@ def transfer(
     model: Vgg19,
     tile: int | None = None,
     styles: StyleCache | None = None,
-    snapshot: Snapshot | None = None,
+    snapshot: Snapshot | Draft | None = None,
 ) -> Transfer:
     """Stylise: yield after every optimiser step, until one ends the transfer or the generator is closed.
 
@@ -136,6 +137,7 @@ def transfer(
         snapshot: of a transfer of the same specification, to go on from. What it was taken of is yielded again, first
             of all: there is a picture from the start. The targets of its scale are computed again, without counting
             as work; with the same tile and on the same CPU, all further steps are those that the other one took.
+            Or a draft, to go on from its picture: the first step is the one after those that it has done.
 
     Raises:
         NonFiniteLossError: the loss is infinite or undefined and no recovery helped.
@@ -149,7 +151,7 @@ def optimize(
     model: Vgg19,
     tile: int | None = None,
     styles: StyleCache | None = None,
-    snapshot: Snapshot | None = None,
+    snapshot: Snapshot | Draft | None = None,
 ) -> Iterator[Iterate]:
     """Yield what `transfer` yields after the steps of the optimiser."""
     for step in transfer(spec, model, tile, styles, snapshot):
@@ -288,9 +290,11 @@ class _Transfer:
         self._total_work = sum(scale.work for scale in self._scales)
         self._watch = _Stopwatch()
 
-    def run(self, snapshot: Snapshot | None) -> Transfer:
+    def run(self, snapshot: Snapshot | Draft | None) -> Transfer:
         stage: _Stage | None = None
-        if snapshot is not None:
+        if isinstance(snapshot, Draft):
+            stage = yield from self._redrawn(snapshot)
+        elif snapshot is not None:
             self._check(snapshot)
             builder = self._builder(snapshot.scale)
             scale = self._scales[snapshot.scale - 1]
@@ -313,6 +317,19 @@ class _Transfer:
                 # The time begins with the first step.
                 self._watch = _Stopwatch()
             yield from self._optimize(stage, criterion)
+
+    def _redrawn(self, draft: Draft) -> Generator[Preparing | Iterate, None, _Stage]:
+        """Work on the rest of the scale of a draft, and return it."""
+        self._check_place(draft)
+        builder = self._builder(draft.scale)
+        criterion = yield from self._criterion(builder, draft.scale)
+        optimizer = _optimizer(self._options, draft.pixels.to(self._model.device))
+        scale = self._scales[draft.scale - 1]
+        stage = _Stage(draft.scale, scale, builder.canvas, optimizer, self._options, iteration=draft.iteration)
+        stage.done = draft.done
+        self._watch = _Stopwatch(draft.seconds)
+        yield from self._optimize(stage, criterion)
+        return stage
 
     def _builder(self, number: int) -> CriterionBuilder:
         scale = self._scales[number - 1]
@@ -351,16 +368,23 @@ class _Transfer:
         return _Stage(number, self._scales[number - 1], canvas, optimizer, self._options, iteration=done)
 
     def _check(self, snapshot: Snapshot) -> None:
+        self._check_place(snapshot)
+        is_averaged = snapshot.average is not None
+        if not (
+            snapshot.done >= 1
+            and is_averaged == (self._options.averaging > 0)
+            and isinstance(snapshot.optimizer, _STATES[self._options.optimizer])
+        ):
+            raise SnapshotError("is a snapshot of another transfer")
+
+    def _check_place(self, snapshot: Snapshot | Draft) -> None:
         number, done = snapshot.scale, snapshot.done
         iterations = [scale.iterations for scale in self._scales]
-        is_averaged = snapshot.average is not None
         if not (
             1 <= number <= len(self._scales)
             and snapshot.size == self._scales[number - 1].size
-            and 1 <= done <= iterations[number - 1]
+            and 0 <= done <= iterations[number - 1]
             and done <= snapshot.iteration <= sum(iterations[: number - 1]) + done
-            and is_averaged == (self._options.averaging > 0)
-            and isinstance(snapshot.optimizer, _STATES[self._options.optimizer])
         ):
             raise SnapshotError("is a snapshot of another transfer")
 

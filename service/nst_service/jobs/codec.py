@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from nst_service.engine.pictures import Size
 from nst_service.engine.spec import TransferRequest
 from nst_service.jobs.errors import JobError
 from nst_service.jobs.events import Completed, ResultHeader
@@ -22,6 +23,9 @@ class Codec(Protocol):
 
     def event(self, logged: LoggedEvent) -> bytes:
         """Write an event."""
+
+    def size(self, event: bytes) -> Size | None:
+        """Read the size of the result from an event; None where it does not tell any."""
 
     def success(self, header: ResultHeader, completed: Completed) -> bytes:
         """Write how a job with a picture ended."""

@@ -93,8 +93,11 @@ class RecordedFailureError(JobError):
 class DoesNotFitError(JobError):
     """The job needs more memory than its device has."""
 
-    def __init__(self, needed: int, available: int, largest_size: int):
+    def __init__(self, needed: int, available: int, largest_size: int, shorter_history: tuple[int, int] | None = None):
         remedy = f"the largest image_size that fits is {largest_size}" if largest_size else "no size fits"
+        if shorter_history:
+            steps, less = shorter_history
+            remedy += f"; with an lbfgs_history of {steps} it needs about {less / 2**20:.0f} MiB"
         super().__init__(
             f"the job needs about {needed / 2**20:.0f} MiB of memory, "
             f"{available / 2**20:.0f} MiB are available; {remedy}"

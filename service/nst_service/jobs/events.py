@@ -22,6 +22,8 @@ class CostEstimate:
     peak_memory_bytes: int
     tile_size: int
     """Edge of the tiles in pixels; 0 where the picture is taken as a whole."""
+    reduced_from: int
+    """Longest edge of the result in pixels that was asked for; 0 where it is as large as that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,14 @@ class Preparing:
     scales: int
     part: int
     parts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reduced:
+    """The job goes on at a smaller size, which the result has in the end."""
+
+    width: int
+    height: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +146,19 @@ class Recorded:
     data: bytes
 
 
-Event = Accepted | Queued | Started | Preparing | Progress | Preview | ResultHeader | ResultChunk | Completed | Recorded
+Event = (
+    Accepted
+    | Queued
+    | Started
+    | Preparing
+    | Reduced
+    | Progress
+    | Preview
+    | ResultHeader
+    | ResultChunk
+    | Completed
+    | Recorded
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

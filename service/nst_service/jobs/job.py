@@ -4,6 +4,7 @@ import math
 import uuid
 from dataclasses import dataclass, field
 
+from nst_service.engine.draft import Draft
 from nst_service.engine.estimate import Cost
 from nst_service.engine.snapshot import Snapshot
 from nst_service.engine.spec import TransferSpec
@@ -42,7 +43,7 @@ class Job:
     """Whether what its step still gives is not wanted."""
     lease: Lease | None = None
     """The right to run it, once it runs."""
-    snapshot: Snapshot | None = None
+    snapshot: Snapshot | Draft | None = None
     """Where it goes on."""
     next_checkpoint: float = math.inf
     """When to keep where it stands, on the clock of `time.monotonic`; never while the last one is being kept."""

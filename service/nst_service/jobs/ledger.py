@@ -4,12 +4,13 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from nst_service.engine.errors import SnapshotError
+from nst_service.engine.pictures import Size
 from nst_service.engine.snapshot import Snapshot
 from nst_service.engine.spec import TransferRequest
 from nst_service.jobs.codec import Codec
@@ -125,6 +126,11 @@ class Ledger:
         """Return the events of a job but the first."""
         stored = await self._read(self._store.events, job_id)
         return [LoggedEvent(event.sequence, Recorded(event.data)) for event in stored]
+
+    def size(self, events: Sequence[LoggedEvent]) -> Size:
+        """Return the size of the result that the kept events of a job, Accepted first, tell last."""
+        told = [self._codec.size(logged.event.data) for logged in events if isinstance(logged.event, Recorded)]
+        return [size for size in told if size][-1]
 
     async def replay(self, job: StoredJob, after: int) -> AsyncGenerator[LoggedEvent, None]:
         """Yield what is kept of a job's events with a larger sequence than `after`, its picture included.

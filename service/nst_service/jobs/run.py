@@ -7,6 +7,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from types import MappingProxyType
 
+from nst_service.engine.draft import carried
 from nst_service.engine.estimate import estimate, step_flops
 from nst_service.engine.metadata import describe
 from nst_service.engine.pictures import PREVIEW_MEDIA_TYPE, encode, preview
@@ -16,7 +17,18 @@ from nst_service.engine.transfer import Ending, Iterate, Preparing, Transfer, tr
 from nst_service.engine.vgg import Vgg19
 from nst_service.jobs import events
 from nst_service.jobs.errors import JobCancelledError
-from nst_service.jobs.events import Completed, Delivery, Event, Preview, Progress, ResultHeader, Started, Timings
+from nst_service.jobs.events import (
+    Completed,
+    Delivery,
+    Event,
+    Preview,
+    Progress,
+    Reduced,
+    ResultHeader,
+    Started,
+    Timings,
+)
+from nst_service.jobs.fitting import reduced
 from nst_service.jobs.job import Job
 from nst_service.jobs.pace import Pace
 from nst_service.jobs.states import StopReason
@@ -83,14 +95,26 @@ class Run:
         self.job.remaining_seconds = iterate.eta_seconds
 
     def _transfer(self) -> Transfer:
-        return transfer(self.job.spec, self._model, self.job.cost.tile, self._styles, self.job.snapshot)
+        job = self.job
+        if job.snapshot:
+            # It may be of the size before: only now that memory is free.
+            job.snapshot = carried(job.snapshot, job.spec)
+        yield from transfer(job.spec, self._model, job.cost.tile, self._styles, job.snapshot)
 
     def shrink(self) -> bool:
-        """Go on from the last step in tiles that need about half the memory, and return whether there are any."""
+        """Go on from the last step with about half the memory, and return whether that can be.
+
+        In smaller tiles; where there are none, at a smaller size, if the request allows it.
+        """
         job = self.job
-        cost = estimate(job.spec, job.cost.peak_bytes // 2)
+        available = job.cost.peak_bytes // 2
+        cost = estimate(job.spec, available)
         if cost.tile is None or cost.tile >= (job.cost.tile or math.inf):
-            return False
+            smaller = reduced(job.spec, available)
+            if smaller is None:
+                return False
+            job.spec, cost = smaller, estimate(smaller, available)
+            self._publish(Reduced(width=smaller.content.width, height=smaller.content.height))
         job.snapshot, job.cost = self.snapshot() or job.snapshot, cost
         self._restart()
         return True

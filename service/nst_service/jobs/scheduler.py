@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from nst_service.engine.estimate import Cost, estimate, largest_size_within
+from nst_service.engine.estimate import estimate
 from nst_service.engine.options import Limits
+from nst_service.engine.pictures import Size
 from nst_service.engine.snapshot import Snapshot
 from nst_service.engine.spec import TransferRequest, TransferSpec, prepare
 from nst_service.engine.vgg import Vgg19
@@ -28,7 +29,8 @@ from nst_service.jobs.errors import (
     QueueFullError,
     UnknownJobError,
 )
-from nst_service.jobs.events import Accepted, CostEstimate, Delivery, Event, Progress, Queued, Started
+from nst_service.jobs.events import Accepted, CostEstimate, Delivery, Event, Progress, Queued, Reduced, Started
+from nst_service.jobs.fitting import fitted
 from nst_service.jobs.forecast import Span, forecast
 from nst_service.jobs.job import Job
 from nst_service.jobs.ledger import Ledger, first_event
@@ -203,7 +205,7 @@ class Scheduler:
             UnknownPictureError: a picture that is named is not there.
             InvalidRequestError: with everything that is wrong.
             RequestConflictError: the request id belongs to another request.
-            DoesNotFitError: no device has enough memory.
+            DoesNotFitError: not every device has enough memory.
             DeadlineTooShortError: it cannot finish by its deadline.
             StoreError: it cannot be kept.
         """
@@ -256,11 +258,21 @@ class Scheduler:
         return self._admitting.count(owner.name) + sum(job.owner == owner.name for job in jobs)
 
     def _prepare(self, request: TransferRequest, owner: Owner) -> TransferSpec:
-        """Decode a request, in a thread."""
+        """Decode a request and see that it fits, in a thread."""
         self._check_accepting()
         spec = prepare(request, self.limits, self.layers)
         check_job(owner, pixels=spec.content.width * spec.content.height, iterations=spec.options.iterations)
-        return spec
+        return fitted(spec, self._capacity)
+
+    def _prepare_again(self, request: TransferRequest, size: Size) -> TransferSpec:
+        """Decode the request of a job that goes on, in a thread; its result is as large as was told last."""
+        spec = prepare(request, self.limits, self.layers)
+        return fitted(spec if size == spec.content.size else spec.reduced(size), self._capacity)
+
+    @property
+    def _capacity(self) -> int:
+        """Memory that a job can have on any device, in bytes."""
+        return min(device.worker.capacity for device in self._devices)
 
     async def estimate(self, read: ReadOrder, owner: Owner = ANYONE) -> Accepted:
         """Return what a job would begin with, without taking it on; its id is empty.
@@ -274,14 +286,6 @@ class Scheduler:
         job = self._plan(await self._in_thread(self._prepare, order.request, owner), owner.name)
         return dataclasses.replace(self._accepted(job, self._forecast(job)[-1]), job_id="")
 
-    def _cost(self, spec: TransferSpec) -> Cost:
-        capacity = min(device.worker.capacity for device in self._devices)
-        cost = estimate(spec, capacity)
-        if cost.peak_bytes > capacity:
-            largest = largest_size_within(capacity, spec.options, spec.content.size)
-            raise DoesNotFitError(cost.peak_bytes, capacity, largest)
-        return cost
-
     def _accepted(self, job: Job, span: Span) -> Accepted:
         return Accepted(
             job_id=job.id,
@@ -294,12 +298,13 @@ class Scheduler:
                 queue_seconds=span.start,
                 peak_memory_bytes=job.cost.peak_bytes,
                 tile_size=job.cost.tile or 0,
+                reduced_from=max(job.spec.reduced_from or (0,)),
             ),
         )
 
     def _plan(self, spec: TransferSpec, owner: str, deadline: float | None = None) -> Job:
         """Return a job that has not been taken on yet."""
-        cost = self._cost(spec)
+        cost = estimate(spec, self._capacity)
         # On the slowest device.
         seconds = max(device.worker.pace.expected(cost) for device in self._devices)
         return Job(
@@ -627,7 +632,7 @@ class Scheduler:
         if job.state.is_terminal:
             return
         logged = job.log.append(event)
-        if isinstance(event, Started):
+        if isinstance(event, Started | Reduced):
             self._spawn(self._note(job, logged))
 
     async def _note(self, job: Job, logged: LoggedEvent) -> None:
@@ -692,6 +697,9 @@ class Scheduler:
             if isinstance(error, StoreError | MemoryError) and not isinstance(error, CorruptBlobError):
                 _log.warning("job %s cannot go on yet: %s", stored.id, error)
                 return
+            if isinstance(error, DoesNotFitError):
+                await self._give_up(stored, error)
+                return
             # Whatever it is: no job keeps the server from the others.
             _log.error("job %s cannot go on", stored.id, exc_info=error)
             await self._give_up(stored, JobFailedError("REQUEST_LOST", "the request could not be read back"))
@@ -715,7 +723,8 @@ class Scheduler:
         request = await self._ledger.request(stored)
         if request is None:
             raise UnknownJobError(stored.id)
-        spec = await self._in_thread(prepare, request, self.limits, self.layers)
+        log = [first_event(stored), *await self._ledger.events(stored.id)]
+        spec = await self._in_thread(self._prepare_again, request, self._ledger.size(log))
         # The clocks of two processes have only the time of day in common, which may have been set.
         age = max(0.0, time.time() - stored.created_at)
         deadline = None
@@ -727,10 +736,10 @@ class Scheduler:
         job.id, job.request_id, job.runs = stored.id, stored.request_id, stored.epoch
         job.disconnect_policy = stored.disconnect_policy
         job.accepted_at -= age
-        job.log = EventLog([first_event(stored), *await self._ledger.events(stored.id)])
+        job.log = EventLog(log)
         return job
 
-    async def _give_up(self, stored: StoredJob, error: JobFailedError) -> None:
+    async def _give_up(self, stored: StoredJob, error: JobError) -> None:
         with contextlib.suppress(StoreError):
             await self._ledger.refuse(stored.id, error)
 

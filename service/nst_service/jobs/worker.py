@@ -11,7 +11,7 @@ import torch
 
 from nst_service.engine.devices import available_bytes, release_memory
 from nst_service.engine.errors import NonFiniteLossError, SnapshotError
-from nst_service.engine.estimate import largest_size_within, step_flops
+from nst_service.engine.estimate import step_flops
 from nst_service.engine.options import DEFAULT_PRESET, KEEP_SIZE, OutputOptions, TransferOptions
 from nst_service.engine.pictures import Picture
 from nst_service.engine.snapshot import Snapshot
@@ -19,9 +19,10 @@ from nst_service.engine.spec import Style, TransferSpec
 from nst_service.engine.style_cache import StyleCache
 from nst_service.engine.transfer import optimize
 from nst_service.engine.vgg import Vgg19
-from nst_service.jobs.errors import DoesNotFitError, JobError, JobFailedError
+from nst_service.jobs.errors import JobError, JobFailedError
 from nst_service.jobs.events import Delivery
 from nst_service.jobs.fair_share import FairShare
+from nst_service.jobs.fitting import does_not_fit
 from nst_service.jobs.job import Job
 from nst_service.jobs.pace import Pace
 from nst_service.jobs.run import Publish, Run
@@ -223,14 +224,15 @@ class DeviceWorker:
         job = run.job
         try:
             if run.shrink():
-                _log.warning("job %s goes on in tiles of %d: memory ran out", job.id, job.cost.tile)
+                tiles = f"in tiles of {job.cost.tile}" if job.cost.tile else "as a whole"
+                width, height = job.spec.content.size
+                _log.warning("job %s goes on %s at %dx%d: memory ran out", job.id, tiles, width, height)
                 release_memory(self.device)
                 return None
         except Exception as error:
             if not _is_out_of_memory(error):
                 return self._failure(run, error)
-        largest = largest_size_within(self.capacity // 2, job.spec.options, job.spec.content.size)
-        return DoesNotFitError(job.cost.peak_bytes, self.capacity, largest)
+        return does_not_fit(job.spec, job.cost.peak_bytes, self.capacity, share=0.5)
 
     def _end(self, run: Run, outcome: Outcome) -> None:
         leave = self._leaves.pop(run)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from google.protobuf.message import Message
 from nst.v1 import style_transfer_pb2 as pb
 
+from nst_service.engine.pictures import Size
 from nst_service.engine.spec import TransferRequest
 from nst_service.engine.vgg import Vgg19
 from nst_service.jobs.errors import JobError, UnknownPictureError
@@ -39,6 +40,17 @@ class ProtoCodec:
     def event(self, logged: LoggedEvent) -> bytes:
         """Write an event as a JobEvent."""
         return event_to_proto(logged, self._model).SerializeToString()
+
+    def size(self, event: bytes) -> Size | None:
+        """Read the size of the result from a JobEvent; None where it does not tell any."""
+        message = pb.JobEvent.FromString(event)
+        match message.WhichOneof("event"):
+            case "accepted":
+                return message.accepted.width, message.accepted.height
+            case "reduced":
+                return message.reduced.width, message.reduced.height
+            case _:
+                return None
 
     def success(self, header: ResultHeader, completed: Completed) -> bytes:
         """Write an outcome as a Job with only that."""

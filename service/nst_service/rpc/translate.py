@@ -199,6 +199,8 @@ def event_to_proto(logged: LoggedEvent, model: Vgg19) -> pb.JobEvent:
             message.preparing.CopyFrom(
                 pb.Preparing(scale=event.scale, scales=event.scales, part=event.part, parts=event.parts)
             )
+        case events.Reduced() as event:
+            message.reduced.CopyFrom(pb.Reduced(width=event.width, height=event.height))
         case events.Progress() as event:
             message.progress.CopyFrom(
                 pb.Progress(
@@ -300,6 +302,7 @@ def _estimate_to_proto(estimate: events.CostEstimate) -> pb.CostEstimate:
         queue_seconds=estimate.queue_seconds,
         peak_memory_bytes=estimate.peak_memory_bytes,
         tile_size=estimate.tile_size,
+        reduced_from=estimate.reduced_from,
     )
 
 

@@ -1,0 +1,65 @@
+"""A transfer that goes on at another size than it began with: its picture, and how far it is."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn import functional
+
+from nst_service.engine.pictures import Size
+from nst_service.engine.schedule import schedule
+from nst_service.engine.snapshot import Snapshot
+from nst_service.engine.spec import TransferSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """Where a transfer stands, without all that is known of the size it was at: losses, gradients, curvature."""
+
+    scale: int
+    """The scale being worked on, from 1, coarse to fine."""
+    done: int
+    """Steps done at this scale."""
+    iteration: int
+    """Steps done over all scales."""
+    seconds: float
+    """Of work since the first step began."""
+    pixels: Tensor
+    """The picture to go on from, (1, 3, H, W) in [0, 1]."""
+
+    @property
+    def size(self) -> Size:
+        """Of the scale being worked on, in pixels."""
+        height, width = self.pixels.shape[-2:]
+        return width, height
+
+
+def carried(start: Snapshot | Draft, spec: TransferSpec) -> Snapshot | Draft:
+    """Return where a transfer stands, for the same transfer at the size of a specification.
+
+    What is of that size already stays as it is, and so does what no scale of it fits: `transfer` refuses that.
+    """
+    scales = schedule(spec.content.size, spec.options.scale_iterations)
+    if not 1 <= start.scale <= len(scales):
+        return start
+    scale = scales[start.scale - 1]
+    if start.size == scale.size:
+        return start
+    # A step must be left: only what has been evaluated is a result.
+    again = max(0, start.done + 1 - scale.iterations)
+    width, height = scale.size
+    pixels = functional.interpolate(
+        _picture(start), (height, width), mode="bicubic", align_corners=False, antialias=True
+    )
+    return Draft(
+        scale=start.scale,
+        done=start.done - again,
+        iteration=start.iteration - again,
+        seconds=start.seconds,
+        pixels=pixels.clamp_(0, 1),
+    )
+
+
+def _picture(start: Snapshot | Draft) -> Tensor:
+    if isinstance(start, Draft):
+        return start.pixels
+    return start.best.pixels if start.average is None else start.average
