@@ -32,7 +32,9 @@ from nst_client.translate import (
     info_from_proto,
     job_from_proto,
     list_to_proto,
+    one_id,
     request_to_proto,
+    watch_to_proto,
 )
 from nst_client.uploads import SentPictures, Upload
 
@@ -73,9 +75,9 @@ class AsyncStylization(AsyncIterator[Event]):
         """Ask the server to end the job; go on iterating for the best picture so far (see `Stylization.cancel`)."""
         job_id = self.job_id
         if job_id is None:
-            self._give_up()
+            await self._leave(ending=True)
             return None
-        return await _cancel(self._stub, job_id, timeout)
+        return await _cancel(self._stub, pb.CancelJobRequest(job_id=job_id), timeout)
 
     async def close(self) -> None:
         """End the call, and with it the job if it still runs and is not to be kept. There are no more events."""
@@ -156,12 +158,12 @@ class AsyncStylization(AsyncIterator[Event]):
         if self._call is not None:
             self._call.cancel()
 
-    async def _leave(self) -> None:
+    async def _leave(self, *, ending: bool = False) -> None:
         """End the call, and say so to a server that would wait for another one."""
         self._give_up()
-        job_id = self._session.abandon()
-        if job_id is not None:
-            self._farewell = asyncio.ensure_future(_cancel_quietly(self._stub, job_id))
+        request = self._session.abandon(ending=ending)
+        if request is not None:
+            self._farewell = asyncio.ensure_future(_cancel_quietly(self._stub, request))
         if self._farewell is not None:
             # A task that is cancelled once more, while it waits here, does not stop what it has begun to say.
             await asyncio.shield(self._farewell)
@@ -282,9 +284,16 @@ class AsyncStyleTransferClient:
         )
         return self._follow(Upload(build, self._sent), keep_running=keep_running, timeout=timeout)
 
-    def watch(self, job_id: str, *, after_sequence: int = 0, timeout: float | None = None) -> AsyncStylization:
+    def watch(
+        self,
+        job_id: str | None = None,
+        *,
+        request_id: str | None = None,
+        after_sequence: int = 0,
+        timeout: float | None = None,
+    ) -> AsyncStylization:
         """Follow a job and return the iterator of its events (see `StyleTransferClient.watch`)."""
-        request = pb.WatchJobRequest(job_id=job_id, after_sequence=after_sequence)
+        request = watch_to_proto(job_id, request_id, after_sequence)
         return self._follow(request, keep_running=True, timeout=timeout)
 
     def _follow(
@@ -302,10 +311,17 @@ class AsyncStyleTransferClient:
         self._streams.add(stream)
         return stream
 
-    async def get(self, job_id: str, *, timeout: float | None = None) -> Job:  # noqa: ASYNC109
+    async def get(
+        self,
+        job_id: str | None = None,
+        *,
+        request_id: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> Job:
         """Return where a job stands (see `StyleTransferClient.get`)."""
+        request = pb.GetJobRequest(**one_id(job_id, request_id))
         with rpc_errors():
-            response = await self._stub.GetJob(pb.GetJobRequest(job_id=job_id), timeout=timeout)
+            response = await self._stub.GetJob(request, timeout=timeout)
         return job_from_proto(response.job)
 
     async def list_jobs(
@@ -360,9 +376,15 @@ class AsyncStyleTransferClient:
             response = await self._stub.Estimate(request, timeout=timeout)
         return estimate_from_proto(response)
 
-    async def cancel(self, job_id: str, *, timeout: float | None = None) -> JobState:  # noqa: ASYNC109
+    async def cancel(
+        self,
+        job_id: str | None = None,
+        *,
+        request_id: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> JobState:
         """Cancel a job (see `StyleTransferClient.cancel`)."""
-        return await _cancel(self._stub, job_id, timeout)
+        return await _cancel(self._stub, pb.CancelJobRequest(**one_id(job_id, request_id)), timeout)
 
     async def info(self, *, timeout: float | None = None) -> ServerInfo:  # noqa: ASYNC109
         """Return the server's description of itself (see `StyleTransferClient.info`)."""
@@ -395,13 +417,17 @@ class AsyncStyleTransferClient:
         return False
 
 
-async def _cancel(stub: pb_grpc.StyleTransferServiceAsyncStub, job_id: str, timeout: float | None) -> JobState:  # noqa: ASYNC109
+async def _cancel(
+    stub: pb_grpc.StyleTransferServiceAsyncStub,
+    request: pb.CancelJobRequest,
+    timeout: float | None,  # noqa: ASYNC109
+) -> JobState:
     with rpc_errors():
-        response = await stub.CancelJob(pb.CancelJobRequest(job_id=job_id), timeout=timeout)
+        response = await stub.CancelJob(request, timeout=timeout)
     return enum_from_proto(JobState, response.state) or JobState.UNKNOWN
 
 
-async def _cancel_quietly(stub: pb_grpc.StyleTransferServiceAsyncStub, job_id: str) -> None:
+async def _cancel_quietly(stub: pb_grpc.StyleTransferServiceAsyncStub, request: pb.CancelJobRequest) -> None:
     # Without a channel there is nobody to tell.
     with contextlib.suppress(NstError, grpc.aio.UsageError):
-        await _cancel(stub, job_id, FAREWELL_SECONDS)
+        await _cancel(stub, request, FAREWELL_SECONDS)

@@ -30,7 +30,9 @@ from nst_client.translate import (
     info_from_proto,
     job_from_proto,
     list_to_proto,
+    one_id,
     request_to_proto,
+    watch_to_proto,
 )
 from nst_client.uploads import SentPictures, Upload
 
@@ -87,9 +89,9 @@ class Stylization(Iterator[Event]):
         """
         job_id = self.job_id
         if job_id is None:
-            self._give_up()
+            self._leave(ending=True)
             return None
-        return _cancel(self._stub, job_id, timeout)
+        return _cancel(self._stub, pb.CancelJobRequest(job_id=job_id), timeout)
 
     def close(self) -> None:
         """End the call, and with it the job if it still runs and is not to be kept. There are no more events."""
@@ -159,15 +161,15 @@ class Stylization(Iterator[Event]):
             self._given_up.set()
             self._cancel_call()
 
-    def _leave(self) -> None:
+    def _leave(self, *, ending: bool = False) -> None:
         """End the call, and say so to a server that would wait for another one."""
         self._give_up()
         with self._lock:
-            job_id = self._session.abandon()
-            if job_id is not None:
+            request = self._session.abandon(ending=ending)
+            if request is not None:
                 # Without a channel there is nobody to tell.
                 with contextlib.suppress(NstError, ValueError):
-                    _cancel(self._stub, job_id, FAREWELL_SECONDS)
+                    _cancel(self._stub, request, FAREWELL_SECONDS)
 
 
 class StyleTransferClient:
@@ -330,18 +332,29 @@ class StyleTransferClient:
         )
         return self._follow(Upload(build, self._sent), keep_running=keep_running, timeout=timeout)
 
-    def watch(self, job_id: str, *, after_sequence: int = 0, timeout: float | None = None) -> Stylization:
+    def watch(
+        self,
+        job_id: str | None = None,
+        *,
+        request_id: str | None = None,
+        after_sequence: int = 0,
+        timeout: float | None = None,
+    ) -> Stylization:
         """Follow a job and return the iterator of its events, with its result at the end. Closing it leaves the job.
 
         Args:
             job_id: as `Accepted` named it.
+            request_id: instead of it, as the request had it.
             after_sequence: of the last event that is not wanted again, other than `Completed`; 0 for all of them.
-                Those that are outdated by now are left out.
+                Those that are outdated by now are left out. For a `job_id` only.
             timeout: seconds for everything; the job goes on when they have passed.
 
         The events end with JobNotFoundError where there is no such job, and as those of `stream` where it fails.
+
+        Raises:
+            InvalidRequestError: not exactly one id is given, or an event after which to begin without a `job_id`.
         """
-        request = pb.WatchJobRequest(job_id=job_id, after_sequence=after_sequence)
+        request = watch_to_proto(job_id, request_id, after_sequence)
         return self._follow(request, keep_running=True, timeout=timeout)
 
     def _follow(
@@ -360,19 +373,22 @@ class StyleTransferClient:
             self._streams.add(stream)
         return stream
 
-    def get(self, job_id: str, *, timeout: float | None = None) -> Job:
+    def get(self, job_id: str | None = None, *, request_id: str | None = None, timeout: float | None = None) -> Job:
         """Return where a job stands.
 
         Args:
             job_id: as `Accepted` named it.
+            request_id: instead of it, as the request had it.
             timeout: seconds.
 
         Raises:
+            InvalidRequestError: not exactly one id is given.
             JobNotFoundError: there is no such job.
             NstError: see `nst_client.errors` for each kind.
         """
+        request = pb.GetJobRequest(**one_id(job_id, request_id))
         with rpc_errors():
-            response = self._stub.GetJob(pb.GetJobRequest(job_id=job_id), timeout=timeout)
+            response = self._stub.GetJob(request, timeout=timeout)
         return job_from_proto(response.job)
 
     def list_jobs(
@@ -429,21 +445,25 @@ class StyleTransferClient:
             response = self._stub.Estimate(pb.EstimateRequest(stylize=request), timeout=timeout)
         return estimate_from_proto(response)
 
-    def cancel(self, job_id: str, *, timeout: float | None = None) -> JobState:
+    def cancel(
+        self, job_id: str | None = None, *, request_id: str | None = None, timeout: float | None = None
+    ) -> JobState:
         """Cancel a job. Its stream ends with the best picture so far, or with JobCancelledError if there is none.
 
         Args:
             job_id: as `Accepted` named it.
+            request_id: instead of it, as the request had it.
             timeout: seconds.
 
         Returns:
             The state of the job before. A job that has already ended stays as it is.
 
         Raises:
+            InvalidRequestError: not exactly one id is given.
             JobNotFoundError: there is no such job.
             NstError: see `nst_client.errors` for each kind.
         """
-        return _cancel(self._stub, job_id, timeout)
+        return _cancel(self._stub, pb.CancelJobRequest(**one_id(job_id, request_id)), timeout)
 
     def info(self, *, timeout: float | None = None) -> ServerInfo:
         """Return the server's description of itself, every default and limit included.
@@ -497,7 +517,7 @@ class StyleTransferClient:
             watch.cancel()
 
 
-def _cancel(stub: pb_grpc.StyleTransferServiceStub, job_id: str, timeout: float | None) -> JobState:
+def _cancel(stub: pb_grpc.StyleTransferServiceStub, request: pb.CancelJobRequest, timeout: float | None) -> JobState:
     with rpc_errors():
-        response = stub.CancelJob(pb.CancelJobRequest(job_id=job_id), timeout=timeout)
+        response = stub.CancelJob(request, timeout=timeout)
     return enum_from_proto(JobState, response.state) or JobState.UNKNOWN

@@ -284,12 +284,15 @@ class Session:
             reconnect_seconds: how long to look for a server that was lost; 0 not to look for it at all.
             now: the time.
         """
+        self._opening = opening
         self._upload: Upload | None = None
         self._assembler = StreamAssembler()
         if isinstance(opening, Upload):
             self._upload = opening
         else:
-            self._assembler = StreamAssembler(job_id=opening.job_id, after_sequence=opening.after_sequence or None)
+            self._assembler = StreamAssembler(
+                job_id=opening.job_id or None, after_sequence=opening.after_sequence or None
+            )
         self._keep_running = keep_running
         self._deadline = None if timeout is None else now + timeout
         self._retries = retries
@@ -307,6 +310,8 @@ class Session:
         """Whether there were any of any job, so that the reader would notice the loss."""
         self._began_anew = False
         self._anew_untold = False
+        self._is_open = False
+        """Whether the last call may have led to something, for all that is known."""
         self._is_over = False
         self._result: Result | None = None
 
@@ -337,9 +342,11 @@ class Session:
             InvalidRequestError: the request cannot be built.
         """
         self._opened = now
-        if self._upload is not None and self.job_id is None:
-            return self._upload.message()
-        return pb.WatchJobRequest(job_id=self.job_id or "", after_sequence=self._assembler.sequence or 0)
+        if self.job_id is not None:
+            return pb.WatchJobRequest(job_id=self.job_id, after_sequence=self._assembler.sequence or 0)
+        request = self._opening.message() if isinstance(self._opening, Upload) else self._opening
+        self._is_open = True
+        return request
 
     def receive(self, message: pb.JobEvent, *, now: float) -> list[Event]:
         """Take the next message (see `StreamAssembler.feed`), and return what there is to tell the reader."""
@@ -384,6 +391,7 @@ class Session:
         if self._assembler.is_complete:
             self.end()
             return None
+        self._is_open = not is_refusal(error)
         delay = self._delay(error, now, jitter)
         if delay is not None:
             return delay
@@ -394,15 +402,24 @@ class Session:
             raise UnavailableError("the connection broke", code=error.code, status=error.status) from error
         raise error
 
-    def abandon(self) -> str | None:
+    def abandon(self, *, ending: bool = False) -> pb.CancelJobRequest | None:
         """Take that nobody reads any more.
 
+        Args:
+            ending: whether the job shall end even where it was to go on then.
+
         Returns:
-            The id of the job to cancel; None where there is none, it has ended, or shall go on.
+            What cancels the job; None where there is none, it has ended, or shall go on.
         """
-        job_id = None if self._is_over or self._keep_running else self.job_id
+        is_left = self._is_over or (self._keep_running and not ending)
         self._is_over = True
-        return job_id
+        if is_left:
+            return None
+        if self.job_id is not None:
+            return pb.CancelJobRequest(job_id=self.job_id)
+        # Perhaps it was accepted, and nobody has heard of it yet.
+        request_id = self._opening.request_id
+        return pb.CancelJobRequest(request_id=request_id) if self._is_open and request_id else None
 
     def given_up(self) -> JobCancelledError:
         """Return the error for whoever still reads when the client has given the job up."""

@@ -174,6 +174,31 @@ def list_to_proto(states: Iterable[str], page_size: int | None) -> pb.ListJobsRe
     return request
 
 
+def one_id(job_id: str | None, request_id: str | None) -> dict[str, str]:
+    """Return the one of the two that names a job, by its field.
+
+    Raises:
+        InvalidRequestError: neither or both are given.
+    """
+    given = {name: value for name, value in (("job_id", job_id), ("request_id", request_id)) if value is not None}
+    if len(given) != 1:
+        both = "are both given" if given else "are both missing"
+        raise InvalidRequestError.of("job_id", f"and request_id {both}, accepted is one of them")
+    return given
+
+
+def watch_to_proto(job_id: str | None, request_id: str | None, after_sequence: int) -> pb.WatchJobRequest:
+    """Build the request to watch a job.
+
+    Raises:
+        InvalidRequestError: neither or both ids are given, or an event after which to begin without a `job_id`.
+    """
+    if after_sequence and job_id is None:
+        # Only Accepted, which comes first, tells which job it is.
+        raise InvalidRequestError.of("after_sequence", f"is {after_sequence}, accepted without a job_id is 0")
+    return pb.WatchJobRequest(**one_id(job_id, request_id), after_sequence=after_sequence)
+
+
 _M = TypeVar("_M", pb.TransferOptions, pb.OutputOptions)
 
 

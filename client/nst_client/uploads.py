@@ -80,6 +80,11 @@ class Upload:
                 picture.sha256 = digest
         return self._request
 
+    @property
+    def request_id(self) -> str:
+        """Of the request; empty where it has not been needed yet."""
+        return "" if self._request is None else self._request.request_id
+
     def accepted(self) -> None:
         """Take that the server has the request, and with it every picture."""
         self._sent.add(digest for _, digest in self._pictures)

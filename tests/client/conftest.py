@@ -185,7 +185,7 @@ class FakeServicer(pb_grpc.StyleTransferServiceServicer):
         self.remaining = []
         """Seconds that the deadline of each call left."""
         self.cancelled = []
-        """Ids that CancelJob was called with."""
+        """Ids of jobs and requests that CancelJob was called with."""
         self.cancel_asked = threading.Event()
         self.call_ended = threading.Event()
         self.authorizations = []
@@ -234,7 +234,7 @@ class FakeServicer(pb_grpc.StyleTransferServiceServicer):
 
     def GetJob(self, request, context):  # noqa: N802
         for job in self.described:
-            if job.job_id == request.job_id:
+            if request.request_id in ("", job.request_id) and request.job_id in ("", job.job_id):
                 return pb.GetJobResponse(job=job)
         return _abort(context, NO_JOB)
 
@@ -248,9 +248,10 @@ class FakeServicer(pb_grpc.StyleTransferServiceServicer):
         return pb.ListJobsResponse(jobs=jobs[start:end], next_page_token=str(end) if end < len(jobs) else "")
 
     def CancelJob(self, request, context):  # noqa: N802
-        if request.job_id not in self.jobs:
+        name = request.job_id or request.request_id
+        if name not in self.jobs | set(self.request_ids):
             _abort(context, NO_JOB)
-        self.cancelled.append(request.job_id)
+        self.cancelled.append(name)
         self.cancel_asked.set()
         return pb.CancelJobResponse(state=pb.JOB_STATE_RUNNING)
 

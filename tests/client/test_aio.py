@@ -144,6 +144,27 @@ async def test_cancelling_before_there_is_a_job_is_an_error_and_no_cancelled_tas
     with pytest.raises(JobCancelledError, match="before it was accepted"):
         await waiting
     assert await ended(servicer)
+    assert servicer.cancelled == servicer.request_ids
+
+
+async def test_leaving_a_stream_before_there_is_a_job_ends_what_may_come_of_it(async_client, servicer):
+    servicer.attempts = [[servicer.wait_for_end]]
+    waiting = asyncio.create_task(anext(async_client.stream(b"content", b"style", request_id="order-1")))
+    while not servicer.requests:
+        await asyncio.sleep(0.01)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert servicer.cancelled == ["order-1"]
+
+
+async def test_a_job_is_named_by_the_id_of_its_request_too(async_client, servicer, script, description):
+    servicer.request_ids, servicer.watch_attempts = ["order-1"], [script.job()]
+    servicer.described = [description(request_id="order-1")]
+    assert await async_client.cancel(request_id="order-1") is JobState.RUNNING
+    assert (await async_client.get(request_id="order-1")).job_id == "job-1"
+    async with async_client.watch(request_id="order-1") as events:
+        assert (await anext(events)).job_id == "job-1"
 
 
 async def test_a_job_that_was_given_up_is_not_sent(async_client, servicer):

@@ -419,6 +419,22 @@ def test_cancel_tells_the_state_of_the_job(run, servicer):
     assert run("cancel", "job-2").exit_code == 1
 
 
+def test_jobs_are_named_by_the_id_of_their_request_too(run, servicer, script, description, tmp_path):
+    servicer.request_ids, servicer.watch_attempts = ["order-1"], [script.job()]
+    servicer.described = [description(request_id="order-1")]
+    assert run("cancel", "--request-id", "order-1").stdout == "the job was running\n"
+    assert servicer.cancelled == ["order-1"]
+    assert json.loads(run("get", "--request-id", "order-1", "--json").stdout)["job_id"] == "job-1"
+    assert run("watch", "--request-id", "order-1", "-o", tmp_path / "out.png").exit_code == 0
+    assert (tmp_path / "out.png").read_bytes() == b"the picture"
+
+
+@pytest.mark.parametrize("command", ["cancel", "get", "watch"])
+def test_a_job_has_one_name(run, command):
+    assert "JOB_ID or --request-id is needed" in run(command).stderr
+    assert "exclude each other" in run(command, "job-1", "--request-id", "order-1").stderr
+
+
 def test_health_exits_with_0_only_when_serving(run, servicer):
     done = run("health")
     assert (done.exit_code, done.stdout) == (0, "serving\n")

@@ -1,4 +1,5 @@
 import threading
+import time
 from concurrent import futures
 
 import grpc
@@ -179,8 +180,37 @@ def test_cancelling_before_there_is_a_job_ends_the_call(client, servicer):
         threading.Timer(0.05, events.cancel).start()
         with pytest.raises(JobCancelledError):
             next(events)
-    assert servicer.cancelled == []
     assert servicer.call_ended.wait(SOON)
+
+
+@pytest.mark.parametrize("keep_running", [False, True])
+def test_a_job_that_was_perhaps_accepted_is_cancelled_by_its_request_id(client, servicer, keep_running):
+    servicer.attempts = [[servicer.wait_for_end]]
+    with client.stream(b"content", b"style", keep_running=keep_running) as events:
+        while not servicer.requests:
+            time.sleep(0.01)
+        assert events.cancel() is None
+    assert servicer.cancelled == servicer.request_ids != []
+
+
+@pytest.mark.parametrize("keep_running", [False, True])
+def test_leaving_a_stream_before_there_is_a_job_ends_what_may_come_of_it(client, servicer, keep_running):
+    servicer.attempts = [[servicer.wait_for_end]]
+    with client.stream(b"content", b"style", request_id="order-1", keep_running=keep_running):
+        while not servicer.requests:
+            time.sleep(0.01)
+    assert servicer.call_ended.wait(SOON)
+    assert servicer.cancelled == ([] if keep_running else ["order-1"])
+
+
+def test_a_request_that_was_refused_is_not_cancelled(client, servicer, failure):
+    servicer.attempts = [[failure(grpc.StatusCode.UNAVAILABLE, reason="WARMING_UP", retry_after=50.0)]]
+    with client.stream(b"content", b"style") as events, futures.ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, events)
+        threading.Timer(0.05, events.cancel).start()
+        with pytest.raises(JobCancelledError):
+            waiting.result(SOON)
+    assert servicer.cancelled == []
 
 
 def test_cancelling_while_waiting_for_a_retry_gives_up_at_once(client, servicer, failure):
@@ -319,6 +349,41 @@ def test_a_job_is_cancelled_by_its_id(client, servicer):
     assert servicer.cancelled == ["job-1"]
     with pytest.raises(JobNotFoundError, match="no such job"):
         client.cancel("job-2")
+
+
+def test_a_job_is_named_by_the_id_of_its_request_too(client, servicer, script, description):
+    servicer.request_ids, servicer.watch_attempts = ["order-1"], [script.job()]
+    servicer.described = [description("job-2", request_id="order-2"), description(request_id="order-1")]
+    assert client.cancel(request_id="order-1") is JobState.RUNNING
+    assert servicer.cancelled == ["order-1"]
+    assert client.get(request_id="order-1").job_id == "job-1"
+    with client.watch(request_id="order-1") as events:
+        assert events.job_id is None
+        assert next(events).job_id == events.job_id == "job-1"
+        list(events)
+    assert events.result.data == b"the picture"
+    assert servicer.watches == [pb.WatchJobRequest(request_id="order-1")]
+
+
+def test_a_watched_request_is_followed_over_breaks_by_the_id_of_its_job(client, servicer, script, lost):
+    job = script.job()
+    servicer.watch_attempts = [[lost], [*job[:3], lost], job[3:]]
+    with client.watch(request_id="order-1") as events:
+        list(events)
+    assert servicer.watches == [
+        pb.WatchJobRequest(request_id="order-1"),
+        pb.WatchJobRequest(request_id="order-1"),
+        pb.WatchJobRequest(job_id="job-1", after_sequence=3),
+    ]
+
+
+@pytest.mark.parametrize("ids", [{}, {"job_id": "job-1", "request_id": "order-1"}])
+def test_a_job_has_one_name(client, ids):
+    for method in (client.cancel, client.get, client.watch):
+        with pytest.raises(InvalidRequestError, match="accepted is one of them"):
+            method(**ids)
+    with pytest.raises(InvalidRequestError, match="accepted without a job_id is 0"):
+        client.watch(request_id="order-1", after_sequence=3)
 
 
 def test_a_job_is_described_by_its_id(client, servicer, description):

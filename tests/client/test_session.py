@@ -439,7 +439,7 @@ def test_a_picture_that_the_server_misses_is_sent_at_once_and_costs_no_retry():
 def test_a_job_that_is_left_is_to_be_cancelled_once(session, script):
     assert session_of().abandon() is None
     receive(session, [script.accepted()])
-    assert [session.abandon(), session.abandon()] == ["job-1", None]
+    assert [session.abandon(), session.abandon()] == [pb.CancelJobRequest(job_id="job-1"), None]
 
 
 def test_a_job_that_has_ended_or_shall_go_on_is_not_to_be_cancelled(script, failure):

@@ -377,6 +377,51 @@ async def test_a_call_that_ends_while_its_job_is_kept_leaves_none_behind(
         assert view.stored.state is JobState.CANCELLED
 
 
+@pytest.mark.parametrize("is_busy", [False, True])
+async def test_a_job_is_cancelled_by_its_request_while_it_is_kept(
+    serving, make_request: MakeRequest, brake: Brake, monkeypatch: pytest.MonkeyPatch, is_busy: bool
+):
+    async with serving() as scheduler:
+        if is_busy:
+            brake.before = 1
+            await submit(scheduler, make_request(iterations=_ENDLESS), request_id="other")
+        accept, reached, go_on = scheduler._ledger.accept, asyncio.Event(), asyncio.Event()
+
+        async def slowly(*arguments: Any) -> Any:
+            reached.set()
+            await go_on.wait()
+            return await accept(*arguments)
+
+        monkeypatch.setattr(scheduler._ledger, "accept", slowly)
+        request = make_request(iterations=_ENDLESS)
+        submitting = asyncio.create_task(submit(scheduler, request, request_id="one", disconnect_policy=_KEEP))
+        await reached.wait()
+        with pytest.raises(UnknownJobError):
+            await scheduler.job_id("one", Owner(name="another"))
+        assert await scheduler.cancel(await scheduler.job_id("one")) is JobState.QUEUED
+        go_on.set()
+        job = await submitting
+        await until(lambda: job.state is JobState.CANCELLED)
+        await until(lambda: job.id not in scheduler._jobs)
+        assert scheduler.queued_jobs == 0
+        with pytest.raises(JobCancelledError):
+            await events_of(scheduler, job.id)
+        assert (await scheduler.view(job.id)).stored.state is JobState.CANCELLED
+        brake.released.set()
+
+
+async def test_a_job_is_found_by_its_request_wherever_it_is(serving, make_request: MakeRequest):
+    async with serving() as scheduler:
+        job = await submit(scheduler, make_request(iterations=3), request_id="one")
+        assert await scheduler.job_id("one") == job.id
+        await events_of(scheduler, job.id)
+        await until(lambda: job.id not in scheduler._jobs)
+        assert await scheduler.job_id("one") == job.id
+        for request_id, owner in (("two", Owner(name="")), ("one", Owner(name="another")), ("", Owner(name=""))):
+            with pytest.raises(UnknownJobError):
+                await scheduler.job_id(request_id, owner)
+
+
 async def test_a_failure_is_told_to_whoever_comes_later(
     serving, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
 ):

@@ -226,17 +226,47 @@ async def test_what_cannot_name_a_job_is_refused_by_its_field(serving, named, fi
     assert [violation.field for violation in detail.field_violations] == [field]
 
 
-@pytest.mark.parametrize("job_id", ["", "none", "x" * 10_000])
-async def test_an_unknown_job_is_not_found(serving, job_id: str):
+@pytest.mark.parametrize("name", ["job_id", "request_id"])
+@pytest.mark.parametrize("value", ["", "none", "x" * 10_000])
+async def test_an_unknown_job_is_not_found(serving, name: str, value: str):
     async with serving() as stub:
         for call in (
-            stub.WatchJob(pb.WatchJobRequest(job_id=job_id)),
-            stub.GetJob(pb.GetJobRequest(job_id=job_id)),
-            stub.CancelJob(pb.CancelJobRequest(job_id=job_id)),
+            stub.WatchJob(pb.WatchJobRequest(**{name: value})),
+            stub.GetJob(pb.GetJobRequest(**{name: value})),
+            stub.CancelJob(pb.CancelJobRequest(**{name: value})),
         ):
             code, detail = await failure_of(call, error_details_pb2.ResourceInfo())
             assert code is grpc.StatusCode.NOT_FOUND
             assert detail.resource_type == "nst.v1.Job"
+
+
+async def test_a_job_is_named_by_the_id_of_its_request_too(serving, named):
+    async with serving() as stub:
+        ended = await events_of(stub.Stylize(named("ended")))
+        call = stub.Stylize(named("one", _ENDLESS))
+        job_id = (await read_until(call, "accepted")).accepted.job_id
+        await read_until(call, "progress")
+        assert (await stub.GetJob(pb.GetJobRequest(request_id="one"))).job.job_id == job_id
+        watch = stub.WatchJob(pb.WatchJobRequest(request_id="one"))
+        assert (await read_until(watch, "accepted")).accepted.job_id == job_id
+        cancelled = await stub.CancelJob(pb.CancelJobRequest(request_id="one"))
+        assert cancelled.state == pb.JOB_STATE_RUNNING
+        for followed in (call, watch):
+            assert (await events_of(followed))[-1].completed.stop_reason == pb.STOP_REASON_CANCELLED
+        assert picture_in(await events_of(stub.WatchJob(pb.WatchJobRequest(request_id="ended")))) == picture_in(ended)
+
+
+async def test_a_job_is_not_named_twice(serving):
+    ids = {"job_id": "one", "request_id": "two"}
+    async with serving() as stub:
+        for call in (
+            stub.WatchJob(pb.WatchJobRequest(**ids)),
+            stub.GetJob(pb.GetJobRequest(**ids)),
+            stub.CancelJob(pb.CancelJobRequest(**ids)),
+        ):
+            code, detail = await failure_of(call, error_details_pb2.BadRequest())
+            assert code is grpc.StatusCode.INVALID_ARGUMENT
+            assert [violation.field for violation in detail.field_violations] == ["request_id"]
 
 
 async def test_a_picture_that_was_sent_or_received_is_named_by_its_sha256(serving, named):

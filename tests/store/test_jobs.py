@@ -69,8 +69,13 @@ class TestIdempotency:
         assert store.queue() == [first.job]
 
     def test_owners_do_not_share_request_ids(self, store: Store) -> None:
-        assert store.submit(new_job(owner="ada", request_id="r")).created
-        assert store.submit(new_job(owner="bob", request_id="r", request=b"paint that")).created
+        jobs = [
+            store.submit(new_job(owner="ada", request_id="r")),
+            store.submit(new_job(owner="bob", request_id="r", request=b"paint that")),
+        ]
+        assert all(job.created for job in jobs)
+        assert [store.named(owner, "r") for owner in ("ada", "bob", "eve")] == [*(job.job for job in jobs), None]
+        assert store.named("ada", "s") is None
 
     def test_requests_without_an_id_are_jobs_of_their_own(self, store: Store) -> None:
         assert store.submit(new_job()).created

@@ -1,8 +1,11 @@
 """`nst-client watch`, `get`, `list` and `cancel`: about jobs by their ids."""
 
+import functools
 import itertools
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any, TypedDict
 
 import click
 
@@ -21,15 +24,38 @@ _LARGEST_PAGE = 1000
 """Jobs, by the contract."""
 
 
+class Name(TypedDict):
+    """What names a job: one of the two."""
+
+    job_id: str | None
+    request_id: str | None
+
+
+def _named(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the ways to name a job, and hand them over as one `job`, as the methods of the client take it."""
+
+    @click.argument("job_id", required=False)
+    @click.option("--request-id", metavar="ID", help="Instead of JOB_ID: the name that `stylize` gave the request.")
+    @functools.wraps(command)
+    def with_job(*arguments: Any, job_id: str | None, request_id: str | None, **flags: Any) -> Any:
+        if job_id is not None and request_id is not None:
+            raise click.UsageError("JOB_ID and --request-id exclude each other")
+        if job_id is None and request_id is None:
+            raise click.UsageError("JOB_ID or --request-id is needed")
+        return command(*arguments, job={"job_id": job_id, "request_id": request_id}, **flags)
+
+    return with_job
+
+
 @click.command()
-@click.argument("job_id")
+@_named
 @click.option("-o", "--out", metavar="FILE", type=picture_file, callback=writable, help="The result.")
 @click.option("--timeout", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True), help="For everything.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each event, on stdout.")
 @click.option("--quiet", is_flag=True, help="Nothing on stderr but errors.")
 @click.pass_context
 def watch(
-    context: click.Context, /, *, job_id: str, out: Path | None, timeout: float | None, as_json: bool, quiet: bool
+    context: click.Context, /, *, job: Name, out: Path | None, timeout: float | None, as_json: bool, quiet: bool
 ) -> None:
     """Follow a job to its end. Ctrl-C leaves it running."""
     connection: Connection = context.obj
@@ -37,7 +63,7 @@ def watch(
         reported(connection.target),
         held_back() as interrupts,
         connection.client() as client,
-        client.watch(job_id, timeout=timeout) as events,
+        client.watch(**job, timeout=timeout) as events,
         open_report(as_json=as_json, quiet=quiet) as report,
         leaving(events, interrupts, report.note),
     ):
@@ -52,26 +78,26 @@ def watch(
 
 
 @click.command()
-@click.argument("job_id")
+@_named
 @click.option(
     "-o", "--out", metavar="FILE", type=picture_file, callback=writable, help="Write the finished picture here."
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
 @answer_timeout
 @click.pass_obj
-def get(connection: Connection, /, *, job_id: str, out: Path | None, as_json: bool, timeout: float) -> None:
+def get(connection: Connection, /, *, job: Name, out: Path | None, as_json: bool, timeout: float) -> None:
     """Describe a job."""
     with reported(connection.target), connection.client() as client:
-        job = client.get(job_id, timeout=timeout)
+        found = client.get(**job, timeout=timeout)
         if as_json:
-            click.echo(to_json(job))
+            click.echo(to_json(found))
         else:
-            print_rows(_rows(job))
+            print_rows(_rows(found))
         if out is None:
             return
-        if job.result is None:
-            raise click.ClickException(f"the job {job_id} has no picture: it is {job.state}")
-        with client.watch(job_id) as events:
+        if found.result is None:
+            raise click.ClickException(f"the job {found.job_id} has no picture: it is {found.state}")
+        with client.watch(found.job_id) as events:
             for _ in events:
                 pass
             with writing(out):
@@ -103,13 +129,13 @@ def list_jobs(connection: Connection, /, *, states: tuple[str, ...], limit: int,
 
 
 @click.command()
-@click.argument("job_id")
+@_named
 @answer_timeout
 @click.pass_obj
-def cancel(connection: Connection, job_id: str, timeout: float) -> None:
+def cancel(connection: Connection, /, *, job: Name, timeout: float) -> None:
     """Cancel a job; whoever waits for it gets the best picture so far."""
     with reported(connection.target), connection.client() as client:
-        state = client.cancel(job_id, timeout=timeout)
+        state = client.cancel(**job, timeout=timeout)
     click.echo(f"the job was {state}")
 
 

@@ -104,8 +104,9 @@ class StyleTransferServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchJob(self, request, context):
-        """Follows a job by its id: streams what Stylize streams, from the event after a sequence on, and ends as Stylize does.
-        Any number of calls may follow a job, at any speed, while it waits or runs and as long as it is kept afterwards.
+        """Follows a job by one of its ids: streams what Stylize streams, from the event after a sequence on, and ends as
+        Stylize does. Any number of calls may follow a job, at any speed, while it waits or runs and as long as it is kept
+        afterwards.
         Fails with NOT_FOUND (ResourceInfo) for an id that is unknown or of another owner.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -127,9 +128,10 @@ class StyleTransferServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CancelJob(self, request, context):
-        """Cancels a job by the id that Accepted named. The streams of the job end with the best picture so far and
-        STOP_REASON_CANCELLED, or with the status CANCELLED where no picture exists yet. Cancelling a job that has already
-        ended changes nothing. Fails with NOT_FOUND (ResourceInfo) for an id that is unknown or of another owner.
+        """Cancels a job by the id that Accepted named, or by the request_id of the request that has led to it, for whoever
+        leaves before Accepted comes. The streams of the job end with the best picture so far and STOP_REASON_CANCELLED, or
+        with the status CANCELLED where no picture exists yet. Cancelling a job that has already ended changes nothing.
+        Fails with NOT_FOUND (ResourceInfo) for an id that is unknown or of another owner.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -68,8 +68,9 @@ class StyleTransferServiceStub:
     goes on from its last checkpoint when the server is back: follow it with WatchJob, or with the same Stylize.
     """
     WatchJob: _grpc.UnaryStreamMultiCallable[_style_transfer_pb2.WatchJobRequest, _style_transfer_pb2.WatchJobResponse]
-    """Follows a job by its id: streams what Stylize streams, from the event after a sequence on, and ends as Stylize does.
-    Any number of calls may follow a job, at any speed, while it waits or runs and as long as it is kept afterwards.
+    """Follows a job by one of its ids: streams what Stylize streams, from the event after a sequence on, and ends as
+    Stylize does. Any number of calls may follow a job, at any speed, while it waits or runs and as long as it is kept
+    afterwards.
     Fails with NOT_FOUND (ResourceInfo) for an id that is unknown or of another owner.
     """
     GetJob: _grpc.UnaryUnaryMultiCallable[_style_transfer_pb2.GetJobRequest, _style_transfer_pb2.GetJobResponse]
@@ -77,9 +78,10 @@ class StyleTransferServiceStub:
     ListJobs: _grpc.UnaryUnaryMultiCallable[_style_transfer_pb2.ListJobsRequest, _style_transfer_pb2.ListJobsResponse]
     """Lists the caller's jobs, newest first, page by page."""
     CancelJob: _grpc.UnaryUnaryMultiCallable[_style_transfer_pb2.CancelJobRequest, _style_transfer_pb2.CancelJobResponse]
-    """Cancels a job by the id that Accepted named. The streams of the job end with the best picture so far and
-    STOP_REASON_CANCELLED, or with the status CANCELLED where no picture exists yet. Cancelling a job that has already
-    ended changes nothing. Fails with NOT_FOUND (ResourceInfo) for an id that is unknown or of another owner.
+    """Cancels a job by the id that Accepted named, or by the request_id of the request that has led to it, for whoever
+    leaves before Accepted comes. The streams of the job end with the best picture so far and STOP_REASON_CANCELLED, or
+    with the status CANCELLED where no picture exists yet. Cancelling a job that has already ended changes nothing.
+    Fails with NOT_FOUND (ResourceInfo) for an id that is unknown or of another owner.
     """
     Estimate: _grpc.UnaryUnaryMultiCallable[_style_transfer_pb2.EstimateRequest, _style_transfer_pb2.EstimateResponse]
     """Says what a stylisation would do and cost, without doing it. Fails as Stylize does where that would refuse it."""
@@ -115,8 +117,9 @@ class StyleTransferServiceAsyncStub(StyleTransferServiceStub):
     goes on from its last checkpoint when the server is back: follow it with WatchJob, or with the same Stylize.
     """
     WatchJob: _aio.UnaryStreamMultiCallable[_style_transfer_pb2.WatchJobRequest, _style_transfer_pb2.WatchJobResponse]  # type: ignore[assignment]
-    """Follows a job by its id: streams what Stylize streams, from the event after a sequence on, and ends as Stylize does.
-    Any number of calls may follow a job, at any speed, while it waits or runs and as long as it is kept afterwards.
+    """Follows a job by one of its ids: streams what Stylize streams, from the event after a sequence on, and ends as
+    Stylize does. Any number of calls may follow a job, at any speed, while it waits or runs and as long as it is kept
+    afterwards.
     Fails with NOT_FOUND (ResourceInfo) for an id that is unknown or of another owner.
     """
     GetJob: _aio.UnaryUnaryMultiCallable[_style_transfer_pb2.GetJobRequest, _style_transfer_pb2.GetJobResponse]  # type: ignore[assignment]
@@ -124,9 +127,10 @@ class StyleTransferServiceAsyncStub(StyleTransferServiceStub):
     ListJobs: _aio.UnaryUnaryMultiCallable[_style_transfer_pb2.ListJobsRequest, _style_transfer_pb2.ListJobsResponse]  # type: ignore[assignment]
     """Lists the caller's jobs, newest first, page by page."""
     CancelJob: _aio.UnaryUnaryMultiCallable[_style_transfer_pb2.CancelJobRequest, _style_transfer_pb2.CancelJobResponse]  # type: ignore[assignment]
-    """Cancels a job by the id that Accepted named. The streams of the job end with the best picture so far and
-    STOP_REASON_CANCELLED, or with the status CANCELLED where no picture exists yet. Cancelling a job that has already
-    ended changes nothing. Fails with NOT_FOUND (ResourceInfo) for an id that is unknown or of another owner.
+    """Cancels a job by the id that Accepted named, or by the request_id of the request that has led to it, for whoever
+    leaves before Accepted comes. The streams of the job end with the best picture so far and STOP_REASON_CANCELLED, or
+    with the status CANCELLED where no picture exists yet. Cancelling a job that has already ended changes nothing.
+    Fails with NOT_FOUND (ResourceInfo) for an id that is unknown or of another owner.
     """
     Estimate: _aio.UnaryUnaryMultiCallable[_style_transfer_pb2.EstimateRequest, _style_transfer_pb2.EstimateResponse]  # type: ignore[assignment]
     """Says what a stylisation would do and cost, without doing it. Fails as Stylize does where that would refuse it."""
@@ -171,8 +175,9 @@ class StyleTransferServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _style_transfer_pb2.WatchJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_style_transfer_pb2.WatchJobResponse], _abc.AsyncIterator[_style_transfer_pb2.WatchJobResponse]]:
-        """Follows a job by its id: streams what Stylize streams, from the event after a sequence on, and ends as Stylize does.
-        Any number of calls may follow a job, at any speed, while it waits or runs and as long as it is kept afterwards.
+        """Follows a job by one of its ids: streams what Stylize streams, from the event after a sequence on, and ends as
+        Stylize does. Any number of calls may follow a job, at any speed, while it waits or runs and as long as it is kept
+        afterwards.
         Fails with NOT_FOUND (ResourceInfo) for an id that is unknown or of another owner.
         """
 
@@ -198,9 +203,10 @@ class StyleTransferServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _style_transfer_pb2.CancelJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_style_transfer_pb2.CancelJobResponse, _abc.Awaitable[_style_transfer_pb2.CancelJobResponse]]:
-        """Cancels a job by the id that Accepted named. The streams of the job end with the best picture so far and
-        STOP_REASON_CANCELLED, or with the status CANCELLED where no picture exists yet. Cancelling a job that has already
-        ended changes nothing. Fails with NOT_FOUND (ResourceInfo) for an id that is unknown or of another owner.
+        """Cancels a job by the id that Accepted named, or by the request_id of the request that has led to it, for whoever
+        leaves before Accepted comes. The streams of the job end with the best picture so far and STOP_REASON_CANCELLED, or
+        with the status CANCELLED where no picture exists yet. Cancelling a job that has already ended changes nothing.
+        Fails with NOT_FOUND (ResourceInfo) for an id that is unknown or of another owner.
         """
 
     @_abc_1.abstractmethod

@@ -65,6 +65,7 @@ class UnknownJobError(JobError):
     def __init__(self, job_id: str):
         super().__init__("no job has this id")
         self.job_id = job_id
+        """Or that of its request."""
 
 
 class UnknownPictureError(JobError):

@@ -114,6 +114,10 @@ class Ledger:
         """Return a job."""
         return await self._read(self._store.job, job_id)
 
+    async def named(self, owner: str, request_id: str) -> StoredJob | None:
+        """Return the job that an owner's request with this id has led to."""
+        return await self._read(self._store.named, owner, request_id)
+
     async def jobs(self, owner: str, states: Collection[JobState], before: int | None, limit: int) -> list[StoredJob]:
         """Return a page of an owner's jobs."""
         return await self._read(self._store.jobs, owner, states=states, before=before, limit=limit)

@@ -335,11 +335,14 @@ class Scheduler:
             return submission.job
         job.log.append(accepted)
         self._waiting.append(job)
-        if self._refusal is None:
-            self._start_those_that_may()
-        else:
+        if self._refusal is not None:
             # A drain has begun while it was kept.
             self._send_away(job)
+        elif job.stop_requested:
+            # As has been asked for by its request id meanwhile.
+            self._stop(job, job.stop_requested)
+        else:
+            self._start_those_that_may()
         return job
 
     def _leave_unfollowed(self, taking: "asyncio.Task[Job | StoredJob]") -> None:
@@ -391,6 +394,21 @@ class Scheduler:
         """
         return self._view(await self._stored(job_id, owner))
 
+    async def job_id(self, request_id: str, owner: Owner = ANYONE) -> str:
+        """Return the id of the job that a request has led to, one that is being taken on included.
+
+        Raises:
+            UnknownJobError: no request of this owner has this id.
+        """
+        stored = await self._ledger.named(owner.name, request_id)
+        if stored is not None:
+            return stored.id
+        # Of several that are about to be kept, the first one will be.
+        for job in self._jobs.values():
+            if (job.owner, job.request_id) == (owner.name, request_id):
+                return job.id
+        raise UnknownJobError(request_id)
+
     async def views(
         self, owner: Owner, *, states: Collection[JobState], before: int | None, limit: int
     ) -> list[JobView]:
@@ -440,7 +458,7 @@ class Scheduler:
             self._stop(job, StopReason.CANCELLED)
         else:
             state = (await self._stored(job_id, owner)).state
-        # So that it stays cancelled should this server die before it ends.
+        # So that it stays cancelled should this server die before it ends. Comes after all that is being kept of it.
         await self._ledger.cancel(job_id)
         return state
 

@@ -19,6 +19,8 @@ from nst_service.rpc.callers import Callers
 from nst_service.rpc.codec import order_from_proto
 from nst_service.rpc.status import RequestTooLargeError
 from nst_service.rpc.translate import (
+    JobRequest,
+    check_job_name,
     enum_to_proto,
     estimate_to_proto,
     event_to_proto,
@@ -60,7 +62,8 @@ class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
     async def WatchJob(self, request: pb.WatchJobRequest, context: Context) -> None:  # type: ignore[override]  # noqa: N802
         """Stream the events of a job."""
         owner = self._callers.of(context)
-        async with contextlib.aclosing(self._follow(request.job_id, owner, request.after_sequence)) as events:
+        job_id = await self._job_id(request, owner)
+        async with contextlib.aclosing(self._follow(job_id, owner, request.after_sequence)) as events:
             async for event in events:
                 await context.write(pb.WatchJobResponse(event=event))
 
@@ -71,7 +74,8 @@ class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:  # noqa: N802
         """Say where a job stands."""
-        view = await self._scheduler.view(request.job_id, self._callers.of(context))
+        owner = self._callers.of(context)
+        view = await self._scheduler.view(await self._job_id(request, owner), owner)
         return pb.GetJobResponse(job=job_to_proto(view, self._model))
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:  # noqa: N802
@@ -86,8 +90,13 @@ class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
         self, request: pb.CancelJobRequest, context: Context
     ) -> pb.CancelJobResponse:
         """Cancel a job by its id."""
-        state = await self._scheduler.cancel(request.job_id, self._callers.of(context))
+        owner = self._callers.of(context)
+        state = await self._scheduler.cancel(await self._job_id(request, owner), owner)
         return pb.CancelJobResponse(state=enum_to_proto(state))
+
+    async def _job_id(self, request: JobRequest, owner: Owner) -> str:
+        check_job_name(request)
+        return request.job_id or await self._scheduler.job_id(request.request_id, owner)
 
     async def Estimate(  # noqa: N802
         self, request: pb.EstimateRequest, context: Context

@@ -328,6 +328,20 @@ def weights_to_proto(model: Vgg19) -> pb.Weights:
     return pb.Weights(id=model.weights_id, sha256=model.weights_sha256)
 
 
+JobRequest = pb.WatchJobRequest | pb.GetJobRequest | pb.CancelJobRequest
+"""What names a job by one of its ids."""
+
+
+def check_job_name(request: JobRequest) -> None:
+    """See that a request names one job.
+
+    Raises:
+        InvalidRequestError: it has both ids, which may be of two.
+    """
+    if request.job_id and request.request_id:
+        raise InvalidRequestError([Violation("request_id", "is set beside job_id, accepted is one of them")])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
     """Which jobs are wanted."""

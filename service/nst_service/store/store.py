@@ -328,9 +328,11 @@ class Store:
 
     def job(self, job_id: str) -> StoredJob | None:
         """Return a job; None for an unknown one."""
-        with self._database.read() as connection:
-            row = connection.execute(select(JOBS).where(JOBS.c.id == job_id)).one_or_none()
-            return None if row is None else _job(row)
+        return self._one(JOBS.c.id == job_id)
+
+    def named(self, owner: str, request_id: str) -> StoredJob | None:
+        """Return the job that an owner's request with this id has led to; None where it has led to none."""
+        return self._one(_named(owner, request_id))
 
     def queue(self) -> list[StoredJob]:
         """Return the jobs that wait, in the order of their acceptance."""
@@ -395,6 +397,11 @@ class Store:
     def clean(self) -> Removed:
         """Remove what retention does not keep, and what crashes have left behind. To be called now and then."""
         return self._cleaner.clean()
+
+    def _one(self, condition: ColumnElement[bool]) -> StoredJob | None:
+        with self._database.read() as connection:
+            row = connection.execute(select(JOBS).where(condition)).one_or_none()
+            return None if row is None else _job(row)
 
     def _find(self, connection: Connection, same: ColumnElement[bool], request_digest: str) -> StoredJob | None:
         row = connection.execute(select(JOBS).where(same)).one_or_none()
