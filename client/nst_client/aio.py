@@ -19,7 +19,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from nst.v1 import style_transfer_pb2 as pb
 from nst.v1 import style_transfer_pb2_grpc as pb_grpc
 
-from nst_client.errors import ConnectionOptionsError, NstError, UnavailableError, from_rpc_error, rpc_errors
+from nst_client.errors import (
+    ConnectionOptionsError,
+    NstError,
+    PictureNotFoundError,
+    UnavailableError,
+    from_rpc_error,
+    rpc_errors,
+)
 from nst_client.events import Estimate, Event
 from nst_client.info import Health, Job, JobState, ServerInfo
 from nst_client.options import OutputOptions, Picture, Styles, TransferOptions
@@ -371,10 +378,15 @@ class AsyncStyleTransferClient:
             options=options,
             output=output,
         )
-        request = pb.EstimateRequest(stylize=await asyncio.to_thread(build))
-        with rpc_errors():
-            response = await self._stub.Estimate(request, timeout=timeout)
-        return estimate_from_proto(response)
+        upload = Upload(build, self._sent)
+        while True:
+            request = pb.EstimateRequest(stylize=await asyncio.to_thread(upload.message))
+            try:
+                with rpc_errors():
+                    return estimate_from_proto(await self._stub.Estimate(request, timeout=timeout))
+            except PictureNotFoundError:
+                if not upload.restore():
+                    raise
 
     async def cancel(
         self,

@@ -17,7 +17,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from nst.v1 import style_transfer_pb2 as pb
 from nst.v1 import style_transfer_pb2_grpc as pb_grpc
 
-from nst_client.errors import ConnectionOptionsError, NstError, UnavailableError, from_rpc_error, rpc_errors
+from nst_client.errors import (
+    ConnectionOptionsError,
+    NstError,
+    PictureNotFoundError,
+    UnavailableError,
+    from_rpc_error,
+    rpc_errors,
+)
 from nst_client.events import Estimate, Event
 from nst_client.info import Health, Job, JobState, ServerInfo
 from nst_client.options import OutputOptions, Picture, Styles, TransferOptions
@@ -431,7 +438,8 @@ class StyleTransferClient:
         Raises:
             NstError: see `nst_client.errors` for each kind.
         """
-        request = request_to_proto(
+        build = partial(
+            request_to_proto,
             content,
             styles,
             content_mask=content_mask,
@@ -441,9 +449,15 @@ class StyleTransferClient:
             options=options,
             output=output,
         )
-        with rpc_errors():
-            response = self._stub.Estimate(pb.EstimateRequest(stylize=request), timeout=timeout)
-        return estimate_from_proto(response)
+        upload = Upload(build, self._sent)
+        while True:
+            try:
+                with rpc_errors():
+                    request = pb.EstimateRequest(stylize=upload.message())
+                    return estimate_from_proto(self._stub.Estimate(request, timeout=timeout))
+            except PictureNotFoundError:
+                if not upload.restore():
+                    raise
 
     def cancel(
         self, job_id: str | None = None, *, request_id: str | None = None, timeout: float | None = None

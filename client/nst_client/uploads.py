@@ -86,7 +86,7 @@ class Upload:
         return "" if self._request is None else self._request.request_id
 
     def accepted(self) -> None:
-        """Take that the server has the request, and with it every picture."""
+        """Take that the server keeps the request, and with it every picture."""
         self._sent.add(digest for _, digest in self._pictures)
 
     def restore(self) -> bool:

@@ -197,6 +197,8 @@ class FakeServicer(pb_grpc.StyleTransferServiceServicer):
         """The requests of ListJobs."""
         self.info = pb.GetServerInfoResponse()
         self.estimate = pb.EstimateResponse()
+        self.estimate_failures = []
+        """Of the next calls of Estimate."""
         self.health = health.HealthServicer()
 
     def wait_for_cancel(self):
@@ -256,8 +258,9 @@ class FakeServicer(pb_grpc.StyleTransferServiceServicer):
         return pb.CancelJobResponse(state=pb.JOB_STATE_RUNNING)
 
     def Estimate(self, request, context):  # noqa: N802
-        del context
         self.requests.append(request.stylize)
+        if self.estimate_failures:
+            _abort(context, self.estimate_failures.pop(0))
         return self.estimate
 
     def GetServerInfo(self, request, context):  # noqa: N802

@@ -222,6 +222,15 @@ async def test_a_broken_stream_ends_the_call(async_client, servicer, script):
     assert await ended(servicer)
 
 
+async def test_an_estimate_sends_no_picture_that_the_server_has(async_client, servicer, script, failure):
+    large = bytes(range(256)) * 65
+    servicer.attempts = [script.job()]
+    await async_client.stylize(large, b"style")
+    servicer.estimate_failures = [failure(grpc.StatusCode.NOT_FOUND, resource=("nst.v1.Picture", "x"))]
+    await async_client.estimate(large, b"style")
+    assert [request.content.WhichOneof("source") for request in servicer.requests] == ["data", "sha256", "data"]
+
+
 async def test_a_job_is_cancelled_by_its_id(async_client):
     assert await async_client.cancel("job-1") is JobState.RUNNING
     with pytest.raises(JobNotFoundError, match="no such job"):

@@ -253,6 +253,16 @@ def test_a_corrupt_picture_is_not_written(stylize, servicer, script, tmp_path):
     assert not (tmp_path / "out.png").exists()
 
 
+@pytest.mark.parametrize(("flags", "environment"), [(("--reconnect-seconds", 0), "60"), ((), "0")])
+def test_a_lost_server_is_looked_for_as_long_as_is_said(
+    *, run, servicer, script, lost, pictures, tmp_path, flags, environment
+):
+    servicer.attempts = [[script.accepted(), lost]]
+    stylize = ("stylize", *pictures, "-o", tmp_path / "out.png")
+    assert run(*flags, *stylize, NST_RECONNECT_SECONDS=environment).exit_code == 3
+    assert servicer.watches == []
+
+
 def test_no_server_is_named_with_its_target(run, pictures, tmp_path):
     done = run(
         "--target", "localhost:1", "stylize", pictures[0], pictures[1], "-o", tmp_path / "out.png", "--retries", "0"

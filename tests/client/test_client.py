@@ -1,3 +1,4 @@
+import hashlib
 import threading
 import time
 from concurrent import futures
@@ -18,6 +19,7 @@ from nst_client import (
     JobCancelledError,
     JobNotFoundError,
     JobState,
+    PictureNotFoundError,
     Preview,
     ProtocolError,
     QueueFullError,
@@ -342,6 +344,24 @@ def test_previews_carry_their_picture(client, servicer, script):
     servicer.attempts = [[script.accepted(), script.preview(b"small"), *script.picture()]]
     previews = [event for event in client.stream(b"content", b"style") if isinstance(event, Preview)]
     assert [preview.data for preview in previews] == [b"small"]
+
+
+def test_an_estimate_sends_no_picture_that_the_server_has(client, servicer, script, failure):
+    large = bytes(range(256)) * 65
+    servicer.attempts = [script.job()]
+    client.stylize(large, b"style")
+    missing = failure(grpc.StatusCode.NOT_FOUND, resource=("nst.v1.Picture", "x"))
+    servicer.estimate_failures = [missing]
+    client.estimate(large, b"style")
+    by_name, whole = servicer.requests[1:]
+    assert by_name.content.sha256 == hashlib.sha256(large).hexdigest()
+    assert whole.content.data == large
+    # An estimate leaves nothing with the server, which has lost the picture.
+    client.estimate(large, b"style")
+    assert servicer.requests[-1].content.data == large
+    servicer.estimate_failures = [missing]
+    with pytest.raises(PictureNotFoundError):
+        client.estimate(large, b"style")
 
 
 def test_a_job_is_cancelled_by_its_id(client, servicer):

@@ -1,4 +1,4 @@
-"""The flags that say which server to use and how to connect to it, for every command."""
+"""The flags that say which server to use and how to stay connected to it, for every command."""
 
 import functools
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import click
 
 from nst_client.client import StyleTransferClient
 from nst_client.security import Tls
-from nst_client.session import RETRIES, TARGET
+from nst_client.session import RECONNECT_SECONDS, RETRIES, TARGET
 
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -22,15 +22,18 @@ answer_timeout = click.option(
 
 @dataclass(frozen=True, kw_only=True)
 class Connection:
-    """Which server to use, and how to connect to it."""
+    """Which server to use, and how to stay connected to it."""
 
     target: str
     tls: Tls | None
     token: str | None = field(repr=False)
+    reconnect_seconds: float
 
     def client(self, *, retries: int = RETRIES) -> StyleTransferClient:
         """Return a client of the server (see `StyleTransferClient`)."""
-        return StyleTransferClient(self.target, tls=self.tls, token=self.token, retries=retries)
+        return StyleTransferClient(
+            self.target, tls=self.tls, token=self.token, retries=retries, reconnect_seconds=self.reconnect_seconds
+        )
 
 
 def connection_flags(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -88,6 +91,15 @@ def connection_flags(command: Callable[..., Any]) -> Callable[..., Any]:
         show_envvar=True,
         help="File of the token to send, where there is no --token.",
     )
+    @click.option(
+        "--reconnect-seconds",
+        type=click.FloatRange(min=0),
+        envvar="NST_RECONNECT_SECONDS",
+        show_envvar=True,
+        default=RECONNECT_SECONDS,
+        show_default=True,
+        help="How long to look for a server that was lost while it worked on a job; 0 not at all.",
+    )
     @functools.wraps(command)
     def with_connection(
         *arguments: Any,
@@ -99,6 +111,7 @@ def connection_flags(command: Callable[..., Any]) -> Callable[..., Any]:
         server_name: str | None,
         token: str | None,
         token_file: Path | None,
+        reconnect_seconds: float,
         **flags: Any,
     ) -> Any:
         given = ca or certificate or key or server_name
@@ -107,7 +120,8 @@ def connection_flags(command: Callable[..., Any]) -> Callable[..., Any]:
         tls = Tls(ca=ca, certificate=certificate, key=key, server_name=server_name) if use_tls or given else None
         if token is None and token_file is not None:
             token = _read_token(token_file)
-        return command(*arguments, connection=Connection(target=target, tls=tls, token=token), **flags)
+        connection = Connection(target=target, tls=tls, token=token, reconnect_seconds=reconnect_seconds)
+        return command(*arguments, connection=connection, **flags)
 
     return with_connection
 
