@@ -140,15 +140,20 @@ def cancel(connection: Connection, /, *, job: Name, timeout: float) -> None:
 
 
 def _row(job: Job) -> tuple[str, ...]:
-    accepted = job.accepted
     return (
         job.job_id,
         job.state,
         _local(job.create_time),
-        f"{accepted.width}x{accepted.height}",
-        f"{_iterations(job)}/{accepted.options.iterations}",
+        _size(job),
+        f"{_iterations(job)}/{job.accepted.options.iterations}",
         job.request_id,
     )
+
+
+def _size(job: Job) -> str:
+    # The picture may have become smaller than it was to be.
+    sized = job.accepted if job.result is None else job.result
+    return f"{sized.width}x{sized.height}"
 
 
 def _local(time: datetime) -> str:
@@ -162,7 +167,6 @@ def _iterations(job: Job) -> int:
 
 
 def _rows(job: Job) -> dict[str, object]:
-    accepted = job.accepted
     rows: dict[str, object] = {
         "job": job.job_id,
         "request": job.request_id or None,
@@ -170,8 +174,8 @@ def _rows(job: Job) -> dict[str, object]:
         "created": _local(job.create_time),
         "ended": None if job.end_time is None else _local(job.end_time),
         "when nobody follows": job.disconnect_policy.replace("_", " "),
-        "size": f"{accepted.width}x{accepted.height}",
-        "iterations": f"{_iterations(job)}/{accepted.options.iterations}",
+        "size": _size(job),
+        "iterations": f"{_iterations(job)}/{job.accepted.options.iterations}",
     }
     if job.progress is not None:
         rows["loss"] = f"{job.progress.total_loss:.4g}"

@@ -51,6 +51,9 @@ class Range:
 WEIGHT = Range(0, 10**12)
 """Of a loss or of a layer."""
 
+EDGE = Range(0, 65_500)
+"""Of the longest edge of a result, in pixels: as much as a JPEG holds."""
+
 LayerWeights = Mapping[str, float]
 """Weight of each layer by its name."""
 
@@ -126,9 +129,9 @@ class TransferOptions:
     time_budget_seconds: Annotated[float, Range(0, 10**6)] = 0.0
     """Seconds of optimisation, over all scales; 0 for as long as it takes."""
     init: Init = Init.CONTENT
-    image_size: Annotated[int, Range(0, 65_500)] = 512
+    image_size: Annotated[int, EDGE] = 512
     """Longest edge of the result in pixels, or KEEP_SIZE."""
-    min_image_size: Annotated[int, Range(0, 65_500)] = 0
+    min_image_size: Annotated[int, EDGE] = 0
     """Longest edge in pixels down to which the result may be reduced where memory does not suffice; 0 not at all."""
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0
     preview_every: Annotated[int, Range(0, 2**31 - 1)] = 0
