@@ -78,11 +78,13 @@ def test_memory_too_small_for_any_picture_gives_no_size():
 
 
 def test_a_larger_style_leaves_less_for_the_result():
-    size, available = (640, 480), peak_bytes(OPTIONS, (640, 480), [(640, 480)])
-    assert largest_size_within(available, OPTIONS, size, [size]) == 640
-    large = largest_size_within(available, OPTIONS, size, [(1280, 960)])
-    assert 320 < large < 640
-    assert fitting_tile(OPTIONS, fit(size, large), [fit((1280, 960), 2 * large)], available)[1] <= available
+    size, style = (128, 96), (512, 384)
+    available = peak_bytes(OPTIONS, size, [size])
+    assert largest_size_within(available, OPTIONS, size, [size]) == 128
+    edge = largest_size_within(available, OPTIONS, size, [style])
+    assert 32 < edge < 128
+    within, beyond = (fitting_tile(OPTIONS, fit(size, it), [fit(style, 4 * it)], available) for it in (edge, edge + 1))
+    assert within[1] <= available < beyond[1]
 
 
 @pytest.mark.parametrize(

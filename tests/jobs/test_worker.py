@@ -221,14 +221,17 @@ def test_memory_that_runs_out_once_more_while_a_job_makes_itself_smaller_ends_th
     assert right.outcome is StopReason.ITERATIONS
 
 
-def running_out(*, edge: int, before: int) -> Callable[..., Iterator[Any]]:
-    """Return a transfer for whose steps memory does not suffice above a size, but for the first ones at full size."""
+def running_out(*, edge: int, after: int) -> Callable[..., Iterator[Any]]:
+    """Return a transfer for which memory does not suffice above a size, but for its first steps."""
 
     def run(spec: TransferSpec, *arguments: Any) -> Iterator[Any]:
+        is_too_large = spec.content.width > edge
+        if is_too_large and not after:
+            raise MemoryError
         for step in transfer(spec, *arguments):
-            if spec.content.width > edge and isinstance(step, Iterate) and step.iteration >= before:
-                raise MemoryError
             yield step
+            if is_too_large and isinstance(step, Iterate) and step.iteration >= after:
+                raise MemoryError
 
     return run
 
@@ -237,7 +240,7 @@ def running_out(*, edge: int, before: int) -> Callable[..., Iterator[Any]]:
 def test_a_job_that_fits_in_no_tiles_goes_on_smaller_where_the_request_allows_it(
     device: Device, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch, optimizer: OptimizerName
 ):
-    monkeypatch.setattr(run_module, "transfer", running_out(edge=200, before=4))
+    monkeypatch.setattr(run_module, "transfer", running_out(edge=200, after=3))
     request = make_request(iterations=6, image_size=256, min_image_size=100, optimizer=optimizer)
     followed = device.join(request)
     device.worker.serve()
@@ -251,7 +254,8 @@ def test_a_job_that_fits_in_no_tiles_goes_on_smaller_where_the_request_allows_it
     spec = prepare(request, LIMITS, LAYERS)
     assert followed.job.cost.peak_bytes <= estimate(spec, 0).peak_bytes // 2
     progress = [event for event in followed.events if isinstance(event, Progress)]
-    assert [event.iteration for event in progress] == [1, 2, 3, 4, 5, 6]
+    # In tiles it came no further.
+    assert [event.iteration for event in progress] == [1, 2, 3, 3, 4, 5, 6]
     assert {event.total_iterations for event in progress} == {6}
     completed = followed.events[-1]
     assert isinstance(completed, Completed)
@@ -261,7 +265,7 @@ def test_a_job_that_fits_in_no_tiles_goes_on_smaller_where_the_request_allows_it
 def test_a_job_that_has_no_picture_yet_begins_smaller(
     device: Device, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(run_module, "transfer", running_out(edge=200, before=1))
+    monkeypatch.setattr(run_module, "transfer", running_out(edge=200, after=0))
     followed = device.join(make_request(iterations=3, image_size=256, min_image_size=100))
     device.worker.serve()
     assert followed.outcome is StopReason.ITERATIONS
@@ -272,7 +276,7 @@ def test_a_job_that_has_no_picture_yet_begins_smaller(
 def test_no_job_becomes_smaller_than_its_request_allows(
     device: Device, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch, least: int
 ):
-    monkeypatch.setattr(run_module, "transfer", running_out(edge=200, before=4))
+    monkeypatch.setattr(run_module, "transfer", running_out(edge=200, after=3))
     followed = device.join(make_request(iterations=6, image_size=256, min_image_size=least))
     device.worker.serve()
     assert isinstance(followed.outcome, DoesNotFitError)
@@ -282,7 +286,7 @@ def test_no_job_becomes_smaller_than_its_request_allows(
 def test_a_job_that_runs_out_of_memory_again_and_again_ends(
     device: Device, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(run_module, "transfer", running_out(edge=0, before=2))
+    monkeypatch.setattr(run_module, "transfer", running_out(edge=0, after=1))
     followed = device.join(make_request(iterations=6, image_size=400, min_image_size=64))
     device.worker.serve()
     assert isinstance(followed.outcome, DoesNotFitError)
