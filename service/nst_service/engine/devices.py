@@ -7,6 +7,7 @@ import psutil
 import torch
 
 from nst_service.engine.errors import EngineError
+from nst_service.engine.precision import Precision
 
 _CGROUP = Path("/sys/fs/cgroup")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
@@ -69,16 +70,17 @@ def available_bytes(device: torch.device) -> int:
     return available if limit == "max" else max(0, min(available, int(limit) - used))
 
 
-def set_up_process(devices: list[torch.device]) -> None:
+def set_up_process(devices: list[torch.device], precision: Precision = Precision.FLOAT32) -> None:
     """Set up this process for transfers, once, before its first thread starts.
 
-    On CUDA, algorithms are chosen that give the same result every time. On the CPU with glibc, freed memory stays in
-    the process: an evaluation allocates and frees the same large activations every time, and fresh pages for each of
-    them cost about a tenth of its time (`release_memory` gives them back).
+    On CUDA, algorithms are chosen that give the same result every time, in the precision asked for. On the CPU with
+    glibc, freed memory stays in the process: an evaluation allocates and frees the same large activations every time,
+    and fresh pages for each of them cost about a tenth of its time (`release_memory` gives them back).
     """
     if any(device.type == "cuda" for device in devices):
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.allow_tf32 = precision is not Precision.FLOAT32
     if any(device.type == "cpu" for device in devices) and (mallopt := _libc_function("mallopt")):
         mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
         mallopt(_M_TRIM_THRESHOLD, _NEVER)

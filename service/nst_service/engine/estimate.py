@@ -117,8 +117,7 @@ def peak_bytes(options: TransferOptions, size: Size, styles: Sequence[Size], til
 def snapshot_bytes(options: TransferOptions, size: Size) -> int:
     """Estimate the most that a snapshot of a transfer has as bytes.
 
-    `peak_bytes` does not count them. The snapshot itself shares its tensors with the transfer, as long as that does
-    not replace them.
+    `peak_bytes` does not count them.
     """
     return _SNAPSHOT_TEXT + (_SNAPSHOT_PICTURES + 2 * _pairs(options)) * _picture_bytes(size)
 

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from nst_service.engine.convolution import FrozenConv, Padding
 from nst_service.engine.layers import LAYERS, conv_of, convs_through, opens_block, relu_of
+from nst_service.engine.precision import Precision
 from nst_service.engine.weights import Weights
 from nst_service.engine.winograd import NativeMaxPool
 
@@ -42,16 +43,16 @@ REFERENCE_VARIANT = Variant()
 
 
 class Vgg19:
-    """The trunk on one device, in float32, with its weights in channels-last memory order."""
+    """The trunk on one device, with its weights in channels-last memory order."""
 
-    def __init__(self, weights: Weights, device: torch.device | str):
+    def __init__(self, weights: Weights, device: torch.device | str, precision: Precision = Precision.FLOAT32):
         self.device = torch.device(device)
         self.weights_id = weights.id
         self.weights_sha256 = weights.sha256
         self.layers = LAYERS[: 2 * len(weights.convs)]
         """Layers that these weights reach."""
         self._convs = {
-            conv: FrozenConv(kernel.to(self.device, torch.float32), bias.to(self.device, torch.float32))
+            conv: FrozenConv(kernel.to(self.device, torch.float32), bias.to(self.device, torch.float32), precision)
             for conv, (kernel, bias) in weights.convs.items()
         }
         self._mean = torch.tensor(weights.mean, device=self.device).view(1, 3, 1, 1)
@@ -69,8 +70,8 @@ class Vgg19:
             variant: how the weights are applied.
 
         Returns:
-            (1, C, h, w) float32 for each layer, in channels-last memory order. h and w are halved at every pooling and
-            rounded up, so that every pixel reaches every layer.
+            (1, C, h, w) float32 for each layer, or bfloat16 with that precision, in channels-last memory order. h and
+            w are halved at every pooling and rounded up, so that every pixel reaches every layer.
         """
         return dict(self.walk(pixels, layers, variant))
 
@@ -105,7 +106,9 @@ class Vgg19:
             noise = _natural_noise(_CALIBRATION_EDGE).to(self.device)
             with torch.no_grad():
                 features = self.features(noise, missing, Variant(pooling))
-            known |= {relu: max(activations.mean().item(), _SMALLEST_MEAN) for relu, activations in features.items()}
+            known |= {
+                relu: max(activations.float().mean().item(), _SMALLEST_MEAN) for relu, activations in features.items()
+            }
         return {layer: known[relu] for layer, relu in relus.items()}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from types import MappingProxyType
 
-from nst_service.engine.estimate import estimate, step_flops
+from nst_service.engine.estimate import estimate, snapshot_bytes, step_flops
 from nst_service.engine.metadata import describe
 from nst_service.engine.pictures import PREVIEW_MEDIA_TYPE, encode, preview
 from nst_service.engine.snapshot import Snapshot
@@ -23,6 +23,8 @@ from nst_service.jobs.states import StopReason
 
 PROGRESS_INTERVAL = 0.1
 """Seconds between two Progress or Preparing events of a job whose steps are faster than that."""
+_LARGEST_SNAPSHOT = 2**28
+"""Bytes. Of larger ones, what the optimiser has learnt is left out: it would take seconds and gigabytes."""
 
 _VERSION = version("nst-stylize")
 
@@ -106,8 +108,10 @@ class Run:
 
     def snapshot(self) -> Snapshot | None:
         """Return where the job stands; None where that is where it began."""
-        first = self.job.snapshot.iteration if self.job.snapshot else 0
-        return None if self._iterate is None or self._iterate.iteration <= first else self._iterate.snapshot()
+        iterate, first = self._iterate, self.job.snapshot.iteration if self.job.snapshot else 0
+        if iterate is None or iterate.iteration <= first:
+            return None
+        return iterate.snapshot(history=snapshot_bytes(self.job.spec.options, iterate.size) <= _LARGEST_SNAPSHOT)
 
     def close(self) -> None:
         """Free what the job holds."""
