@@ -1,16 +1,17 @@
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
 from nst_service.engine import transfer as transfer_module
 from nst_service.engine.criterion import Criterion, Evaluation
-from nst_service.engine.devices import available_bytes, resolve_devices, set_up_process
+from nst_service.engine.devices import available_bytes, resolve_devices, resolve_precision, set_up_process
 from nst_service.engine.errors import NonFiniteLossError
 from nst_service.engine.layers import LAYERS
 from nst_service.engine.losses import StyleLossName
 from nst_service.engine.objective import build_canvas, build_criterion
 from nst_service.engine.options import Limits, OptimizerName, Preset, TransferOptions
-from nst_service.engine.precision import Precision, resolve_precision
+from nst_service.engine.precision import Precision
 from nst_service.engine.snapshot import Snapshot
 from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
 from nst_service.engine.transfer import optimize
@@ -35,14 +36,19 @@ def on_gpu(weights: Weights) -> Vgg19:
 
 
 @pytest.fixture
-def spec(content_png: bytes, style_png: bytes) -> TransferSpec:
-    return with_options(content_png, style_png)
+def make_spec(content_png: bytes, style_png: bytes) -> Callable[..., TransferSpec]:
+    def make(preset: Preset = Preset.BALANCED, **options) -> TransferSpec:
+        small = {"iterations": 40, "image_size": 96, "scales": 1}
+        made = TransferOptions.from_preset(preset, **{**small, **options})
+        request = TransferRequest(content=content_png, styles=(StyleInput(data=style_png),), options=made)
+        return prepare(request, LIMITS, LAYERS)
+
+    return make
 
 
-def with_options(content: bytes, style: bytes, preset: Preset = Preset.BALANCED, **options) -> TransferSpec:
-    small = {"iterations": 40, "image_size": 96, "scales": 1}
-    made = TransferOptions.from_preset(preset, **{**small, **options})
-    return prepare(TransferRequest(content=content, styles=(StyleInput(data=style),), options=made), LIMITS, LAYERS)
+@pytest.fixture
+def spec(make_spec: Callable[..., TransferSpec]) -> TransferSpec:
+    return make_spec()
 
 
 def evaluated(spec: TransferSpec, network: Vgg19) -> Evaluation:
@@ -50,44 +56,42 @@ def evaluated(spec: TransferSpec, network: Vgg19) -> Evaluation:
     return build_criterion(spec, network, canvas)((canvas.content * 0.8 + 0.1).clamp(0, 1))
 
 
-@pytest.mark.parametrize("preset", [Preset.REFERENCE, Preset.BALANCED])
-@pytest.mark.parametrize("pooling", list(Pooling))
-@pytest.mark.parametrize("style_loss", list(StyleLossName))
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"preset": preset, "pooling": pooling, "style_loss": style_loss}
+        for preset in (Preset.REFERENCE, Preset.BALANCED)
+        for pooling in Pooling
+        for style_loss in StyleLossName
+    ],
+)
 def test_a_gpu_computes_what_a_cpu_does(
-    content_png: bytes,
-    style_png: bytes,
-    model: Vgg19,
-    on_gpu: Vgg19,
-    preset: Preset,
-    pooling: Pooling,
-    style_loss: StyleLossName,
+    make_spec: Callable[..., TransferSpec], model: Vgg19, on_gpu: Vgg19, options: dict
 ):
-    spec = with_options(content_png, style_png, preset, pooling=pooling, style_loss=style_loss)
+    spec = make_spec(**options)
     theirs, ours = evaluated(spec, on_gpu), evaluated(spec, model)
     assert theirs.loss == pytest.approx(ours.loss, rel=1e-3)
     assert (theirs.gradient.cpu() - ours.gradient).norm() < 1e-2 * ours.gradient.norm()
 
 
 @pytest.mark.parametrize(
-    ("precision", "tolerance", "slope_tolerance"), [(Precision.TF32, 0.01, 0.05), (Precision.BFLOAT16, 0.05, 0.15)]
+    ("precision", "tolerances"), [(Precision.TF32, (0.01, 0.05)), (Precision.BFLOAT16, (0.05, 0.15))]
 )
 @pytest.mark.parametrize("style_loss", list(StyleLossName))
 def test_less_precision_is_near_to_all_of_it(
-    spec: TransferSpec,
+    make_spec: Callable[..., TransferSpec],
     weights: Weights,
-    on_gpu: Vgg19,
     precision: Precision,
-    tolerance: float,
-    slope_tolerance: float,
+    tolerances: tuple[float, float],
     style_loss: StyleLossName,
 ):
-    spec = dataclasses.replace(spec, options=dataclasses.replace(spec.options, style_loss=style_loss))
-    exact = evaluated(spec, on_gpu)
-    set_up_process([on_gpu.device], resolve_precision(precision, [on_gpu.device]))
-    rounded = evaluated(spec, Vgg19(weights, on_gpu.device, precision))
+    spec, device = make_spec(style_loss=style_loss), resolve_devices("cuda")[0]
+    exact = evaluated(spec, Vgg19(weights, device))
+    set_up_process([device], resolve_precision(precision, [device]))
+    rounded = evaluated(spec, Vgg19(weights, device, precision))
     assert rounded.gradient.dtype is torch.float32
-    assert 0 < abs(rounded.loss - exact.loss) < tolerance * exact.loss
-    assert (rounded.gradient - exact.gradient).norm() < slope_tolerance * exact.gradient.norm()
+    assert 0 < abs(rounded.loss - exact.loss) < tolerances[0] * exact.loss
+    assert (rounded.gradient - exact.gradient).norm() < tolerances[1] * exact.gradient.norm()
 
 
 @pytest.mark.parametrize("precision", list(Precision))
@@ -101,9 +105,9 @@ def test_a_transfer_on_a_gpu_is_the_same_every_time(spec: TransferSpec, weights:
 
 @pytest.mark.parametrize("options", [{}, {"averaging": 0.5}, {"optimizer": OptimizerName.ADAM, "learning_rate": 0.05}])
 def test_recorded_steps_are_those_that_would_be_taken_one_by_one(
-    content_png: bytes, style_png: bytes, on_gpu: Vgg19, monkeypatch: pytest.MonkeyPatch, options: dict
+    make_spec: Callable[..., TransferSpec], on_gpu: Vgg19, monkeypatch: pytest.MonkeyPatch, options: dict
 ):
-    spec = with_options(content_png, style_png, **options, scales=2)
+    spec = make_spec(**options, scales=2)
     *_, recorded = optimize(spec, on_gpu)
     monkeypatch.setattr(transfer_module, "_STEPS_BEFORE_RECORDING", 10**6)
     one_by_one = list(optimize(spec, on_gpu))
@@ -112,8 +116,10 @@ def test_recorded_steps_are_those_that_would_be_taken_one_by_one(
     assert recorded.best.loss == one_by_one[-1].best.loss
 
 
-def test_several_steps_are_taken_at_once_but_none_beyond_a_preview(content_png: bytes, style_png: bytes, on_gpu: Vgg19):
-    iterations = [each.iteration for each in optimize(with_options(content_png, style_png, preview_every=7), on_gpu)]
+def test_several_steps_are_taken_at_once_but_none_beyond_a_preview(
+    make_spec: Callable[..., TransferSpec], on_gpu: Vgg19
+):
+    iterations = [each.iteration for each in optimize(make_spec(preview_every=7), on_gpu)]
     assert len(iterations) < 40
     assert {7, 14, 21, 28, 35, 40} <= set(iterations)
 

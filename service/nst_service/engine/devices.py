@@ -15,8 +15,12 @@ _NEVER = 2**31 - 1
 _MMAP_THRESHOLD = 2**30
 
 
+_AMPERE = (8, 0)
+"""Compute capability from which the matrix units of a GPU know TF32 and bfloat16."""
+
+
 class DeviceError(EngineError):
-    """A device that does not exist here. The message is for the operator."""
+    """A device, or a precision of it, that does not exist here. The message is for the operator."""
 
 
 def resolve_devices(choice: str) -> list[torch.device]:
@@ -52,6 +56,34 @@ def _resolve(name: str) -> list[torch.device]:
             return cuda
         case _:
             return [device for device in cuda if str(device) == name]
+
+
+def resolve_precision(choice: str, devices: list[torch.device]) -> Precision:
+    """Return the precision that a choice names.
+
+    Args:
+        choice: "auto" (TF32 where all devices have it, or float32), or a precision by its name.
+        devices: that it shall hold for.
+
+    Raises:
+        DeviceError: unknown, or a device does not have it.
+    """
+    lacking = [device for device in devices if not _has_matrix_units(device)]
+    if choice == "auto":
+        return Precision.FLOAT32 if lacking else Precision.TF32
+    if choice not in set(Precision):
+        raise DeviceError(f"precision {choice!r} is unknown; accepted are auto, {', '.join(Precision)}")
+    precision = Precision(choice)
+    if precision is not Precision.FLOAT32 and lacking:
+        raise DeviceError(
+            f"precision {choice!r} needs a GPU of compute capability {'.'.join(map(str, _AMPERE))} or later, "
+            f"which device {str(lacking[0])!r} is not"
+        )
+    return precision
+
+
+def _has_matrix_units(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= _AMPERE
 
 
 def available_bytes(device: torch.device) -> int:

@@ -329,8 +329,8 @@ class LBFGS:
     def restored(cls, state: LBFGSState, *, learning_rate: float, history: int) -> "LBFGS":
         """Return an optimiser that goes on from a state, with the arguments of the one that it is of."""
         restored = cls(state.next, learning_rate=learning_rate, history=history)
-        for slot, pair in enumerate(state.pairs):
-            restored._changes[slot], restored._gradient_changes[slot] = (tensor.flatten() for tensor in pair)
+        for row, pair in enumerate(state.pairs):
+            restored._changes[row], restored._gradient_changes[row] = (tensor.flatten() for tensor in pair)
         # As they came, since the newer of two has multiplied them.
         for step in range(state.steps - len(state.pairs), state.steps):
             slot = torch.tensor([step % history], device=state.next.device)

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -124,10 +124,37 @@ def _pool(x: Tensor, pooling: Pooling) -> Tensor:
                 return pooled
             return functional.max_pool2d(x, 2, ceil_mode=True)
         case Pooling.AVERAGE:
-            return _AVERAGE_FACTOR * functional.avg_pool2d(x, 2, ceil_mode=True)
+            return _AVERAGE_FACTOR * _averaged(x)
         case Pooling.L2:
             # The root has no slope at zero.
-            return _L2_FACTOR * (functional.avg_pool2d(x.square(), 2, ceil_mode=True) + 1e-12).sqrt()
+            return _L2_FACTOR * (_averaged(x.square()) + 1e-12).sqrt()
+
+
+class _Average(torch.autograd.Function):
+    """2x2 average pooling that rounds up; torch's own way back takes five times as long on a GPU."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.size = x.shape[-2:]
+        return functional.avg_pool2d(x, 2, ceil_mode=True)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        shares = gradients[0].permute(0, 2, 3, 1) / 4
+        _, rows, columns, channels = shares.shape
+        spread = shares[:, :, None, :, None].expand(1, rows, 2, columns, 2, channels)
+        by_input = spread.reshape(1, 2 * rows, 2 * columns, channels).permute(0, 3, 1, 2)
+        for dim, edge in zip((2, 3), ctx.size, strict=True):
+            by_input = by_input.narrow(dim, 0, edge)
+            if edge % 2:
+                # The last window holds half as many.
+                by_input.select(dim, edge - 1).mul_(2)
+        return by_input
+
+
+def _averaged(x: Tensor) -> Tensor:
+    averaged: Tensor = _Average.apply(x)
+    return averaged
 
 
 def _natural_noise(edge: int) -> Tensor:
