@@ -434,9 +434,7 @@ class _Transfer:
     def _is_ours(self, state: OptimizerState) -> bool:
         match self._options.optimizer:
             case OptimizerName.LBFGS:
-                return isinstance(state, LBFGSState) and len(state.pairs) == min(
-                    state.steps, self._options.lbfgs_history
-                )
+                return isinstance(state, LBFGSState) and len(state.pairs) == min(state.steps, self._options.pairs)
             case OptimizerName.ADAM:
                 return isinstance(state, AdamState)
 
@@ -534,7 +532,7 @@ def _optimizer(options: TransferOptions, pixels: Tensor) -> Optimizer:
     assert learning_rate is not None
     match options.optimizer:
         case OptimizerName.LBFGS:
-            return LBFGS(pixels, learning_rate=learning_rate, history=options.lbfgs_history)
+            return LBFGS(pixels, learning_rate=learning_rate, history=options.pairs)
         case OptimizerName.ADAM:
             return Adam(pixels, learning_rate=learning_rate)
 
@@ -543,6 +541,6 @@ def _restored_optimizer(options: TransferOptions, state: OptimizerState) -> Opti
     match state:
         case LBFGSState():
             assert options.learning_rate is not None
-            return LBFGS.restored(state, learning_rate=options.learning_rate, history=options.lbfgs_history)
+            return LBFGS.restored(state, learning_rate=options.learning_rate, history=options.pairs)
         case AdamState():
             return Adam.restored(state)
