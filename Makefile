@@ -44,6 +44,10 @@ bench: $(READY) ## Race nst against published programs at 256 px, and time the s
 bench-full: $(READY) ## The same at 512 px with more of everything: hours on a machine that does nothing else
 	PYTHONPATH=examples $(BIN)/python -m bench --full $(BENCH)
 
+.PHONY: bench-gpu
+bench-gpu: $(READY) ## Time the engine on a GPU against the floor that its matrix units set (BENCH: more arguments)
+	PYTHONPATH=examples $(BIN)/python -m bench.gpu $(BENCH)
+
 .PHONY: bench-jobs
 bench-jobs: $(READY) ## Time what durability costs a job (BENCH: more arguments)
 	PYTHONPATH=examples $(BIN)/python -m bench.jobs $(BENCH)

@@ -46,11 +46,11 @@ def gram(features: torch.Tensor) -> torch.Tensor:
     return flat @ flat.T / features.numel()
 
 
-def optimize(network: nn.Sequential, task: Task) -> None:
+def optimize(network: nn.Sequential, task: Task, device: torch.device | str = "cpu") -> None:
     taps: dict[int, torch.Tensor] = {}
     for index in (*_STYLE_LAYERS, _CONTENT_LAYER):
         network[index].register_forward_hook(lambda _m, _i, output, index=index: taps.update({index: output}))
-    content, style = (caffe_input(load_picture(path)) for path in (task.content, task.style))
+    content, style = (caffe_input(load_picture(path)).to(device) for path in (task.content, task.style))
     with torch.no_grad():
         network(_channels_last(content))
         content_target = taps[_CONTENT_LAYER]

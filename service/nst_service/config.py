@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nst_service.engine.input_scale import InputScale
+from nst_service.engine.precision import Precision
 
 
 def _setting(default: Any, explanation: str, **metadata: Any) -> Any:
@@ -34,6 +35,12 @@ class ServerConfig:
         "changes. Empty: clients need none.",
     )
     device: str = _setting("auto", "Devices to compute on: auto, cpu, cuda, cuda:N, or several with commas between.")
+    precision: str = _setting(
+        "auto",
+        "Numbers that go into the convolutions of a GPU: auto is tf32 where it has that, or float32; bfloat16 is the "
+        "fastest, and all sums, losses and the picture stay float32 with it. A CPU always takes float32.",
+        choices=["auto", *Precision],
+    )
     weights: str = _setting(
         "caffe", "Weights of VGG-19: caffe, torchvision, or the path of a .pth or .safetensors file."
     )

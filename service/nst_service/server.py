@@ -19,7 +19,7 @@ from platformdirs import user_data_path
 from nst_service import tokens
 from nst_service.addresses import AddressError, check_exposure, is_loopback
 from nst_service.config import ServerConfig
-from nst_service.engine.devices import resolve_devices, set_up_process
+from nst_service.engine.devices import resolve_devices, resolve_precision, set_up_process
 from nst_service.engine.input_scale import InputScale
 from nst_service.engine.options import Limits
 from nst_service.engine.vgg import Vgg19
@@ -69,7 +69,7 @@ class Server:
         """Load the weights onto the devices.
 
         Raises:
-            DeviceError: a device is not available.
+            DeviceError: a device is not available, or does not have the precision.
             WeightsError: the weights cannot be used.
             SettingError: a certificate, the tokens or a URL of the store cannot be used, or the address must not be.
             StoreError: the store cannot be used.
@@ -78,11 +78,12 @@ class Server:
         self._credentials = _credentials(config)
         self._callers = Callers(tokens.follow(Path(config.tokens)) if config.tokens else None)
         devices = resolve_devices(config.device)
-        set_up_process(devices)
+        precision = resolve_precision(config.precision, devices)
+        set_up_process(devices, precision)
         if config.threads:
             torch.set_num_threads(config.threads)
         weights = load_weights(config.weights, InputScale(config.weights_input))
-        models = [Vgg19(weights, device) for device in devices]
+        models = [Vgg19(weights, device, precision) for device in devices]
         self._model = models[0]
         limits = Limits(
             max_input_pixels=config.max_input_pixels,

@@ -1,19 +1,33 @@
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
-from nst_service.engine.devices import available_bytes, resolve_devices
+from nst_service.engine import transfer as transfer_module
+from nst_service.engine.criterion import Criterion, Evaluation
+from nst_service.engine.devices import available_bytes, resolve_devices, resolve_precision, set_up_process
+from nst_service.engine.errors import NonFiniteLossError
 from nst_service.engine.layers import LAYERS
+from nst_service.engine.losses import StyleLossName
 from nst_service.engine.objective import build_canvas, build_criterion
-from nst_service.engine.options import Limits, Preset, TransferOptions
+from nst_service.engine.options import Limits, OptimizerName, Preset, TransferOptions
+from nst_service.engine.precision import Precision
+from nst_service.engine.snapshot import Snapshot
 from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
 from nst_service.engine.transfer import optimize
-from nst_service.engine.vgg import Vgg19
+from nst_service.engine.vgg import Pooling, Vgg19
 from nst_service.engine.weights import Weights
+from torch import Tensor
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 LIMITS = Limits(max_input_pixels=10**6, max_image_size=512, max_iterations=1000, max_styles=2)
+
+
+@pytest.fixture(autouse=True)
+def _exact() -> None:
+    if torch.cuda.is_available():
+        set_up_process(resolve_devices("cuda"), Precision.FLOAT32)
 
 
 @pytest.fixture(scope="module")
@@ -22,27 +36,127 @@ def on_gpu(weights: Weights) -> Vgg19:
 
 
 @pytest.fixture
-def spec(content_png: bytes, style_png: bytes) -> TransferSpec:
-    options = TransferOptions.from_preset(Preset.BALANCED, iterations=10, image_size=96)
-    return prepare(
-        TransferRequest(content=content_png, styles=(StyleInput(data=style_png),), options=options), LIMITS, LAYERS
-    )
+def make_spec(content_png: bytes, style_png: bytes) -> Callable[..., TransferSpec]:
+    def make(preset: Preset = Preset.BALANCED, **options) -> TransferSpec:
+        small = {"iterations": 40, "image_size": 96, "scales": 1}
+        made = TransferOptions.from_preset(preset, **{**small, **options})
+        request = TransferRequest(content=content_png, styles=(StyleInput(data=style_png),), options=made)
+        return prepare(request, LIMITS, LAYERS)
+
+    return make
 
 
-def test_a_gpu_computes_what_a_cpu_does(spec: TransferSpec, model: Vgg19, on_gpu: Vgg19):
-    values = []
-    for network in (model, on_gpu):
-        canvas = build_canvas(spec, network.device)
-        evaluation = build_criterion(spec, network, canvas)((canvas.content + 0.1).clamp(0, 1))
-        values.append((evaluation.loss, evaluation.gradient.cpu()))
-    (loss, gradient), (gpu_loss, gpu_gradient) = values
-    assert gpu_loss == pytest.approx(loss, rel=1e-2)
-    assert (gpu_gradient - gradient).norm() < 0.05 * gradient.norm()
+@pytest.fixture
+def spec(make_spec: Callable[..., TransferSpec]) -> TransferSpec:
+    return make_spec()
 
 
-def test_a_transfer_on_a_gpu_is_the_same_every_time(spec: TransferSpec, on_gpu: Vgg19):
-    one, other = (list(optimize(spec, on_gpu))[-1].result() for _ in range(2))
+def evaluated(spec: TransferSpec, network: Vgg19) -> Evaluation:
+    canvas = build_canvas(spec, network.device)
+    return build_criterion(spec, network, canvas)((canvas.content * 0.8 + 0.1).clamp(0, 1))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"preset": preset, "pooling": pooling, "style_loss": style_loss}
+        for preset in (Preset.REFERENCE, Preset.BALANCED)
+        for pooling in Pooling
+        for style_loss in StyleLossName
+    ],
+)
+def test_a_gpu_computes_what_a_cpu_does(
+    make_spec: Callable[..., TransferSpec], model: Vgg19, on_gpu: Vgg19, options: dict
+):
+    spec = make_spec(**options)
+    theirs, ours = evaluated(spec, on_gpu), evaluated(spec, model)
+    assert theirs.loss == pytest.approx(ours.loss, rel=1e-3)
+    assert (theirs.gradient.cpu() - ours.gradient).norm() < 1e-2 * ours.gradient.norm()
+
+
+@pytest.mark.parametrize(
+    ("precision", "tolerances"), [(Precision.TF32, (0.01, 0.05)), (Precision.BFLOAT16, (0.05, 0.15))]
+)
+@pytest.mark.parametrize("style_loss", list(StyleLossName))
+def test_less_precision_is_near_to_all_of_it(
+    make_spec: Callable[..., TransferSpec],
+    weights: Weights,
+    precision: Precision,
+    tolerances: tuple[float, float],
+    style_loss: StyleLossName,
+):
+    spec, device = make_spec(style_loss=style_loss), resolve_devices("cuda")[0]
+    exact = evaluated(spec, Vgg19(weights, device))
+    set_up_process([device], resolve_precision(precision, [device]))
+    rounded = evaluated(spec, Vgg19(weights, device, precision))
+    assert rounded.gradient.dtype is torch.float32
+    assert 0 < abs(rounded.loss - exact.loss) < tolerances[0] * exact.loss
+    assert (rounded.gradient - exact.gradient).norm() < tolerances[1] * exact.gradient.norm()
+
+
+@pytest.mark.parametrize("precision", list(Precision))
+def test_a_transfer_on_a_gpu_is_the_same_every_time(spec: TransferSpec, weights: Weights, precision: Precision):
+    device = resolve_devices("cuda")[0]
+    set_up_process([device], precision)
+    network = Vgg19(weights, device, precision)
+    one, other = ([*optimize(spec, network)][-1].result() for _ in range(2))
     assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("options", [{}, {"averaging": 0.5}, {"optimizer": OptimizerName.ADAM, "learning_rate": 0.05}])
+def test_recorded_steps_are_those_that_would_be_taken_one_by_one(
+    make_spec: Callable[..., TransferSpec], on_gpu: Vgg19, monkeypatch: pytest.MonkeyPatch, options: dict
+):
+    spec = make_spec(**options, scales=2)
+    *_, recorded = optimize(spec, on_gpu)
+    monkeypatch.setattr(transfer_module, "_STEPS_BEFORE_RECORDING", 10**6)
+    one_by_one = list(optimize(spec, on_gpu))
+    assert [iterate.iteration for iterate in one_by_one] == list(range(1, 41))
+    assert torch.equal(recorded.result(), one_by_one[-1].result())
+    assert recorded.best.loss == one_by_one[-1].best.loss
+
+
+def test_several_steps_are_taken_at_once_but_none_beyond_a_preview(
+    make_spec: Callable[..., TransferSpec], on_gpu: Vgg19
+):
+    iterations = [each.iteration for each in optimize(make_spec(preview_every=7), on_gpu)]
+    assert len(iterations) < 40
+    assert {7, 14, 21, 28, 35, 40} <= set(iterations)
+
+
+@pytest.mark.parametrize("history", [True, False])
+def test_a_transfer_on_a_gpu_goes_on_from_a_snapshot(spec: TransferSpec, on_gpu: Vgg19, history: bool):
+    snapshots, last = [], None
+    for last in optimize(spec, on_gpu):
+        snapshots.append(last.snapshot(history=history))
+    early = next(snapshot for snapshot in snapshots if snapshot.iteration > 5)
+    *_, again = optimize(spec, on_gpu, snapshot=Snapshot.from_bytes(early.to_bytes()))
+    assert again.iteration == last.iteration
+    assert again.best.loss == pytest.approx(last.best.loss, rel=0.02 if history else 0.5)
+
+
+def test_no_later_step_on_a_gpu_changes_a_snapshot(spec: TransferSpec, on_gpu: Vgg19):
+    at_once, snapshots = [], []
+    for iterate in optimize(spec, on_gpu):
+        snapshots.append(iterate.snapshot())
+        at_once.append(snapshots[-1].to_bytes())
+    assert [snapshot.to_bytes() for snapshot in snapshots] == at_once
+
+
+def test_losses_that_are_not_finite_end_a_transfer_on_a_gpu(
+    spec: TransferSpec, on_gpu: Vgg19, monkeypatch: pytest.MonkeyPatch
+):
+    evaluate = Criterion.__call__
+
+    def spoilt(criterion: Criterion, pixels: Tensor) -> Evaluation:
+        evaluation = evaluate(criterion, pixels)
+        return dataclasses.replace(evaluation, values=evaluation.values * torch.nan)
+
+    steps = iter(optimize(spec, on_gpu))
+    next(steps)
+    monkeypatch.setattr(Criterion, "__call__", spoilt)
+    with pytest.raises(NonFiniteLossError):
+        list(steps)
 
 
 def test_tiles_on_a_gpu_give_the_gradient_of_the_whole(spec: TransferSpec, on_gpu: Vgg19):

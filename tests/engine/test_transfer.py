@@ -5,10 +5,8 @@ import math
 import pytest
 import torch
 from nst_service.engine import transfer as transfer_module
-from nst_service.engine.criterion import Evaluation
-from nst_service.engine.errors import InvalidRequestError, NonFiniteLossError
+from nst_service.engine.errors import InvalidRequestError
 from nst_service.engine.layers import LAYERS
-from nst_service.engine.optimizers import LBFGS
 from nst_service.engine.options import Init, Limits, OptimizerName, TransferOptions
 from nst_service.engine.spec import StyleInput, TransferRequest, prepare
 from nst_service.engine.transfer import Ending, Preparing, optimize, transfer
@@ -111,33 +109,3 @@ def test_a_tiny_picture_is_refused_by_the_deepest_layer(request_: TransferReques
 
 def test_no_style_is_refused(request_: TransferRequest):
     assert violated(dataclasses.replace(request_, styles=())) == {"styles"}
-
-
-def _quadratic(pixels: torch.Tensor) -> Evaluation:
-    return Evaluation(pixels, pixels.square().sum().item(), {}, 2 * pixels)
-
-
-def test_lbfgs_takes_a_step_to_a_loss_that_is_not_finite_back():
-    start = torch.ones(1, 3, 4, 4)
-    optimizer = LBFGS(start, learning_rate=1.0, history=5)
-    first = optimizer.step(_quadratic)
-    broken = optimizer.step(lambda pixels: Evaluation(pixels, math.nan, {}, pixels))
-    assert broken is first
-    assert optimizer.step(_quadratic).loss < first.loss
-
-
-def test_lbfgs_gives_up_after_three_losses_that_are_not_finite():
-    optimizer = LBFGS(torch.ones(1, 3, 4, 4), learning_rate=1.0, history=5)
-    optimizer.step(_quadratic)
-    for _ in range(2):
-        optimizer.step(lambda pixels: Evaluation(pixels, math.inf, {}, pixels))
-    with pytest.raises(NonFiniteLossError):
-        optimizer.step(lambda pixels: Evaluation(pixels, math.inf, {}, pixels))
-
-
-def test_lbfgs_goes_on_from_a_saved_state():
-    one = LBFGS(torch.ones(1, 3, 4, 4), learning_rate=1.0, history=5)
-    for _ in range(3):
-        one.step(_quadratic)
-    other = LBFGS.restored(one.state(), learning_rate=1.0, history=5)
-    assert torch.equal(one.step(_quadratic).pixels, other.step(_quadratic).pixels)

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.nn.grad import conv2d_input
 
+from nst_service.engine.precision import Precision
 from nst_service.engine.winograd import NativeWinograd, TorchWinograd
 
 
@@ -27,15 +27,19 @@ class Padding(StrEnum):
 class FrozenConv:
     """A 3x3 convolution whose weights never change, with the ReLU that may follow it."""
 
-    def __init__(self, kernel: Tensor, bias: Tensor):
+    def __init__(self, kernel: Tensor, bias: Tensor, precision: Precision = Precision.FLOAT32):
         """Take a kernel (outputs, inputs, 3, 3) and a bias (outputs,), both float32 on the device to be used."""
         self._kernel = kernel
         self._bias = bias
+        self._precision = precision
         # Made when it is needed: it copies the weights, and deep layers are seldom used.
         self._way: NativeWinograd | _Padded | None = None
 
     def __call__(self, x: Tensor, padding: Padding, *, relu: bool) -> Tensor:
-        """Convolve features (1, C, H, W), then rectify them where asked for; differentiable by the features."""
+        """Convolve features (1, C, H, W), then rectify them where asked for; differentiable by the features.
+
+        On a GPU with the precision bfloat16, the result is bfloat16.
+        """
         result: Tensor = _Convolution.apply(x, self.way, padding is Padding.REFLECT, relu)
         return result
 
@@ -46,7 +50,7 @@ class FrozenConv:
             if NativeWinograd.fits(self._kernel):
                 self._way = NativeWinograd(self._kernel, self._bias)
             else:
-                self._way = _Padded(self._kernel, self._bias)
+                self._way = _Padded(self._kernel, self._bias, self._precision)
             del self._kernel
         return self._way
 
@@ -70,11 +74,20 @@ class _Convolution(torch.autograd.Function):
 class _Padded:
     """A convolution by operations of torch, on features that are padded before."""
 
-    def __init__(self, kernel: Tensor, bias: Tensor):
-        self._way = TorchWinograd(kernel, bias) if TorchWinograd.fits(kernel) else _Direct(kernel, bias)
+    def __init__(self, kernel: Tensor, bias: Tensor, precision: Precision):
+        self._way: TorchWinograd | _Direct | _OnGpu
+        if TorchWinograd.fits(kernel):
+            self._way = TorchWinograd(kernel, bias)
+        elif kernel.device.type == "cuda":
+            self._way = _OnGpu(kernel, bias, precision)
+        else:
+            self._way = _Direct(kernel, bias)
 
     def forward(self, x: Tensor, *, mirrored: bool, relu: bool) -> Tensor:
-        y = self._way.forward(_mirrored(x) if mirrored else x, padding=0 if mirrored else 1)
+        x, padding = (_mirrored(x), 0) if mirrored else (x, 1)
+        if relu and isinstance(self._way, _OnGpu):
+            return self._way.rectified(x, padding=padding)
+        y = self._way.forward(x, padding=padding)
         return y.relu_() if relu else y
 
     def backward(self, gradient: Tensor, *, mirrored: bool, relu_output: Tensor | None) -> Tensor:
@@ -97,25 +110,65 @@ class _Direct:
         return functional.conv2d(x, self._kernel, self._bias, padding=padding)
 
     def backward(self, gradient: Tensor, size: tuple[int, int], *, padding: int) -> Tensor:
-        shape = (1, self._kernel.shape[1], *size)
-        by_input: Tensor = conv2d_input(shape, self._kernel, gradient, padding=padding)  # type: ignore[no-untyped-call]
+        # The input counts by its shape and memory order only. One of any other order would be copied.
+        like = torch.empty(
+            (1, self._kernel.shape[1], *size),
+            dtype=gradient.dtype,
+            device=gradient.device,
+            memory_format=torch.channels_last,
+        )
+        by_input: Tensor = torch.ops.aten.convolution_backward(
+            gradient.contiguous(memory_format=torch.channels_last),
+            like,
+            self._kernel,
+            None,
+            *((1, 1), (padding, padding), (1, 1), False, (0, 0), 1),
+            (True, False, False),
+        )[0]
         return by_input
+
+
+class _OnGpu(_Direct):
+    """The same in the precision of a GPU, with a ReLU that costs nothing."""
+
+    def __init__(self, kernel: Tensor, bias: Tensor, precision: Precision):
+        dtype = torch.bfloat16 if precision is Precision.BFLOAT16 else torch.float32
+        super().__init__(kernel.to(dtype), bias.to(dtype))
+        # cuDNN has no fused way for three channels of bfloat16; other makers' GPUs have none at all.
+        self._is_fused = torch.version.hip is None and (dtype is torch.float32 or kernel.shape[1] % 8 == 0)
+
+    def forward(self, x: Tensor, *, padding: int) -> Tensor:
+        return super().forward(x.to(self._kernel.dtype), padding=padding)
+
+    def rectified(self, x: Tensor, *, padding: int) -> Tensor:
+        """Return what passes the ReLU after it."""
+        if not self._is_fused:
+            return self.forward(x, padding=padding).relu_()
+        x = x.to(self._kernel.dtype)
+        y: Tensor = torch.cudnn_convolution_relu(x, self._kernel, self._bias, (1, 1), (padding, padding), (1, 1), 1)
+        return y
 
 
 def _mirrored(x: Tensor) -> Tensor:
     """Mirror features at their edge, one row and column."""
-    for edge, padding in ((x.shape[3], (1, 1, 0, 0)), (x.shape[2], (0, 0, 1, 1))):
+    _, channels, height, width = x.shape
+    padded = torch.empty(
+        (1, channels, height + 2, width + 2), dtype=x.dtype, device=x.device, memory_format=torch.channels_last
+    )
+    padded[:, :, 1:-1, 1:-1] = x
+    for dim, edge in ((2, height), (3, width)):
         # There is nothing to mirror beside a single row or column.
-        x = functional.pad(x, padding, mode="reflect" if edge > 1 else "replicate")
-    return x
+        inward = 1 if edge > 1 else 0
+        padded.select(dim, 0).copy_(padded.select(dim, 1 + inward))
+        padded.select(dim, edge + 1).copy_(padded.select(dim, edge - inward))
+    return padded
 
 
 def _unmirrored(gradient: Tensor) -> Tensor:
-    """Return the gradient by what `_mirrored` was given."""
-    for dim in (2, 3):
+    """Return the gradient by what `_mirrored` was given: a part of this one, which is changed."""
+    for dim in (3, 2):
         edge = gradient.shape[dim] - 2
-        inner = gradient.narrow(dim, 1, edge)
-        inner.select(dim, min(1, edge - 1)).add_(gradient.select(dim, 0))
-        inner.select(dim, max(0, edge - 2)).add_(gradient.select(dim, edge + 1))
-        gradient = inner
-    return gradient.contiguous(memory_format=torch.channels_last)
+        inward = 1 if edge > 1 else 0
+        gradient.select(dim, 1 + inward).add_(gradient.select(dim, 0))
+        gradient.select(dim, edge - inward).add_(gradient.select(dim, edge + 1))
+    return gradient[:, :, 1:-1, 1:-1]

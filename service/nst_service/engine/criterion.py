@@ -7,8 +7,9 @@ scaling of neural-style (Johnson, 2015), where every term is a mean:
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NewType
 
 import torch
 from torch import Tensor
@@ -18,23 +19,53 @@ from nst_service.engine.pictures import Size
 from nst_service.engine.tiles import count_tiles, tiles
 from nst_service.engine.vgg import REFERENCE_VARIANT, Variant, Vgg19
 
+Values = NewType("Values", Tensor)
+"""One number for each term, (n,), on the device."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
     """The objective at one picture."""
 
     pixels: Tensor
-    """(1, 3, H, W) float32, not clamped."""
-    loss: float
-    """The sum of all terms."""
-    terms: Mapping[Term, Tensor]
-    """Every term, weighted, a scalar on the device."""
+    """(1, 3, H, W) float32."""
     gradient: Tensor
     """(1, 3, H, W), the derivative of the loss by the pixels."""
+    terms: tuple[Term, ...]
+    values: Values
+    """Every term, weighted."""
+
+    def __post_init__(self) -> None:
+        if self.values.shape != (len(self.terms),):
+            raise ValueError("each term has a value")
+
+    @property
+    def value(self) -> Tensor:
+        """The sum of all terms, a scalar on the device."""
+        return self.values.sum()
+
+    @property
+    def is_finite(self) -> Tensor:
+        """Whether the loss and its gradient are finite, a scalar on the device."""
+        return self.value.isfinite() & self.gradient.isfinite().all()
+
+    @property
+    def loss(self) -> float:
+        """The sum of all terms. Waits for the device."""
+        return self.value.item()
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return its pixels, gradient and values."""
+        return self.pixels, self.gradient, self.values
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> "Evaluation":
+        """Return an evaluation of the same terms that has other pixels, gradient and values."""
+        pixels, gradient, values = tensors
+        return Evaluation(pixels=pixels, gradient=gradient, terms=self.terms, values=Values(values))
 
     def term_values(self) -> dict[Term, float]:
         """Return every term as a number. Waits for the device."""
-        return {term: value.item() for term, value in self.terms.items()}
+        return dict(zip(self.terms, self.values.tolist(), strict=True))
 
 
 class Extractor:
@@ -108,22 +139,28 @@ class Criterion:
         self._compose = compose
         self._layers = sorted({loss.term.layer for loss in feature_losses})
 
+    @property
+    def waits(self) -> bool:
+        """Whether an evaluation makes the host wait for the device."""
+        return self._extractor.is_tiled or any(loss.waits for loss in self._feature_losses)
+
     def __call__(self, pixels: Tensor) -> Evaluation:
         """Evaluate the objective and its gradient at pixels (1, 3, H, W)."""
         pixels = pixels.detach().requires_grad_()
         picture = self._compose(pixels) if self._compose else pixels
         if self._extractor.is_tiled and self._layers:
-            terms, gradient = self._evaluate_tiles(picture, pixels)
+            values, gradient = self._evaluate_tiles(picture, pixels)
         else:
-            terms, gradient = self._evaluate_whole(picture, pixels)
+            values, gradient = self._evaluate_whole(picture, pixels)
+        terms = _summed(values)
         return Evaluation(
             pixels=pixels.detach(),
-            loss=torch.stack(list(terms.values())).sum().item(),
-            terms=terms,
             gradient=gradient.contiguous(),
+            terms=tuple(terms),
+            values=Values(torch.stack(list(terms.values()))),
         )
 
-    def _evaluate_whole(self, picture: Tensor, pixels: Tensor) -> tuple[dict[Term, Tensor], Tensor]:
+    def _evaluate_whole(self, picture: Tensor, pixels: Tensor) -> tuple[list[tuple[Term, Tensor]], Tensor]:
         statistics: dict[int, Tensor] = {}
         # Each as soon as its layer is there: the way back takes what came last first, and would otherwise compute and
         # hold the gradients by the features of all layers before it begins with the deepest.
@@ -134,9 +171,9 @@ class Criterion:
         values = [(loss.term, loss.value(statistics[number])) for number, loss in enumerate(self._feature_losses)]
         values += [(loss.term, loss.value(picture)) for loss in self._pixel_losses]
         (gradient,) = torch.autograd.grad(torch.stack([value for _, value in values]).sum(), pixels)
-        return _summed(values), gradient
+        return values, gradient
 
-    def _evaluate_tiles(self, picture: Tensor, pixels: Tensor) -> tuple[dict[Term, Tensor], Tensor]:
+    def _evaluate_tiles(self, picture: Tensor, pixels: Tensor) -> tuple[list[tuple[Term, Tensor]], Tensor]:
         """Gather the statistics of the whole picture first, then the gradient tile by tile."""
         seen = picture.detach()
         with torch.no_grad():
@@ -167,7 +204,7 @@ class Criterion:
             values += pixel_values
         if picture is not pixels:
             (gradient,) = torch.autograd.grad(picture, pixels, gradient)
-        return _summed(values), gradient
+        return values, gradient
 
 
 def _summed(values: Sequence[tuple[Term, Tensor]]) -> dict[Term, Tensor]:
@@ -175,4 +212,4 @@ def _summed(values: Sequence[tuple[Term, Tensor]]) -> dict[Term, Tensor]:
     terms: dict[Term, list[Tensor]] = defaultdict(list)
     for term, value in values:
         terms[term].append(value.detach())
-    return {term: torch.stack(parts).sum() for term, parts in terms.items()}
+    return {term: parts[0] if len(parts) == 1 else torch.stack(parts).sum() for term, parts in terms.items()}

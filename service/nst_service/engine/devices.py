@@ -7,6 +7,7 @@ import psutil
 import torch
 
 from nst_service.engine.errors import EngineError
+from nst_service.engine.precision import Precision
 
 _CGROUP = Path("/sys/fs/cgroup")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
@@ -14,8 +15,12 @@ _NEVER = 2**31 - 1
 _MMAP_THRESHOLD = 2**30
 
 
+_AMPERE = (8, 0)
+"""Compute capability from which the matrix units of a GPU know TF32 and bfloat16."""
+
+
 class DeviceError(EngineError):
-    """A device that does not exist here. The message is for the operator."""
+    """A device, or a precision of it, that does not exist here. The message is for the operator."""
 
 
 def resolve_devices(choice: str) -> list[torch.device]:
@@ -53,6 +58,34 @@ def _resolve(name: str) -> list[torch.device]:
             return [device for device in cuda if str(device) == name]
 
 
+def resolve_precision(choice: str, devices: list[torch.device]) -> Precision:
+    """Return the precision that a choice names.
+
+    Args:
+        choice: "auto" (TF32 where all devices have it, or float32), or a precision by its name.
+        devices: that it shall hold for.
+
+    Raises:
+        DeviceError: unknown, or a device does not have it.
+    """
+    lacking = [device for device in devices if not _has_matrix_units(device)]
+    if choice == "auto":
+        return Precision.FLOAT32 if lacking else Precision.TF32
+    if choice not in set(Precision):
+        raise DeviceError(f"precision {choice!r} is unknown; accepted are auto, {', '.join(Precision)}")
+    precision = Precision(choice)
+    if precision is not Precision.FLOAT32 and lacking:
+        raise DeviceError(
+            f"precision {choice!r} needs a GPU of compute capability {'.'.join(map(str, _AMPERE))} or later, "
+            f"which device {str(lacking[0])!r} is not"
+        )
+    return precision
+
+
+def _has_matrix_units(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= _AMPERE
+
+
 def available_bytes(device: torch.device) -> int:
     """Return the memory that a new allocation on the device can have, in bytes."""
     if device.type == "cuda":
@@ -69,16 +102,17 @@ def available_bytes(device: torch.device) -> int:
     return available if limit == "max" else max(0, min(available, int(limit) - used))
 
 
-def set_up_process(devices: list[torch.device]) -> None:
+def set_up_process(devices: list[torch.device], precision: Precision = Precision.FLOAT32) -> None:
     """Set up this process for transfers, once, before its first thread starts.
 
-    On CUDA, algorithms are chosen that give the same result every time. On the CPU with glibc, freed memory stays in
-    the process: an evaluation allocates and frees the same large activations every time, and fresh pages for each of
-    them cost about a tenth of its time (`release_memory` gives them back).
+    On CUDA, algorithms are chosen that give the same result every time, in the precision asked for. On the CPU with
+    glibc, freed memory stays in the process: an evaluation allocates and frees the same large activations every time,
+    and fresh pages for each of them cost about a tenth of its time (`release_memory` gives them back).
     """
     if any(device.type == "cuda" for device in devices):
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.allow_tf32 = precision is not Precision.FLOAT32
     if any(device.type == "cpu" for device in devices) and (mallopt := _libc_function("mallopt")):
         mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
         mallopt(_M_TRIM_THRESHOLD, _NEVER)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from nst_service.engine.layers import KERNEL_SHAPES, conv_of, convs_through, features_size, minimum_edge, opens_block
 from nst_service.engine.losses import StyleLossName
 from nst_service.engine.objective import DIRECTIONS
-from nst_service.engine.options import OptimizerName, TransferOptions
+from nst_service.engine.options import TransferOptions
 from nst_service.engine.pictures import Size, fit, scaled
 from nst_service.engine.schedule import schedule
 from nst_service.engine.spec import TransferSpec
@@ -107,7 +107,7 @@ def peak_bytes(options: TransferOptions, size: Size, styles: Sequence[Size], til
     """
     layers = options.active_layers
     picture = _picture_bytes(size)
-    pictures = (_PICTURES + 2 * _pairs(options)) * picture
+    pictures = (_PICTURES + 2 * options.pairs) * picture
     targets = sum(_activation_bytes(size, conv_of(layer)) for layer in options.active_content_layers)
     statistics = _statistics_bytes(options, size, len(styles), tile)
     held = pictures + targets + statistics + _WORKSPACE
@@ -122,19 +122,13 @@ def peak_bytes(options: TransferOptions, size: Size, styles: Sequence[Size], til
 def snapshot_bytes(options: TransferOptions, size: Size) -> int:
     """Estimate the most that a snapshot of a transfer has as bytes.
 
-    `peak_bytes` does not count them. The snapshot itself shares its tensors with the transfer, as long as that does
-    not replace them.
+    `peak_bytes` does not count them.
     """
-    return _SNAPSHOT_TEXT + (_SNAPSHOT_PICTURES + 2 * _pairs(options)) * _picture_bytes(size)
+    return _SNAPSHOT_TEXT + (_SNAPSHOT_PICTURES + 2 * options.pairs) * _picture_bytes(size)
 
 
 def _picture_bytes(size: Size) -> int:
     return 3 * math.prod(size) * _FLOAT_BYTES
-
-
-def _pairs(options: TransferOptions) -> int:
-    """Return how many past steps the optimiser keeps."""
-    return min(options.lbfgs_history, options.iterations) if options.optimizer is OptimizerName.LBFGS else 0
 
 
 def _evaluation_bytes(options: TransferOptions, size: Size, tile: int | None) -> int:

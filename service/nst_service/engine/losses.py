@@ -54,6 +54,10 @@ class FeatureLoss(Protocol):
     """A loss on the features of one layer."""
 
     @property
+    def waits(self) -> bool:
+        """Whether the host must look at numbers of the device to compute it."""
+
+    @property
     def term(self) -> Term:
         """The name of the term."""
 
@@ -88,6 +92,11 @@ class ContentLoss:
     """(1, C, h, w), the features of the content picture."""
 
     @property
+    def waits(self) -> bool:
+        """Whether the host must look at numbers of the device to compute it."""
+        return False
+
+    @property
     def term(self) -> Term:
         """The name of the term."""
         return Term(LossKind.CONTENT, self.layer)
@@ -95,8 +104,8 @@ class ContentLoss:
     def statistic(self, features: Tensor, window: Window) -> Tensor:
         """Return the sum of squared differences, over the number of all features."""
         rows, columns = window
-        target = self.target[..., rows, columns]
-        return functional.mse_loss(features, target) * (target.numel() / self.target.numel())
+        target = self.target[..., rows, columns].float()
+        return functional.mse_loss(features.float(), target) * (target.numel() / self.target.numel())
 
     def combine(self, parts: Sequence[Tensor]) -> Tensor:
         """Add the parts."""
@@ -125,6 +134,8 @@ class StyleStatistic(Protocol):
 
     degree: int
     """Multiplying the features by a factor multiplies the distance by its power of this degree."""
+    waits: bool
+    """Whether the host must look at numbers of the device to compute it."""
 
     def gather(self, features: Tensor, region: Region, window: Window) -> Tensor:
         """Return the part of the statistic of a region that comes from the features (1, C, h, w) of a window."""
@@ -152,18 +163,24 @@ class _Mean:
 
 
 class _Products(torch.autograd.Function):
-    """The sum of w v v^T over vectors (n, C) with weights (n, 1): one product back, where autograd takes two."""
+    """The sum of w v v^T over vectors (n, C) with weights (n, 1): one product back, where autograd takes two.
+
+    It is float32 whatever the vectors are.
+    """
 
     @staticmethod
     def forward(ctx: Any, vectors: Tensor, weights: Tensor | None) -> Tensor:
         ctx.save_for_backward(vectors, weights)
-        return _weighted(vectors, weights).T @ vectors
+        if vectors.dtype is torch.float32 or weights is not None:
+            vectors = vectors.float()
+            return _weighted(vectors, weights).T @ vectors
+        return torch.mm(vectors.T, vectors, out_dtype=torch.float32)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         vectors, weights = ctx.saved_tensors
-        by_vectors = vectors @ (gradients[0] + gradients[0].T)
-        return by_vectors if weights is None else by_vectors.mul_(weights), None
+        by_vectors = vectors @ (gradients[0] + gradients[0].T).to(vectors.dtype)
+        return by_vectors if weights is None else by_vectors * weights, None
 
 
 class Gram(_Mean):
@@ -173,6 +190,7 @@ class Gram(_Mean):
     """
 
     degree = 4
+    waits = False
 
     def gather(self, features: Tensor, region: Region, window: Window) -> Tensor:
         """Return the part of the Gram matrix (C, C)."""
@@ -193,12 +211,13 @@ class Moments(_Mean):
     """
 
     degree = 2
+    waits = True
 
     def gather(self, features: Tensor, region: Region, window: Window) -> Tensor:
         """Return the part of the means of v v^T and of v over the vectors v, one above the other: (C + 1, C)."""
         vectors, weights = _vectors(features), _weights(region, window)
         products: Tensor = _Products.apply(vectors, weights)
-        return torch.cat([products, _weighted(vectors, weights).sum(0, keepdim=True)]) / region.area
+        return torch.cat([products, _weighted(vectors.float(), weights).sum(0, keepdim=True)]) / region.area
 
     def distance_to(self, target: Tensor) -> Distance:
         """Return the squared Wasserstein-2 distance over the number of channels."""
@@ -225,6 +244,7 @@ class SlicedProjections:
     """
 
     degree = 2
+    waits = True
 
     def __init__(self, directions: Tensor):
         """Take directions (C, K), orthonormal."""
@@ -232,7 +252,7 @@ class SlicedProjections:
 
     def gather(self, features: Tensor, region: Region, window: Window) -> Tensor:
         """Return the projections (K, n) of the n features of the window."""
-        vectors = _vectors(features)
+        vectors = _vectors(features).float()
         if region.mask is not None:
             vectors = vectors[_part(region.mask, window).reshape(-1) > region.mask.max() / 2]
         return (vectors @ self._directions).T
@@ -265,6 +285,7 @@ class StyleLoss:
             region: where the style applies.
         """
         self.term = Term(LossKind.STYLE, layer)
+        self.waits = statistic.waits
         self._weight = weight
         self._statistic = statistic
         self._region = region

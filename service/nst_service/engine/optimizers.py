@@ -1,8 +1,10 @@
-"""Optimisers of pixels: one evaluation of the objective per step, and a state that can be saved and restored."""
+"""Optimisers of pixels: one evaluation of the objective per step, and a state that can be saved and restored.
 
-import math
-from collections import deque
-from collections.abc import Callable
+Whatever decides on the next step is computed where the pixels are: on a GPU the host need not wait for any step, and
+can have several under way.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -28,8 +30,6 @@ class Pair(NamedTuple):
     """Of the pixels, (1, 3, H, W)."""
     gradient_change: Tensor
     """(1, 3, H, W)."""
-    inverse: float
-    """Of their product."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,9 @@ class LBFGSState:
     next: Tensor
     """Where it evaluates next, (1, 3, H, W)."""
     pairs: tuple[Pair, ...]
-    """Oldest first."""
+    """By slot."""
+    steps: int
+    """Pairs that were ever learnt since the curvature was last forgotten: slot by slot, and over again."""
     backtracks: int
     """Steps taken back in a row."""
     non_finite: int
@@ -58,8 +60,8 @@ class AdamState:
     """Where it evaluates next, (1, 3, H, W)."""
     learning_rate: float
     """Halved by every step that was taken back."""
-    steps: float
-    """That the moments are made of; a whole number."""
+    steps: int
+    """That the moments are made of."""
     moment: Tensor
     """Moving average of the gradient, (1, 3, H, W)."""
     square_moment: Tensor
@@ -74,25 +76,87 @@ OptimizerState = LBFGSState | AdamState
 class Optimizer(Protocol):
     """Changes pixels in [0, 1] step by step so that a loss falls."""
 
-    def step(self, evaluate: Evaluate) -> Evaluation:
-        """Evaluate once, and decide where to evaluate next.
+    @property
+    def accepted(self) -> Evaluation:
+        """What it stands on after a step: the new evaluation, or an earlier one where the new one was rejected."""
 
-        Returns:
-            The evaluation that the optimiser stands on: the new one, or an earlier one where the new one was rejected.
+    def step(self, evaluate: Evaluate) -> None:
+        """Evaluate once, and decide where to evaluate next. Does not wait for the device."""
+
+    def verify(self) -> None:
+        """Wait for the device, and look at the steps until now.
 
         Raises:
-            NonFiniteLossError: the loss was not finite three times in a row.
+            NonFiniteLossError: the loss was not finite at first, or three times in a row.
         """
+
+    def tensors(self) -> Sequence[Tensor]:
+        """Return the tensors that a step replaces."""
+
+    def adopt(self, tensors: Sequence[Tensor]) -> None:
+        """Take tensors for those that `tensors` returned."""
 
     def moved(self, pixels: Tensor) -> "Optimizer":
         """Return an optimiser that starts at pixels of another size with what this one has learnt."""
 
-    def state(self) -> OptimizerState:
-        """Return all that `restored` needs to go on exactly after the last step; later ones do not change it."""
+    def state(self, *, history: bool = True) -> OptimizerState:
+        """Return all that `restored` needs to go on exactly after the last step; later ones do not change it.
+
+        Args:
+            history: whether with the steps that L-BFGS has learnt from, which are most of it. An optimiser that goes
+                on without takes other steps, and some more of them for the same loss.
+        """
+
+
+class _Guard:
+    """Takes steps to a loss that is not finite back, and notices when there are too many."""
+
+    def __init__(self, pixels: Tensor, accepted: Evaluation | None = None, non_finite: int = 0):
+        self.last = accepted
+        """The evaluation that was accepted last."""
+        self.in_a_row = torch.tensor(non_finite, device=pixels.device)
+        """Evaluations that were not finite."""
+        self._most = self.in_a_row
+
+    @property
+    def accepted(self) -> Evaluation:
+        """The same, after a step."""
+        assert self.last is not None
+        return self.last
+
+    def judge(self, trial: Evaluation, is_better: Tensor | bool = True) -> Tensor:
+        """Return whether a new evaluation is accepted: it is finite, and better where that is asked for."""
+        is_finite = trial.is_finite
+        self.in_a_row = torch.where(is_finite, 0, self.in_a_row + 1)
+        if self.last is None:
+            # There is nothing to take it back to.
+            self._most = torch.where(is_finite, 0, MAX_CONSECUTIVE_NON_FINITE)
+            self.last = trial
+            return is_finite
+        self._most = torch.maximum(self._most, self.in_a_row)
+        is_accepted = is_finite & is_better
+        self.last = either(is_accepted, trial, self.last)
+        return is_accepted
+
+    def verify(self) -> None:
+        """Raise NonFiniteLossError where there were too many."""
+        if int(self._most) >= MAX_CONSECUTIVE_NON_FINITE:
+            raise NonFiniteLossError("the loss was not finite at first, or three times in a row")
+
+    def tensors(self) -> Sequence[Tensor]:
+        """See `Optimizer.tensors`."""
+        return (*self.accepted.tensors(), self.in_a_row, self._most)
+
+    def adopt(self, tensors: Sequence[Tensor]) -> None:
+        """See `Optimizer.adopt`."""
+        *accepted, self.in_a_row, self._most = tensors
+        self.last = self.accepted.with_tensors(accepted)
 
 
 class LBFGS:
-    """Limited-memory BFGS (Nocedal & Wright, "Numerical Optimization", algorithm 7.4) without a line search.
+    """Limited-memory BFGS (Nocedal & Wright, "Numerical Optimization", section 7.2) without a line search.
+
+    The two loops of their algorithm 7.4 are solved as two triangular systems, over all past steps at once.
 
     Its first inverse Hessian is a preconditioner in the Fourier domain, scaled as in their equation 7.20: it reaches
     the same loss with about a fifth less evaluations.
@@ -133,109 +197,162 @@ class LBFGS:
         self._learning_rate = learning_rate
         self._history = history
         self._precondition = FourierPreconditioner(pixels)
-        self._pairs: deque[Pair] = deque(maxlen=history)
-        self._accepted: Evaluation | None = None
-        self._backtracks = 0
-        self._non_finite = 0
+        # A step goes into the slot of the oldest, so that nothing is ever allocated or moved.
+        self._changes = pixels.new_zeros(history, pixels.numel())
+        self._gradient_changes = torch.zeros_like(self._changes)
+        self._products = pixels.new_zeros(history, history, dtype=torch.float64)
+        """Of every change with every gradient change, by slot."""
+        self._scale = pixels.new_ones(())
+        """Of the preconditioner."""
+        self._steps = self._backtracks = torch.tensor(0, device=pixels.device)
+        self._guard = _Guard(pixels)
 
-    def step(self, evaluate: Evaluate) -> Evaluation:
+    @property
+    def accepted(self) -> Evaluation:
+        """What it stands on (see `Optimizer.accepted`)."""
+        return self._guard.accepted
+
+    def step(self, evaluate: Evaluate) -> None:
         """Evaluate once, and decide where to evaluate next (see `Optimizer.step`)."""
         trial = evaluate(self._next)
-        accepted = self._accepted
-        if accepted is None:
-            if not _is_finite(trial):
-                raise NonFiniteLossError("the loss of the first picture is not finite")
-        elif not (_is_finite(trial) and trial.loss <= self.MAX_GROWTH * accepted.loss):
-            self._take_back(accepted, finite=_is_finite(trial))
-            return accepted
+        before = self._guard.last
+        if before is None:
+            self._guard.judge(trial)
         else:
-            self._remember(trial.pixels - accepted.pixels, trial.gradient - accepted.gradient)
-        self._backtracks = self._non_finite = 0
-        self._accepted = trial
-        self._advance(trial, 1.0)
-        return trial
+            is_accepted = self._guard.judge(trial, trial.value <= self.MAX_GROWTH * before.value)
+            self._remember(trial.pixels - before.pixels, trial.gradient - before.gradient, is_accepted)
+            self._backtracks = torch.where(is_accepted, 0, self._backtracks + 1)
+            # What was learnt does not help: it is forgotten.
+            self._steps = torch.where(self._backtracks > self.MAX_BACKTRACKS, 0, self._steps)
+        self._next = self._advanced(self.accepted)
 
-    def _take_back(self, accepted: Evaluation, *, finite: bool) -> None:
-        self._backtracks += 1
-        self._non_finite = 0 if finite else self._non_finite + 1
-        if self._non_finite >= MAX_CONSECUTIVE_NON_FINITE:
-            raise NonFiniteLossError(f"the loss was not finite {self._non_finite} times in a row")
-        if self._backtracks > self.MAX_BACKTRACKS:
-            self._pairs.clear()
-        self._advance(accepted, self.BACKTRACK**self._backtracks)
+    def verify(self) -> None:
+        """Look at the steps until now (see `Optimizer.verify`)."""
+        self._guard.verify()
 
-    def _remember(self, change: Tensor, gradient_change: Tensor) -> None:
-        product = _dot(change, gradient_change)
-        norms = math.sqrt(_dot(change, change) * _dot(gradient_change, gradient_change))
-        if product > self.MIN_CURVATURE * norms:
-            self._pairs.append(Pair(change, gradient_change, 1 / product))
+    def tensors(self) -> Sequence[Tensor]:
+        """Return what a step replaces (see `Optimizer.tensors`); the slots are written where they are."""
+        return (self._next, self._products, self._scale, self._steps, self._backtracks, *self._guard.tensors())
 
-    def _advance(self, origin: Evaluation, length: float) -> None:
+    def adopt(self, tensors: Sequence[Tensor]) -> None:
+        """Take others for those (see `Optimizer.adopt`)."""
+        self._next, self._products, self._scale, self._steps, self._backtracks, *guard = tensors
+        self._guard.adopt(guard)
+
+    def _remember(self, change: Tensor, gradient_change: Tensor, is_accepted: Tensor | bool = True) -> None:
+        """Learn from a step that was accepted, if it tells of the curvature."""
+        norms = change.norm() * gradient_change.norm()
+        is_new = (_dot(change, gradient_change) > self.MIN_CURVATURE * norms) & is_accepted
+        slot = (self._steps % self._history)[None]
+        for slots, new in ((self._changes, change), (self._gradient_changes, gradient_change)):
+            _put(slots, slot, new.flatten(), is_new)
+        self._multiply(slot, is_new)
+        self._steps = self._steps + is_new
+
+    def _multiply(self, slot: Tensor, is_new: Tensor) -> None:
+        """Compute what the direction needs to know of a slot, (1,), which may be new."""
+        change, gradient_change = (slots.index_select(0, slot)[0] for slots in (self._changes, self._gradient_changes))
+        products = self._products.index_copy(0, slot, (self._gradient_changes @ change).double()[None])
+        self._products = products.index_copy_(1, slot, (self._changes @ gradient_change).double()[:, None])
+        gradient_change = gradient_change.view_as(self._next)
+        curvature = _dot(gradient_change, self._precondition(gradient_change))
+        self._scale = torch.where(is_new, _dot(change, gradient_change) / curvature, self._scale)
+
+    def _advanced(self, origin: Evaluation) -> Tensor:
+        """Return where to evaluate after this evaluation."""
         free = _free(origin)
         direction = self._direction(origin.gradient * free) * free
-        length *= self._learning_rate
-        rms = direction.square().mean().sqrt().item()
-        if rms > 0 and not self._pairs:
-            length *= self.FIRST_STEP_RMS / rms
-        elif length * rms > self.MAX_STEP_RMS:
-            length = self.MAX_STEP_RMS / rms
-        self._next = (origin.pixels + length * direction).clamp_(0, 1)
+        rms = direction.square().mean().sqrt()
+        length = self._learning_rate * self.BACKTRACK**self._backtracks
+        first = length * self.FIRST_STEP_RMS / rms
+        length = torch.where(self._steps == 0, first, length.clamp(max=self.MAX_STEP_RMS / rms))
+        # Where there is no slope there is no step.
+        return (origin.pixels + torch.where(rms > 0, length, 0) * direction).clamp_(0, 1)
 
     def _direction(self, gradient: Tensor) -> Tensor:
-        """Return minus the gradient, multiplied by the approximate inverse Hessian (the two-loop recursion)."""
-        if not self._pairs:
-            return -self._precondition(gradient)
-        direction = -gradient
-        alphas = []
-        for change, gradient_change, inverse in reversed(self._pairs):
-            alpha = inverse * _dot(change, direction)
-            direction -= alpha * gradient_change
-            alphas.append(alpha)
-        _, gradient_change, inverse = self._pairs[-1]
-        direction = self._precondition(direction)
-        direction /= inverse * _dot(gradient_change, self._precondition(gradient_change))
-        for (change, gradient_change, inverse), alpha in zip(self._pairs, reversed(alphas), strict=True):
-            beta = inverse * _dot(gradient_change, direction)
-            direction += (alpha - beta) * change
+        """Return minus the gradient, multiplied by the approximate inverse Hessian."""
+        # Of the pairs, oldest first; there may be fewer than slots.
+        age = torch.arange(self._history, device=gradient.device)
+        order = (self._steps + age) % self._history
+        is_known = age >= self._history - self._steps
+        # R of Byrd, Nocedal & Schnabel 1994, equation 2.2: s_i y_j for all j that are not older than i.
+        ordered = self._products.index_select(0, order).index_select(1, order)
+        identity = torch.eye(self._history, dtype=ordered.dtype, device=ordered.device)
+        upper = torch.where(is_known & is_known[:, None], ordered, identity).triu()
+
+        def along(slots: Tensor, vector: Tensor) -> Tensor:
+            return torch.where(is_known, (slots @ vector.flatten()).double().index_select(0, order), 0)
+
+        def combined(slots: Tensor, shares: Tensor) -> Tensor:
+            by_slot = torch.empty_like(shares).index_copy_(0, order, shares).to(slots.dtype)
+            return (by_slot @ slots).view_as(gradient)
+
+        alphas = torch.linalg.solve_triangular(upper, along(self._changes, -gradient)[:, None], upper=True)[:, 0]
+        direction = self._precondition(-gradient - combined(self._gradient_changes, alphas))
+        direction *= torch.where(self._steps > 0, self._scale, 1)
+        remainder = upper.diagonal() * alphas - along(self._gradient_changes, direction)
+        betas = torch.linalg.solve_triangular(upper.T, remainder[:, None], upper=False)[:, 0]
+        direction += combined(self._changes, betas)
         return direction
+
+    def _pairs(self) -> list[Pair]:
+        """Return what was learnt, by slot."""
+        like = self._next
+        count = min(int(self._steps), self._history)
+        return [
+            Pair(change.view_as(like), gradient_change.view_as(like))
+            for change, gradient_change in zip(self._changes[:count], self._gradient_changes[:count], strict=True)
+        ]
 
     def moved(self, pixels: Tensor) -> "LBFGS":
         """Return an optimiser that starts at pixels of another size with the curvature known so far."""
         moved = LBFGS(pixels, learning_rate=self._learning_rate, history=self._history)
-        for change, gradient_change, _ in self._pairs:
+        pairs = self._pairs()
+        oldest = int(self._steps) % len(pairs) if pairs else 0
+        for change, gradient_change in pairs[oldest:] + pairs[:oldest]:
             moved._remember(_resized(change, pixels), _resized_gradient(gradient_change, pixels))
         return moved
 
-    def state(self) -> LBFGSState:
-        """Return where it stands (see `Optimizer.state`): nothing of that is ever changed in place."""
-        assert self._accepted is not None
+    def state(self, *, history: bool = True) -> LBFGSState:
+        """Return where it stands (see `Optimizer.state`)."""
+        pairs = self._pairs() if history else []
         return LBFGSState(
-            accepted=self._accepted,
-            next=self._next,
-            pairs=tuple(self._pairs),
-            backtracks=self._backtracks,
-            non_finite=self._non_finite,
+            accepted=kept(self.accepted),
+            next=kept_tensor(self._next),
+            pairs=tuple(Pair(*(tensor.clone() for tensor in pair)) for pair in pairs),
+            steps=int(self._steps) if history else 0,
+            backtracks=int(self._backtracks),
+            non_finite=int(self._guard.in_a_row),
         )
 
     @classmethod
     def restored(cls, state: LBFGSState, *, learning_rate: float, history: int) -> "LBFGS":
         """Return an optimiser that goes on from a state, with the arguments of the one that it is of."""
         restored = cls(state.next, learning_rate=learning_rate, history=history)
-        restored._pairs.extend(state.pairs)
-        restored._accepted = state.accepted
-        restored._backtracks = state.backtracks
-        restored._non_finite = state.non_finite
+        for row, pair in enumerate(state.pairs):
+            restored._changes[row], restored._gradient_changes[row] = (tensor.flatten() for tensor in pair)
+        # As they came, since the newer of two has multiplied them.
+        for step in range(state.steps - len(state.pairs), state.steps):
+            slot = torch.tensor([step % history], device=state.next.device)
+            restored._multiply(slot, torch.ones_like(slot[0], dtype=torch.bool))
+        restored._steps = torch.tensor(state.steps, device=state.next.device)
+        restored._backtracks = torch.tensor(state.backtracks, device=state.next.device)
+        restored._guard = _Guard(state.next, state.accepted, state.non_finite)
         return restored
 
 
 class Adam:
-    """Adam (Kingma & Ba, 2015), as torch has it, on pixels that stay in [0, 1].
+    """Adam (Kingma & Ba 2015, algorithm 1) on pixels that stay in [0, 1].
 
     A step to a loss that is not finite is taken back and halved.
     """
 
     BACKTRACK = 0.5
     """Factor on the learning rate after a step that was taken back."""
+    DECAY, SQUARE_DECAY = 0.9, 0.999
+    """Of the moving averages of the gradient and of its square."""
+    EPSILON = 1e-8
+    """Added to the root of the square's average."""
 
     def __init__(self, pixels: Tensor, *, learning_rate: float):
         """Start at pixels (1, 3, H, W).
@@ -244,75 +361,108 @@ class Adam:
             pixels: where to start.
             learning_rate: about the largest change of a pixel in one step, on the 0..1 scale.
         """
-        self._pixels = pixels.detach().clone()
-        self._adam = torch.optim.Adam([self._pixels], lr=learning_rate)
-        self._accepted: Evaluation | None = None
-        self._non_finite = 0
+        self._next = pixels
+        # As precise as the numbers that a saved state has.
+        self._learning_rate = torch.tensor(learning_rate, dtype=torch.float64, device=pixels.device)
+        self._steps = torch.tensor(0.0, dtype=torch.float64, device=pixels.device)
+        self._moment = torch.zeros_like(pixels)
+        self._square_moment = torch.zeros_like(pixels)
+        self._guard = _Guard(pixels)
 
-    def step(self, evaluate: Evaluate) -> Evaluation:
+    @property
+    def accepted(self) -> Evaluation:
+        """What it stands on (see `Optimizer.accepted`)."""
+        return self._guard.accepted
+
+    def step(self, evaluate: Evaluate) -> None:
         """Evaluate once, and decide where to evaluate next (see `Optimizer.step`)."""
-        # Adam changes pixels in place, and an evaluation must keep its own.
-        trial = evaluate(self._pixels.clone())
-        if _is_finite(trial):
-            self._non_finite = 0
-            self._accepted = trial
-        else:
-            self._non_finite += 1
-            if self._accepted is None or self._non_finite >= MAX_CONSECUTIVE_NON_FINITE:
-                raise NonFiniteLossError(f"the loss was not finite {self._non_finite} times in a row")
-            self._pixels.copy_(self._accepted.pixels)
-            self._adam.param_groups[0]["lr"] *= self.BACKTRACK
-        self._pixels.grad = self._accepted.gradient
-        self._adam.step()
-        self._pixels.clamp_(0, 1)
-        return self._accepted
+        is_accepted = self._guard.judge(evaluate(self._next))
+        self._learning_rate = torch.where(is_accepted, 1.0, self.BACKTRACK) * self._learning_rate
+        gradient = self.accepted.gradient
+        self._steps = self._steps + 1
+        self._moment = torch.lerp(gradient, self._moment, self.DECAY)
+        self._square_moment = torch.lerp(gradient.square(), self._square_moment, self.SQUARE_DECAY)
+        length = (self._learning_rate / (1 - self.DECAY**self._steps)).to(gradient.dtype)
+        correction = (1 - self.SQUARE_DECAY**self._steps).to(gradient.dtype)
+        root = (self._square_moment / correction).sqrt_().add_(self.EPSILON)
+        self._next = (self.accepted.pixels - length * self._moment / root).clamp_(0, 1)
+
+    def verify(self) -> None:
+        """Look at the steps until now (see `Optimizer.verify`)."""
+        self._guard.verify()
+
+    def tensors(self) -> Sequence[Tensor]:
+        """Return what a step replaces (see `Optimizer.tensors`)."""
+        moments = (self._moment, self._square_moment)
+        return (self._next, self._learning_rate, self._steps, *moments, *self._guard.tensors())
+
+    def adopt(self, tensors: Sequence[Tensor]) -> None:
+        """Take others for those (see `Optimizer.adopt`)."""
+        self._next, self._learning_rate, self._steps, self._moment, self._square_moment, *guard = tensors
+        self._guard.adopt(guard)
 
     def moved(self, pixels: Tensor) -> "Adam":
         """Return an optimiser that starts at pixels of another size with the moments of the gradient known so far."""
-        moved = Adam(pixels, learning_rate=self._adam.param_groups[0]["lr"])
-        state = self._adam.state[self._pixels]
-        moved._begin_with(
-            state["step"].item(),
-            _resized_gradient(state["exp_avg"], pixels),
-            # Interpolated as the root that it is used as: never below zero.
-            _resized_gradient(state["exp_avg_sq"].sqrt(), pixels).square(),
-        )
+        moved = Adam(pixels, learning_rate=self._learning_rate.item())
+        moved._steps = self._steps
+        moved._moment = _resized_gradient(self._moment, pixels)
+        # Interpolated as the root that it is used as: never below zero.
+        moved._square_moment = _resized_gradient(self._square_moment.sqrt(), pixels).square()
         return moved
 
-    def state(self) -> AdamState:
-        """Return where it stands (see `Optimizer.state`): copies of what torch changes in place."""
-        assert self._accepted is not None
-        state = self._adam.state[self._pixels]
+    def state(self, *, history: bool = True) -> AdamState:  # noqa: ARG002 - it has none
+        """Return where it stands (see `Optimizer.state`)."""
         return AdamState(
-            accepted=self._accepted,
-            next=self._pixels.clone(),
-            learning_rate=self._adam.param_groups[0]["lr"],
-            steps=state["step"].item(),
-            moment=state["exp_avg"].clone(),
-            square_moment=state["exp_avg_sq"].clone(),
-            non_finite=self._non_finite,
+            accepted=kept(self.accepted),
+            next=kept_tensor(self._next),
+            learning_rate=self._learning_rate.item(),
+            steps=int(self._steps),
+            moment=kept_tensor(self._moment),
+            square_moment=kept_tensor(self._square_moment),
+            non_finite=int(self._guard.in_a_row),
         )
 
     @classmethod
     def restored(cls, state: AdamState) -> "Adam":
         """Return an optimiser that goes on from a state."""
         restored = cls(state.next, learning_rate=state.learning_rate)
-        restored._begin_with(state.steps, state.moment.clone(), state.square_moment.clone())
-        restored._accepted = state.accepted
-        restored._non_finite = state.non_finite
+        restored._steps = torch.tensor(float(state.steps), dtype=torch.float64, device=state.next.device)
+        restored._moment = state.moment
+        restored._square_moment = state.square_moment
+        restored._guard = _Guard(state.next, state.accepted, state.non_finite)
         return restored
 
-    def _begin_with(self, steps: float, moment: Tensor, square_moment: Tensor) -> None:
-        """Take on moments of the gradient, to be changed in place."""
-        self._adam.state[self._pixels] = {
-            "step": torch.tensor(steps),
-            "exp_avg": moment,
-            "exp_avg_sq": square_moment,
-        }
+
+def either(condition: Tensor, one: Evaluation, other: Evaluation) -> Evaluation:
+    """Return one evaluation where a condition (a scalar on the device) holds, or else the other.
+
+    On a CPU nothing is copied; a GPU chooses by itself, without the host waiting for it.
+    """
+    if condition.device.type == "cpu":
+        return one if condition else other
+    chosen = [torch.where(condition, *pair) for pair in zip(one.tensors(), other.tensors(), strict=True)]
+    return one.with_tensors(chosen)
 
 
-def _is_finite(evaluation: Evaluation) -> bool:
-    return math.isfinite(evaluation.loss) and bool(evaluation.gradient.isfinite().all())
+def kept(evaluation: Evaluation) -> Evaluation:
+    """Return an evaluation that no later step changes (see `graphs`): a copy, except on a CPU."""
+    if evaluation.pixels.device.type == "cpu":
+        return evaluation
+    return evaluation.with_tensors([kept_tensor(tensor) for tensor in evaluation.tensors()])
+
+
+def kept_tensor(tensor: Tensor) -> Tensor:
+    """Return a tensor that no later step changes."""
+    return tensor if tensor.device.type == "cpu" else tensor.clone()
+
+
+def _put(slots: Tensor, slot: Tensor, new: Tensor, condition: Tensor) -> None:
+    """Replace the row of a slot, (1,), where a condition holds; as with `either`, without waiting for a GPU."""
+    if condition.device.type == "cpu":
+        if condition:
+            slots[int(slot)] = new
+        return
+    slots.index_copy_(0, slot, torch.where(condition, new, slots.index_select(0, slot)))
 
 
 def _free(evaluation: Evaluation) -> Tensor:
@@ -331,5 +481,5 @@ def _resized_gradient(gradient: Tensor, like: Tensor) -> Tensor:
     return _resized(gradient, like) * (gradient.numel() / like.numel())
 
 
-def _dot(left: Tensor, right: Tensor) -> float:
-    return torch.dot(left.flatten(), right.flatten()).item()
+def _dot(left: Tensor, right: Tensor) -> Tensor:
+    return torch.dot(left.flatten(), right.flatten())

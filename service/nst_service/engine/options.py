@@ -164,6 +164,11 @@ class TransferOptions:
         return Variant(self.pooling, self.padding)
 
     @property
+    def pairs(self) -> int:
+        """How many past steps the optimiser keeps at most."""
+        return min(self.lbfgs_history, self.iterations) if self.optimizer is OptimizerName.LBFGS else 0
+
+    @property
     def active_layers(self) -> frozenset[str]:
         """Layers that some term of the objective with a weight above zero needs."""
         return frozenset(self.active_content_layers) | frozenset(self.active_style_layers)

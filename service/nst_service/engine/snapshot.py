@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from nst_service.engine.criterion import Evaluation
+from nst_service.engine.criterion import Evaluation, Values
 from nst_service.engine.errors import SnapshotError
-from nst_service.engine.optimizers import LBFGSState, OptimizerState
+from nst_service.engine.optimizers import OptimizerState
 from nst_service.engine.pictures import Size
 
-_VERSION = 1
+_VERSION = 2
 """Of the bytes: grows with every change of what they hold."""
 _KEY = "nst_snapshot"
 """Of the metadata. There is one: the library writes several in any order."""
@@ -52,22 +52,6 @@ class Snapshot:
         """Of the scale being worked on, in pixels."""
         height, width = self.optimizer.accepted.pixels.shape[-2:]
         return width, height
-
-    @property
-    def nbytes(self) -> int:
-        """Of its tensors."""
-        packer = _Packer()
-        packer.pack(self)
-        return sum(tensor.nbytes for tensor in packer.tensors.values())
-
-    def without_history(self) -> "Snapshot":
-        """Return the same without the steps that L-BFGS has learnt from, which are most of it.
-
-        A transfer that goes on from it takes other steps, and some more of them for the same loss.
-        """
-        if isinstance(self.optimizer, LBFGSState):
-            return dataclasses.replace(self, optimizer=dataclasses.replace(self.optimizer, pairs=()))
-        return self
 
     def to(self, device: torch.device) -> "Snapshot":
         """Return the same with its tensors on a device."""
@@ -145,8 +129,6 @@ class _Packer:
                 return self._name(value)
             case tuple():
                 return [self.pack(each) for each in value]
-            case Mapping():
-                return [[self.pack(key), self.pack(each)] for key, each in value.items()]
             case _ if dataclasses.is_dataclass(value):
                 return {field.name: self.pack(getattr(value, field.name)) for field in dataclasses.fields(value)}
             case _:
@@ -170,20 +152,18 @@ class _Unpacker:
     def __init__(self, tensors: Mapping[str, Tensor], size: Size):
         width, height = size
         self._tensors = tensors
-        self._picture = (1, 3, height, width)
+        self._shape = (1, 3, height, width)
 
     def unpack(self, kind: Any, packed: Any) -> Any:
         """Return a value of a type. Raises almost anything where it is none of that type."""
         if isinstance(kind, UnionType):
             return self._first_of(get_args(kind), packed)
         if kind is Tensor:
-            return self._tensor(packed, self._picture)
+            return self._picture(packed)
+        if kind is Values:
+            return self._values(packed)
         if dataclasses.is_dataclass(kind):
             return self._fields(kind, packed)
-        if get_origin(kind) is Mapping:
-            # From terms of the objective to their values.
-            key, _ = get_args(kind)
-            return {self.unpack(key, name): self._tensor(value, ()) for name, value in packed}
         if get_origin(kind) is tuple:
             each, _ = get_args(kind)
             return tuple(self.unpack(each, value) for value in packed)
@@ -208,8 +188,20 @@ class _Unpacker:
             raise ValueError
         return kind(**{name: self.unpack(hint, packed[name]) for name, hint in hints.items()})
 
-    def _tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
+    def _picture(self, name: str) -> Tensor:
+        tensor = self._tensor(name)
+        if tensor.shape != self._shape:
+            raise ValueError
+        return tensor
+
+    def _values(self, name: str) -> Values:
+        tensor = self._tensor(name)
+        if tensor.ndim != 1:
+            raise ValueError
+        return Values(tensor)
+
+    def _tensor(self, name: str) -> Tensor:
         tensor = self._tensors[name]
-        if tensor.shape != shape or tensor.dtype != torch.float32:
+        if tensor.dtype != torch.float32:
             raise ValueError
         return tensor

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -16,8 +16,19 @@ from nst_service.engine.criterion import Criterion, Evaluation
 from nst_service.engine.devices import release_memory
 from nst_service.engine.draft import Draft
 from nst_service.engine.errors import SnapshotError
+from nst_service.engine.graphs import RecordedStep
 from nst_service.engine.objective import CriterionBuilder, build_canvas
-from nst_service.engine.optimizers import LBFGS, Adam, AdamState, LBFGSState, Optimizer, OptimizerState
+from nst_service.engine.optimizers import (
+    LBFGS,
+    Adam,
+    AdamState,
+    LBFGSState,
+    Optimizer,
+    OptimizerState,
+    either,
+    kept,
+    kept_tensor,
+)
 from nst_service.engine.options import Init, OptimizerName, TransferOptions
 from nst_service.engine.pictures import Size
 from nst_service.engine.schedule import Scale, schedule
@@ -30,8 +41,10 @@ _NOISE_MEAN, _NOISE_DEVIATION = 0.5, 0.1
 """Of the noise that INIT_RANDOM starts from, on the 0..1 scale."""
 _IMPROVEMENT_WINDOW = 10
 """Iterations over which `min_improvement` is measured."""
-_STATES = {OptimizerName.LBFGS: LBFGSState, OptimizerName.ADAM: AdamState}
-"""What each optimiser leaves behind."""
+_TURN_SECONDS = 0.05
+"""Of steps that a GPU takes before the host looks at any of them."""
+_STEPS_BEFORE_RECORDING = 2
+"""The first one of an optimiser is not like the others, and the second one has all kernels loaded."""
 
 
 class Ending(StrEnum):
@@ -65,7 +78,7 @@ class Iterate:
     """Where an optimisation stands after one step."""
 
     iteration: int
-    """Steps done, from 1, over all scales."""
+    """Steps done, from 1, over all scales. A CPU takes one per turn, a GPU several."""
     total_iterations: int
     """Steps that will be done if nothing ends them early, over all scales."""
     scale: int
@@ -78,7 +91,7 @@ class Iterate:
     size: Size
     """Of the scale being worked on, in pixels."""
     next_seconds: float
-    """Expected seconds of the next step."""
+    """Expected seconds of the next turn."""
     eta_seconds: float
     """Expected seconds of work until the last iteration."""
     ending: Ending | None
@@ -103,12 +116,15 @@ class Iterate:
         """Return the best picture so far, (1, 3, H, W) in [0, 1], at full size."""
         return self._full.finish(_carried(self._stage.chosen, self._stage.canvas, self._full))
 
-    def snapshot(self) -> Snapshot:
-        """Return what `transfer` needs to go on after this step. Takes no time to speak of.
+    def snapshot(self, *, history: bool = True) -> Snapshot:
+        """Return what `transfer` needs to go on after this step.
 
         As all that this class returns, it is of the last step: ask before the next.
+
+        Args:
+            history: whether with the steps that L-BFGS has learnt from, which are copied (see `Optimizer.state`).
         """
-        return self._stage.snapshot(self.seconds)
+        return self._stage.snapshot(self.seconds, history=history)
 
 
 Transfer = Generator[Preparing | Iterate, None, None]
@@ -122,9 +138,12 @@ def transfer(
     styles: StyleCache | None = None,
     snapshot: Snapshot | Draft | None = None,
 ) -> Transfer:
-    """Stylise: yield after every optimiser step, until one ends the transfer or the generator is closed.
+    """Stylise: yield after every turn of the optimiser, until one ends the transfer or the generator is closed.
 
-    Before the first step of a scale it yields after each part of the targets, too: those of a large picture take
+    On a CPU a turn is a step. On a GPU it is some milliseconds of steps, which the host does not wait for one by one;
+    it ends with every step that a preview is asked for.
+
+    Before the first turn of a scale it yields after each part of the targets, too: those of a large picture take
     minutes. Nothing runs between two calls of `next()`, so that is where to look at a picture, to save a state, or to
     stop.
 
@@ -153,7 +172,7 @@ def optimize(
     styles: StyleCache | None = None,
     snapshot: Snapshot | Draft | None = None,
 ) -> Iterator[Iterate]:
-    """Yield what `transfer` yields after the steps of the optimiser."""
+    """Yield what `transfer` yields after the turns of the optimiser."""
     for step in transfer(spec, model, tile, styles, snapshot):
         if isinstance(step, Iterate):
             yield step
@@ -209,11 +228,14 @@ class _Stage:
         """Steps done at this one."""
         self.step_seconds: float
         """Of the last step."""
-        self.evaluation: Evaluation
         self.best: Evaluation
+        self._has_best = False
         self._options = options
         self._average: Tensor | None = None
         self._losses: deque[float] = deque(maxlen=_IMPROVEMENT_WINDOW + 1)
+        self._taken = 0
+        """Steps that were taken here, by this process."""
+        self._recorded: RecordedStep | None = None
 
     @classmethod
     def restored(cls, snapshot: Snapshot, scale: Scale, canvas: Canvas, options: TransferOptions) -> "_Stage":
@@ -222,13 +244,12 @@ class _Stage:
         stage = cls(snapshot.scale, scale, canvas, optimizer, options, iteration=snapshot.iteration)
         stage.done = snapshot.done
         stage.step_seconds = snapshot.step_seconds
-        stage.evaluation = snapshot.optimizer.accepted
-        stage.best = snapshot.best
+        stage.best, stage._has_best = snapshot.best, True
         stage._average = snapshot.average
         stage._losses.extend(snapshot.least_losses)
         return stage
 
-    def snapshot(self, seconds: float) -> Snapshot:
+    def snapshot(self, seconds: float, *, history: bool) -> Snapshot:
         """Return how far it is, after so many seconds of work."""
         return Snapshot(
             scale=self.number,
@@ -236,27 +257,75 @@ class _Stage:
             iteration=self.iteration,
             seconds=seconds,
             step_seconds=self.step_seconds,
-            optimizer=self.optimizer.state(),
-            best=self.best,
+            optimizer=self.optimizer.state(history=history),
+            best=kept(self.best),
             least_losses=tuple(self._losses),
-            average=self._average,
+            average=None if self._average is None else kept_tensor(self._average),
         )
 
-    def step(self, criterion: Criterion) -> None:
-        """Take a step of the optimiser."""
+    @property
+    def evaluation(self) -> Evaluation:
+        """What the optimiser stands on."""
+        return self.optimizer.accepted
+
+    def turn(self, criterion: Criterion, steps: int) -> None:
+        """Take steps of the optimiser.
+
+        Raises:
+            NonFiniteLossError: see `Optimizer.verify`.
+        """
         started = time.perf_counter()
-        evaluation = self.optimizer.step(criterion)
-        if not self._losses or evaluation.loss < self.best.loss:
-            self.best = evaluation
-        self.evaluation = evaluation
+        for _ in range(steps):
+            self._step(criterion)
+        # Waits for the device.
+        self.optimizer.verify()
         self._losses.append(self.best.loss)
+        self.step_seconds = (time.perf_counter() - started) / steps
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether its steps follow each other without the host."""
+        return self._recorded is not None
+
+    def forget_recording(self) -> None:
+        """Give back the memory of the steps that are recorded."""
+        self._recorded = None
+
+    def _step(self, criterion: Criterion) -> None:
+        """Take a step without waiting for the device."""
+        is_on_gpu = self.canvas.content.device.type == "cuda"
+        if is_on_gpu and self._taken == _STEPS_BEFORE_RECORDING and not criterion.waits:
+            self._recorded = RecordedStep(lambda: self._compute(criterion), self._tensors, self._adopt)
+        if self._recorded:
+            self._recorded()
+        else:
+            self._compute(criterion)
+        self._taken += 1
+        self.done += 1
+        self.iteration += 1
+
+    def _compute(self, criterion: Criterion) -> None:
+        self.optimizer.step(criterion)
+        evaluation = self.evaluation
+        better = either(evaluation.value < self.best.value, evaluation, self.best) if self._has_best else evaluation
+        self.best, self._has_best = better, True
         if self._options.averaging:
             # The first iterate begins the average, so that nothing pulls it towards black.
             earlier = evaluation.pixels if self._average is None else self._average
             self._average = torch.lerp(evaluation.pixels, earlier, self._options.averaging)
-        self.done += 1
-        self.iteration += 1
-        self.step_seconds = time.perf_counter() - started
+
+    def _tensors(self) -> Sequence[Tensor]:
+        """Return the tensors that a step replaces."""
+        average = () if self._average is None else (self._average,)
+        return *self.best.tensors(), *average, *self.optimizer.tensors()
+
+    def _adopt(self, tensors: Sequence[Tensor]) -> None:
+        """Take others for those."""
+        pixels, gradient, values, *others = tensors
+        self.best = self.best.with_tensors((pixels, gradient, values))
+        if self._average is not None:
+            self._average, *others = others
+        self.optimizer.adopt(others)
 
     @property
     def is_flat(self) -> bool:
@@ -371,9 +440,7 @@ class _Transfer:
         self._check_place(snapshot)
         is_averaged = snapshot.average is not None
         if not (
-            snapshot.done >= 1
-            and is_averaged == (self._options.averaging > 0)
-            and isinstance(snapshot.optimizer, _STATES[self._options.optimizer])
+            snapshot.done >= 1 and is_averaged == (self._options.averaging > 0) and self._is_ours(snapshot.optimizer)
         ):
             raise SnapshotError("is a snapshot of another transfer")
 
@@ -388,15 +455,33 @@ class _Transfer:
         ):
             raise SnapshotError("is a snapshot of another transfer")
 
+    def _is_ours(self, state: OptimizerState) -> bool:
+        match self._options.optimizer:
+            case OptimizerName.LBFGS:
+                return isinstance(state, LBFGSState) and len(state.pairs) == min(state.steps, self._options.pairs)
+            case OptimizerName.ADAM:
+                return isinstance(state, AdamState)
+
     def _optimize(self, stage: _Stage, criterion: Criterion) -> Iterator[Iterate]:
-        """Take the steps that a scale has left; yield after every one."""
+        """Take the steps that a scale has left; yield after every turn."""
         ending = None
         while not ending:
-            stage.step(criterion)
+            stage.turn(criterion, self._steps_of_turn(stage))
             elapsed = self._watch.pause()
             ending = self._ending(stage, elapsed)
             yield self._iterate(stage, elapsed)
             self._watch.resume()
+        stage.forget_recording()
+
+    def _steps_of_turn(self, stage: _Stage) -> int:
+        """Return how many steps to take before anybody looks at the picture again."""
+        # Whoever waits for a loss that no longer falls must look at every one, or the clock would decide on the result.
+        if not stage.is_recorded or self._options.min_improvement:
+            return 1
+        steps = min(int(_TURN_SECONDS / stage.step_seconds), stage.scale.iterations - stage.done)
+        if every := self._options.preview_every:
+            steps = min(steps, every - stage.iteration % every)
+        return max(1, steps)
 
     def _iterate(self, stage: _Stage, elapsed: float) -> Iterate:
         """Return where the transfer stands, after so many seconds of work."""
@@ -409,7 +494,7 @@ class _Transfer:
             size=stage.scale.size,
             seconds=elapsed,
             step_seconds=stage.step_seconds,
-            next_seconds=pace * stage.scale.step_work,
+            next_seconds=pace * stage.scale.step_work * self._steps_of_turn(stage),
             eta_seconds=self._eta(elapsed, pace * (self._total_work - self._work(stage))),
             ending=self._ending(stage, elapsed) if stage.scale.is_last else None,
             evaluation=stage.evaluation,
@@ -471,7 +556,7 @@ def _optimizer(options: TransferOptions, pixels: Tensor) -> Optimizer:
     assert learning_rate is not None
     match options.optimizer:
         case OptimizerName.LBFGS:
-            return LBFGS(pixels, learning_rate=learning_rate, history=options.lbfgs_history)
+            return LBFGS(pixels, learning_rate=learning_rate, history=options.pairs)
         case OptimizerName.ADAM:
             return Adam(pixels, learning_rate=learning_rate)
 
@@ -480,6 +565,6 @@ def _restored_optimizer(options: TransferOptions, state: OptimizerState) -> Opti
     match state:
         case LBFGSState():
             assert options.learning_rate is not None
-            return LBFGS.restored(state, learning_rate=options.learning_rate, history=options.lbfgs_history)
+            return LBFGS.restored(state, learning_rate=options.learning_rate, history=options.pairs)
         case AdamState():
             return Adam.restored(state)

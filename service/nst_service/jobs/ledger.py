@@ -26,8 +26,6 @@ from nst_service.store.store import Store
 
 _log = logging.getLogger(__name__)
 
-_LARGEST_CHECKPOINT = 2**28
-"""Bytes. Of larger ones, what the optimiser has learnt is left out: it would take seconds and gigabytes."""
 _READERS = 2
 """Threads that read; one writes, so that what is written comes in the order in which it was asked for."""
 
@@ -208,8 +206,6 @@ class Ledger:
         self._store.append(_lease(job), [self._stored(logged)])
 
     def _checkpoint(self, job: Job, snapshot: Snapshot) -> None:
-        if snapshot.nbytes > _LARGEST_CHECKPOINT:
-            snapshot = snapshot.without_history()
         self._store.save_checkpoint(_lease(job), snapshot.to_bytes())
 
     def _deliver(self, job: Job, state: JobState, delivery: Delivery, sequence: int) -> None:

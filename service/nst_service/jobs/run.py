@@ -8,10 +8,11 @@ from importlib.metadata import version
 from types import MappingProxyType
 
 from nst_service.engine.draft import carried
-from nst_service.engine.estimate import estimate, step_flops
+from nst_service.engine.estimate import estimate, snapshot_bytes, step_flops
 from nst_service.engine.metadata import describe
 from nst_service.engine.pictures import PREVIEW_MEDIA_TYPE, encode, preview
 from nst_service.engine.snapshot import Snapshot
+from nst_service.engine.spec import TransferSpec
 from nst_service.engine.style_cache import StyleCache
 from nst_service.engine.transfer import Ending, Iterate, Preparing, Transfer, transfer
 from nst_service.engine.vgg import Vgg19
@@ -35,6 +36,8 @@ from nst_service.jobs.states import StopReason
 
 PROGRESS_INTERVAL = 0.1
 """Seconds between two Progress or Preparing events of a job whose steps are faster than that."""
+_LARGEST_SNAPSHOT = 2**28
+"""Bytes. Of larger ones, what the optimiser has learnt is left out: it would take seconds and gigabytes."""
 
 _VERSION = version("nst-stylize")
 
@@ -109,13 +112,17 @@ class Run:
         job = self.job
         available = job.cost.peak_bytes // 2
         cost = estimate(job.spec, available)
+        smaller: TransferSpec | None = None
         if cost.tile is None or cost.tile >= (job.cost.tile or math.inf):
             smaller = reduced(job.spec, available)
             if smaller is None:
                 return False
+        # What the optimiser has learnt is of no use at another size.
+        job.snapshot = self.snapshot(history=smaller is None) or job.snapshot
+        if smaller:
             job.spec, cost = smaller, estimate(smaller, available)
             self._publish(Reduced(width=smaller.content.width, height=smaller.content.height))
-        job.snapshot, job.cost = self.snapshot() or job.snapshot, cost
+        job.cost = cost
         self._restart()
         return True
 
@@ -128,10 +135,17 @@ class Run:
         self.close()
         self._steps = self._transfer()
 
-    def snapshot(self) -> Snapshot | None:
-        """Return where the job stands; None where that is where it began."""
-        first = self.job.snapshot.iteration if self.job.snapshot else 0
-        return None if self._iterate is None or self._iterate.iteration <= first else self._iterate.snapshot()
+    def snapshot(self, *, history: bool = True) -> Snapshot | None:
+        """Return where the job stands; None where that is where it began.
+
+        Args:
+            history: whether to include what the optimiser has learnt, if it is not too large.
+        """
+        iterate, first = self._iterate, self.job.snapshot.iteration if self.job.snapshot else 0
+        if iterate is None or iterate.iteration <= first:
+            return None
+        is_small = snapshot_bytes(self.job.spec.options, iterate.size) <= _LARGEST_SNAPSHOT
+        return iterate.snapshot(history=history and is_small)
 
     def close(self) -> None:
         """Free what the job holds."""
