@@ -57,8 +57,8 @@ CHAPTERS = (
         "Weights",
         "How much of each.",
         (
-            Entry("style-weight-0.1", "--style-weight 0.1", "A tenth of the style."),
-            Entry("style-weight-30", "--style-weight 30", "Thirty times the style."),
+            Entry("style-weight-0.05", "--style-weight 0.05", "A tenth of the style."),
+            Entry("style-weight-15", "--style-weight 15", "Thirty times the style."),
             Entry("tv-weight-30", "--tv-weight 30", "Thirty times the total variation: flat and soft."),
             Entry("laplacian", "--laplacian-weight 0.001", "The Laplacian loss holds the contours of the photograph."),
         ),

@@ -39,7 +39,7 @@ class ServerConfig:
         "auto",
         "Numbers that go into the convolutions of a GPU: auto is tf32 where it has that, or float32; bfloat16 is the "
         "fastest, and all sums, losses and the picture stay float32 with it. A CPU always takes float32.",
-        choices=["auto", *Precision],
+        choices=["auto", *(precision.value for precision in Precision)],
     )
     weights: str = _setting(
         "caffe", "Weights of VGG-19: caffe, torchvision, or the path of a .pth or .safetensors file."

@@ -258,6 +258,12 @@ def test_the_process_does_not_wait_for_a_step_that_does_not_end(
     assert codes == [code]
 
 
+def test_a_server_without_the_precision_that_it_is_told_says_so():
+    result = CliRunner().invoke(main, ["--device", "cpu", "--precision", "bfloat16", "--address", "localhost:0"])
+    assert result.exit_code == 1
+    assert "precision 'bfloat16' needs a GPU" in result.output
+
+
 async def test_a_drain_does_not_wait_for_a_client_that_stopped_reading(
     request_: pb.StylizeRequest, monkeypatch: pytest.MonkeyPatch
 ):

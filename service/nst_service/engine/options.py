@@ -68,7 +68,7 @@ _BALANCED: Mapping[str, Any] = MappingProxyType(
     {
         "normalize": True,
         "content_weight": 1.0,
-        "style_weight": 1.0,
+        "style_weight": 0.5,
         "tv_weight": 1.0,
         "pooling": Pooling.AVERAGE,
         "padding": Padding.REFLECT,
