@@ -16,6 +16,7 @@ from grpc_status import rpc_status
 from nst.v1 import style_transfer_pb2 as pb
 from nst.v1 import style_transfer_pb2_grpc as pb_grpc
 from nst_service.config import ServerConfig
+from nst_service.jobs.ledger import Ledger
 from nst_service.server import Server
 
 pytestmark = pytest.mark.usefixtures("quick_start")
@@ -254,6 +255,31 @@ async def test_a_job_is_named_by_the_id_of_its_request_too(serving, named):
         for followed in (call, watch):
             assert (await events_of(followed))[-1].completed.stop_reason == pb.STOP_REASON_CANCELLED
         assert picture_in(await events_of(stub.WatchJob(pb.WatchJobRequest(request_id="ended")))) == picture_in(ended)
+
+
+async def test_whoever_leaves_before_accepted_cancels_what_comes_of_the_request(
+    serving, named, monkeypatch: pytest.MonkeyPatch
+):
+    accept, reached, go_on = Ledger.accept, asyncio.Event(), asyncio.Event()
+
+    async def slowly(*arguments: Any) -> Any:
+        reached.set()
+        await go_on.wait()
+        return await accept(*arguments)
+
+    monkeypatch.setattr(Ledger, "accept", slowly)
+    async with serving(reattach_seconds=3600.0) as stub:
+        call = stub.Stylize(named("one", _ENDLESS))
+        await reached.wait()
+        call.cancel()
+        await stub.CancelJob(pb.CancelJobRequest(request_id="one"))
+        go_on.set()
+        states: list[pb.JobState] = []
+        while states != [pb.JOB_STATE_CANCELLED]:
+            await asyncio.sleep(0.01)
+            states = [job.state for job in (await stub.ListJobs(pb.ListJobsRequest())).jobs]
+        info = await stub.GetServerInfo(pb.GetServerInfoRequest())
+        assert info.running_jobs + info.queued_jobs == 0
 
 
 async def test_a_job_is_not_named_twice(serving):
