@@ -89,7 +89,8 @@ class Stylization(Iterator[Event]):
             timeout: seconds for the server to answer.
 
         Returns:
-            The state of the job before; None where it was not accepted yet, which gives no picture.
+            The state of the job before; None where it was not accepted yet: whatever comes of the request is cancelled,
+            and there is no picture.
 
         Raises:
             NstError: the server could not be asked; see `nst_client.errors` for each kind.
