@@ -20,7 +20,7 @@ from nst_service.jobs.job import Job
 from nst_service.jobs.log import ACCEPTED_SEQUENCE, LoggedEvent
 from nst_service.jobs.order import Order
 from nst_service.jobs.states import JobState
-from nst_service.store.errors import CorruptBlobError
+from nst_service.store.errors import CorruptBlobError, StoreError
 from nst_service.store.records import Blob, BlobKind, Lease, NewJob, Pulse, StoredEvent, StoredJob, Submission
 from nst_service.store.store import Store
 
@@ -188,7 +188,12 @@ class Ledger:
         lease = self._store.lease(job_id)
         if lease is None:
             return None
-        return Beginning(lease, self._snapshot(job_id) if lease.epoch > 1 else None)
+        try:
+            return Beginning(lease, self._snapshot(job_id) if lease.epoch > 1 else None)
+        except StoreError:
+            # A lease that nobody uses would keep everybody from the job for as long as this server lives.
+            self._store.release(lease)
+            raise
 
     def _snapshot(self, job_id: str) -> Snapshot | None:
         try:

@@ -1,6 +1,7 @@
 """The events of one job, for any number of readers of any speed."""
 
 import asyncio
+import math
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ ACCEPTED_SEQUENCE = 1
 _LATEST_WINS = (Queued, Preparing, Progress, Preview)
 """Events that the next one of their kind makes worthless."""
 
+_TURN_SECONDS = 0.001
+"""For an event that may be outdated to reach a reader, about ten times of what it costs the event loop."""
 
 _Event = TypeVar("_Event", Queued, Preparing, Progress, Preview)
 
@@ -30,8 +33,9 @@ class LoggedEvent:
 class EventLog:
     """Keeps every event that must not be lost, and the latest of each kind that may be.
 
-    So a slow reader costs no memory and slows nobody: it misses outdated progress and nothing else. All methods belong
-    to the event loop.
+    So a slow reader costs no memory and slows nobody: it misses outdated progress and nothing else. Nor does a crowd
+    slow anybody, whether it reads or not: the more readers there are, the more of the progress each of them misses. All
+    methods belong to the event loop.
     """
 
     def __init__(self, kept: Sequence[LoggedEvent] = ()) -> None:
@@ -41,7 +45,10 @@ class EventLog:
         self._latest: dict[type, LoggedEvent] = {}
         self._closed = False
         self._error: Exception | None = None
-        self._wakers: set[asyncio.Event] = set()
+        self._waiting: set[asyncio.Event] = set()
+        """Set for readers that have read everything, by the next event."""
+        self._resting: set[asyncio.Event] = set()
+        """Set for readers that have had their share, by the next event that must not be lost."""
 
     @property
     def next_sequence(self) -> int:
@@ -62,7 +69,8 @@ class EventLog:
             self._latest[type(event)] = logged
         else:
             self._kept.append(logged)
-        self._wake()
+            _wake(self._resting)
+        _wake(self._waiting)
         return logged
 
     def latest(self, kind: type[_Event]) -> _Event | None:
@@ -74,7 +82,8 @@ class EventLog:
         """End the log; every reader that has read it to its end is handed the error."""
         self._closed = True
         self._error = error
-        self._wake()
+        _wake(self._resting)
+        _wake(self._waiting)
 
     async def follow(self, after: int = 0) -> AsyncGenerator[LoggedEvent, None]:
         """Yield the events with a larger sequence than `after`, those to come included, until the log is closed.
@@ -82,29 +91,47 @@ class EventLog:
         Raises:
             Exception: the error that the log was closed with, after its last event.
         """
-        waker = asyncio.Event()
-        self._wakers.add(waker)
-        try:
-            while True:
-                waker.clear()
-                if logged := self._next(after):
-                    yield logged
-                    after = logged.sequence
-                elif self._closed:
-                    break
-                else:
-                    await waker.wait()
-        finally:
-            self._wakers.discard(waker)
+        while True:
+            if logged := self._next(after):
+                yield logged
+                after = logged.sequence
+                if isinstance(logged.event, _LATEST_WINS):
+                    await self._rest(after)
+            elif self._closed:
+                break
+            else:
+                await _woken(self._waiting)
         if self._error is not None:
             raise self._error
 
+    async def _rest(self, after: int) -> None:
+        """Wait until the others who rest have had their turns, or for an event that must not be lost."""
+        if not (self._closed or self._next_kept(after)):
+            await _woken(self._resting, (len(self._resting) + 1) * _TURN_SECONDS)
+
     def _next(self, after: int) -> LoggedEvent | None:
         candidates = [logged for logged in self._latest.values() if logged.sequence > after]
-        index = bisect_right(self._kept, after, key=lambda logged: logged.sequence)
-        candidates += self._kept[index : index + 1]
+        candidates += self._next_kept(after)
         return min(candidates, key=lambda logged: logged.sequence, default=None)
 
-    def _wake(self) -> None:
-        for waker in self._wakers:
-            waker.set()
+    def _next_kept(self, after: int) -> list[LoggedEvent]:
+        index = bisect_right(self._kept, after, key=lambda logged: logged.sequence)
+        return self._kept[index : index + 1]
+
+
+async def _woken(sleeping: set[asyncio.Event], seconds: float = math.inf) -> None:
+    """Sleep, for so many seconds at most."""
+    waker = asyncio.Event()
+    sleeping.add(waker)
+    timer = None if seconds == math.inf else asyncio.get_running_loop().call_later(seconds, waker.set)
+    try:
+        await waker.wait()
+    finally:
+        sleeping.discard(waker)
+        if timer:
+            timer.cancel()
+
+
+def _wake(sleeping: set[asyncio.Event]) -> None:
+    for waker in sleeping:
+        waker.set()

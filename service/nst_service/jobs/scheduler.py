@@ -548,8 +548,8 @@ class Scheduler:
             if self._refusal == _DRAINING:
                 self._forget(job, JobState.FAILED, _not_serving(_DRAINING))
             else:
-                # Housekeeping tries again.
-                self._waiting.insert(0, job)
+                # Housekeeping tries again, after those that may be able to.
+                self._waiting.append(job)
             self._left.set()
             return
         if job not in device.jobs:

@@ -16,7 +16,13 @@ from nst_service.store.blobs import BlobFolder
 from nst_service.store.cleaner import Cleaner
 from nst_service.store.database import Database
 from nst_service.store.directory import ExclusiveDirectory, make_private
-from nst_service.store.errors import CorruptBlobError, LeaseLostError, RequestConflictError, TransitionError
+from nst_service.store.errors import (
+    CorruptBlobError,
+    LeaseLostError,
+    RequestConflictError,
+    StoreFullError,
+    TransitionError,
+)
 from nst_service.store.records import (
     Blob,
     BlobKind,
@@ -70,7 +76,8 @@ class Store:
         self._witness = Witness(lease_seconds)
         self._judging = threading.Lock()
         migrate(database)
-        with database.write(durable=False) as connection:
+        # A full disk keeps nobody from what is there, and the next heartbeat says the same.
+        with contextlib.suppress(StoreFullError), database.write(durable=False) as connection:
             self._beat(connection)
         self._folder = open_folder(self._server_id)
         self._uses = BlobUses(database, self._folder)
