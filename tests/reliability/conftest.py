@@ -26,10 +26,6 @@ _QUICK = pb.TransferOptions(
 """Steps of a few milliseconds, and a picture of its own for every seed."""
 
 
-_ALWAYS = ("test_answers", "test_fuzz")
-"""Modules whose short forms run with all other tests."""
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--chaos", action="store_true", help="run the long forms of the tests of reliability")
     parser.addoption("--seed", type=int, help="of all that is left to chance there; default: another one every time")
@@ -42,15 +38,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header(config: pytest.Config) -> str:
     return f"reliability: --seed {config.option.seed}"
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave servers that are killed, and what waits for them, to `make chaos`: on a busy machine they take minutes."""
-    if config.getoption("chaos", False):
-        return
-    for item in items:
-        if item.path.parent == Path(__file__).parent and item.path.stem not in _ALWAYS:
-            item.add_marker(pytest.mark.skip(reason="make chaos"))
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ from nst_service.store.store import Store
 _CHUNK_BYTES = 2000
 """So that even small pictures come in several chunks."""
 _DEVICE_FAILED = 3
+_FOR_EVER = 1e6
 
 
 def _set_clock(seconds: float) -> None:
@@ -61,6 +62,11 @@ def _have_no_memory(step: int) -> None:
 def _die(step: int) -> None:
     """Have the process die in a step of every job."""
     run_module.transfer = lambda *arguments: _with(arguments, step, lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def _stall(step: int) -> None:
+    """Have no job come as far as a step."""
+    run_module.transfer = lambda *arguments: _with(arguments, step, lambda: time.sleep(_FOR_EVER))
 
 
 def _before_step(step: int, error: type[Exception], message: str, *, only_whole: bool = False) -> None:
@@ -101,6 +107,7 @@ _FAULTS: Mapping[str, Callable[[Any], None]] = MappingProxyType(
         "little_memory": _have_little_memory,
         "no_memory": _have_no_memory,
         "death": _die,
+        "stall": _stall,
         "forgiven_deaths": _forgive,
         "keepalive": _ask_for_signs_of_life,
         "user": os.seteuid,
@@ -140,6 +147,7 @@ def _quicken() -> None:
     scheduler_module._HOUSEKEEPING_SECONDS = 0.1
     scheduler_module._CLEANING_SECONDS = 0.1
     scheduler_module._POLL_SECONDS = 0.05
+    scheduler_module._REFUSED_RETRY_SECONDS = 0.05
     # Checkpoints as often as a test wants them, whatever they cost.
     scheduler_module._CHECKPOINT_SHARE = 1e9
 

@@ -1,6 +1,5 @@
 """Whatever breaks, and at whichever event: nothing of the job is lost, and nothing of it stays behind."""
 
-import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator
@@ -26,7 +25,6 @@ from tests.reliability.serving import (
 
 _KEEP = pb.DISCONNECT_POLICY_KEEP_RUNNING
 _OF_THE_RESULT = KINDS[KINDS.index("result_header") :]
-_DEADLINE_SECONDS = 0.8
 _SHORT_FORM = 3
 """Kinds of events for each test."""
 
@@ -45,7 +43,9 @@ async def begun(stub: Stub, request: pb.StylizeRequest, kind: str) -> AsyncItera
     """Have a job come as far as an event of a kind: to one that waits another one, which leaves in the end."""
     blocker = None
     if kind == "queued":
-        blocker = stub.stylize(pb.StylizeRequest(content=request.content, styles=request.styles))
+        other = pb.StylizeRequest(content=request.content, styles=request.styles, options=request.options)
+        other.options.iterations = ENDLESS
+        blocker = stub.stylize(other)
         await Story().read(blocker, "started")
     call, story = stub.stylize(request), Story()
     await story.read(call, kind)
@@ -103,7 +103,7 @@ async def test_a_job_whose_connection_is_cut_goes_on(
             with contextlib.suppress(grpc.aio.AioRpcError):
                 # Some may have come before.
                 await story.read(call)
-        await story.read(stub.watch(story.job_id, story.last))
+        await story.read(direct.watch(story.job_id, story.last))
         assert story.data == expected
         await direct.idle()
 
@@ -143,14 +143,11 @@ async def test_a_job_that_is_cancelled_ends_for_good(server: KillableServer, nam
         await check_that_it_stays(server, story)
 
 
-@pytest.mark.parametrize("event", [kind for kind in KINDS if kind not in ("queued", *_OF_THE_RESULT)])
+@pytest.mark.parametrize("event", ["accepted", "started", "preparing", "progress", "preview"])
 async def test_a_job_whose_deadline_passes_ends(server: KillableServer, named: MakeRequest, event: str):
-    await server.serve()
+    # Nobody reads on.
+    story = await server.serve_with_deadline(named, event)
     async with server.stub() as stub:
-        call, story = stub.stylize(named(ENDLESS), timeout=_DEADLINE_SECONDS), Story()
-        await story.read(call, event)
-        # Nobody reads on.
-        await asyncio.sleep(_DEADLINE_SECONDS)
         await stub.idle()
         job = await stub.job(story.job_id)
         assert job.completed.stop_reason == pb.STOP_REASON_DEADLINE
@@ -158,7 +155,7 @@ async def test_a_job_whose_deadline_passes_ends(server: KillableServer, named: M
 
 
 async def test_a_job_whose_client_vanishes_without_a_word_ends(server: KillableServer, named: MakeRequest):
-    await server.serve({"keepalive": 0.5})
+    await server.serve({"keepalive": 2.0})
     async with server.stub() as direct, Proxy(server.port).listening() as proxy, connected(proxy.port) as stub:
         async with begun(stub, named(ENDLESS, request_id=""), "progress") as (_, story):
             proxy.freeze()

@@ -1,29 +1,60 @@
 """Disks that are full or read-only, files that are damaged, clocks that step: what was accepted is not lost."""
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import grpc
 import pytest
 from nst.v1 import style_transfer_pb2 as pb
 
-from tests.reliability.serving import ENDLESS, KillableServer, Launcher, MakeRequest, Story, Undisturbed, refusal, told
+from tests.reliability.serving import (
+    TERMINAL,
+    KillableServer,
+    Launcher,
+    MakeRequest,
+    Story,
+    Undisturbed,
+    refusal,
+    told,
+)
 
 _KEEP = pb.DISCONNECT_POLICY_KEEP_RUNNING
 _HOURS = 6 * 3600.0
 _NOBODY = 65534
 
 
+def blobs_of(server: KillableServer, kind: str) -> list[Path]:
+    """Return the files of what the jobs use."""
+    with contextlib.closing(sqlite3.connect(server.data / "nst.sqlite")) as database:
+        rows = database.execute("SELECT sha256 FROM blob_uses WHERE kind = ?", (kind,)).fetchall()
+    return [server.data / "blobs" / str(name) for (name,) in rows]
+
+
 def blob_of(server: KillableServer, kind: str) -> Path:
     """Return the file of what the only job uses."""
-    with sqlite3.connect(server.data / "nst.sqlite") as database:
-        ((name,),) = database.execute("SELECT sha256 FROM blob_uses WHERE kind = ?", (kind,))
-    return server.data / "blobs" / str(name)
+    [file] = blobs_of(server, kind)
+    return file
+
+
+async def interrupted(
+    server: KillableServer, request: pb.StylizeRequest, faults: Mapping[str, int] = MappingProxyType({})
+) -> Story:
+    """Return the story of a job whose server has died after a checkpoint."""
+    await server.serve({**faults, "stall": 10})
+    async with server.stub() as stub:
+        story = Story()
+        await story.read(stub.stylize(request), "progress")
+        while not blobs_of(server, "checkpoint"):
+            await asyncio.sleep(0.01)
+    server.kill()
+    return story
 
 
 @pytest.fixture
@@ -38,27 +69,27 @@ def small_disk(server: KillableServer) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(server.data)], check=True)
 
 
-def fill(disk: Path) -> Path:
-    """Fill a disk to its last byte, and return what with."""
-    ballast = disk / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-        except OSError:
-            return ballast
+def fill(ballast: Path) -> bool:
+    """Fill a disk to its last byte, and return whether there was anything to fill."""
+    size = ballast.stat().st_size if ballast.exists() else 0
+    with contextlib.suppress(OSError), ballast.open("ab", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    return ballast.stat().st_size > size
 
 
 @pytest.mark.parametrize("is_killed", [False, True])
 async def test_a_full_disk_refuses_jobs_and_those_that_run_are_delivered_and_kept_when_there_is_room(
     server: KillableServer, named: MakeRequest, undisturbed: Undisturbed, small_disk: Path, is_killed: bool
 ):
-    request = named(60, disconnect_policy=_KEEP)
+    request, ballast = named(300, disconnect_policy=_KEEP), small_disk / "ballast"
     await server.serve(min_free_bytes=0)
     async with server.stub() as stub:
         call, story = stub.stylize(request), Story()
         await story.read(call, "progress")
-        ballast = fill(small_disk)
+        # A checkpoint that replaces another one leaves the room of that.
+        while fill(ballast):
+            await story.read(call, "progress")
         code, reason = await refusal(stub.stylize(named(seed=1)))
         assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "STORE_FULL")
         await story.read(call)
@@ -99,7 +130,7 @@ def heeding_permissions() -> dict[str, int]:
 async def test_a_directory_that_becomes_read_only_refuses_jobs_and_those_that_run_are_delivered(
     own_server: KillableServer, named: MakeRequest, undisturbed: Undisturbed
 ):
-    server, request = own_server, named(60, disconnect_policy=_KEEP)
+    server, request = own_server, named(300, disconnect_policy=_KEEP)
     await server.serve(heeding_permissions())
     async with server.stub() as stub:
         call, story = stub.stylize(request), Story()
@@ -119,22 +150,18 @@ async def test_a_directory_that_becomes_read_only_refuses_jobs_and_those_that_ru
         assert (await told(stub, story.job_id)).data == story.data
 
 
-async def test_a_job_whose_request_cannot_be_read_for_a_while_is_not_lost(
-    own_server: KillableServer, named: MakeRequest, undisturbed: Undisturbed
+@pytest.mark.parametrize("kind", ["request", "checkpoint"])
+async def test_a_job_that_cannot_be_read_for_a_while_is_not_lost_and_keeps_nobody_from_the_device(
+    own_server: KillableServer, named: MakeRequest, undisturbed: Undisturbed, kind: str
 ):
     server, request = own_server, named(disconnect_policy=_KEEP)
-    await server.serve(heeding_permissions())
-    async with server.stub() as stub:
-        story = Story()
-        await story.read(stub.stylize(request), "progress")
-    server.kill()
-    file = blob_of(server, "request")
+    story = await interrupted(server, request, heeding_permissions())
+    file = blob_of(server, kind)
     file.chmod(0o000)
     await server.serve(heeding_permissions())
     async with server.stub() as stub:
-        other = named(5)
-        await Story().read(stub.stylize(other))
-        assert (await stub.job(story.job_id)).state == pb.JOB_STATE_QUEUED
+        await Story().read(stub.stylize(named(5)))
+        assert (await stub.job(story.job_id)).state not in TERMINAL
         file.chmod(0o600)
         await story.read(stub.watch(story.job_id, story.last))
     assert story.data == await undisturbed(request)
@@ -148,17 +175,6 @@ def flip(file: Path) -> None:
 
 def cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:100])
-
-
-async def interrupted(server: KillableServer, request: pb.StylizeRequest) -> Story:
-    """Return the story of a job whose server has died after a checkpoint."""
-    await server.serve()
-    async with server.stub() as stub:
-        call, story = stub.stylize(request), Story()
-        while story.iteration < 10:
-            await story.read(call, "progress")
-    server.kill()
-    return story
 
 
 @pytest.mark.parametrize("damage", [flip, cut, Path.unlink])
@@ -203,7 +219,7 @@ async def test_no_job_is_lost_where_the_clock_steps(
     server: KillableServer, named: MakeRequest, undisturbed: Undisturbed, step: float
 ):
     running, ended = named(60, disconnect_policy=_KEEP), named(5)
-    await server.serve()
+    await server.serve({"stall": 30})
     async with server.stub() as stub:
         before = Story()
         await before.read(stub.stylize(ended))
@@ -222,10 +238,7 @@ async def test_no_job_is_lost_where_the_clock_steps(
 
 @pytest.mark.parametrize("step", [_HOURS, -_HOURS])
 async def test_a_deadline_is_not_put_off_where_the_clock_steps(server: KillableServer, named: MakeRequest, step: float):
-    await server.serve()
-    async with server.stub() as stub:
-        story = Story()
-        await story.read(stub.stylize(named(ENDLESS, disconnect_policy=_KEEP), timeout=3.0), "preview")
+    story = await server.serve_with_deadline(named, "preview")
     server.kill()
     await server.serve({"clock": step})
     async with server.stub() as stub:
