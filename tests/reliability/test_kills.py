@@ -85,7 +85,7 @@ async def test_no_job_is_lost_and_none_is_run_twice_whenever_its_servers_end(
         for _ in range(_CLIENTS):
             group.create_task(work())
         for end in ends:
-            server.start(_INNOCENT)
+            server.start(_INNOCENT, max_running=rng.choice((1, _CLIENTS)))
             await asyncio.sleep(rng.uniform(0, _LONGEST_LIFE))
             # One that is only asked to leave still answers.
             await asyncio.to_thread(server.kill, end)
