@@ -176,6 +176,7 @@ class Server:
             at_rest = await self.scheduler.drain(grace)
         finally:
             await server.stop(_FLUSH_SECONDS)
+        await self.scheduler.close()
         _log.info("stopped")
         return Ending(at_rest=at_rest, is_broken=is_broken)
 

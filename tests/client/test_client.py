@@ -1,4 +1,5 @@
 import hashlib
+import socket
 import threading
 import time
 from concurrent import futures
@@ -41,11 +42,8 @@ SOON = 10.0
 @pytest.fixture
 def nobody():
     """Where no server listens."""
-    with futures.ThreadPoolExecutor(1) as pool:
-        server = grpc.server(pool)
-        port = server.add_insecure_port("127.0.0.1:0")
-        server.stop(None).wait()
-    return f"127.0.0.1:{port}"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"127.0.0.1:{listener.getsockname()[1]}"
 
 
 def test_one_call_gives_the_picture(client, servicer, script, pictures, tmp_path):

@@ -31,6 +31,7 @@ from nst_service.jobs.states import JobState
 from nst_service.jobs.worker import DeviceWorker
 from nst_service.store.errors import RequestConflictError, StoreFullError, StoreUnavailableError
 from nst_service.store.records import DisconnectPolicy, StoredJob
+from nst_service.store.store import Store
 
 from tests.jobs.builders import DURABILITY, submit
 
@@ -93,6 +94,7 @@ def serving(model: Vgg19, limits: Limits, open_ledger: OpenLedger):
                 yield scheduler
         finally:
             await scheduler.drain(0.0)
+            await scheduler.close()
 
     return serving
 
@@ -292,6 +294,49 @@ async def test_jobs_that_wait_when_the_server_leaves_run_in_their_order_when_it_
     assert [view.stored.state for view in views] == [JobState.SUCCEEDED] * 3
     finished = [view.stored.finished_at for view in views]
     assert finished == sorted(finished)
+
+
+class Held:
+    """A method of the store that does not return before it is released."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str):
+        self.is_called = False
+        self.released = threading.Event()
+        method = getattr(Store, name)
+
+        def held(*arguments: Any) -> Any:
+            self.is_called = True
+            self.released.wait(_HANG_SECONDS)
+            return method(*arguments)
+
+        monkeypatch.setattr(Store, name, held)
+
+
+async def test_who_reads_while_the_server_leaves_reads_to_the_end(
+    serving, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+):
+    async with serving() as scheduler:
+        job = await submit(scheduler, make_request(iterations=2))
+        expected = picture_in(await events_of(scheduler, job.id))
+        held = Held(monkeypatch, "job")
+        reading = asyncio.create_task(events_of(scheduler, job.id))
+        await until(lambda: held.is_called)
+        await scheduler.drain(0.0)
+        held.released.set()
+        assert picture_in(await reading) == expected
+
+
+async def test_a_request_that_is_looked_for_while_the_server_leaves_is_refused(
+    serving, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+):
+    async with serving() as scheduler:
+        held = Held(monkeypatch, "find")
+        submitting = asyncio.create_task(submit(scheduler, make_request(iterations=2), request_id="one"))
+        await until(lambda: held.is_called)
+        await scheduler.drain(0.0)
+        held.released.set()
+        with pytest.raises(NotServingError):
+            await submitting
 
 
 async def test_a_job_that_nobody_can_name_does_not_outlive_its_server(serving, make_request: MakeRequest, brake: Brake):

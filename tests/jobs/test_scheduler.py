@@ -87,6 +87,7 @@ def scheduling(model: Vgg19, limits: Limits, ledger: Ledger):
                 yield scheduler
         finally:
             await scheduler.drain(0.0)
+            await scheduler.close()
 
     return scheduling
 

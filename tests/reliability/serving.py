@@ -24,7 +24,7 @@ from grpc_status import rpc_status
 from nst.v1 import style_transfer_pb2 as pb
 from nst.v1 import style_transfer_pb2_grpc as pb_grpc
 
-HANG_SECONDS = 20
+HANG_SECONDS = 300
 """After which a test has hung. Nothing is measured by it."""
 ENDLESS = 100_000
 """Iterations that no test waits for."""
@@ -242,7 +242,7 @@ class Proxy:
             yield self
         finally:
             listener.close()
-            self._open.set()
+            self.thaw()
             self.cut()
             while self._writers:
                 await asyncio.sleep(_PAUSE)
@@ -258,6 +258,10 @@ class Proxy:
     def freeze(self) -> None:
         """Let nothing through, without a word to either side."""
         self._open.clear()
+
+    def thaw(self) -> None:
+        """Let everything through again, also what was held up."""
+        self._open.set()
 
     async def _forward_both(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import pytest
 from nst.v1 import style_transfer_pb2 as pb
+from nst_client import AsyncStyleTransferClient
 
 from tests.reliability.serving import (
     ENDLESS,
@@ -161,3 +162,15 @@ async def test_a_job_whose_client_vanishes_without_a_word_ends(server: KillableS
             proxy.freeze()
             await direct.idle()
         assert (await direct.job(story.job_id)).state == pb.JOB_STATE_CANCELLED
+
+
+async def test_a_client_of_ours_reaches_a_server_that_is_far_away(server: KillableServer):
+    await server.serve()
+    async with Proxy(server.port).listening() as proxy:
+        proxy.freeze()
+        async with AsyncStyleTransferClient(f"127.0.0.1:{proxy.port}", retries=0, reconnect_seconds=0) as client:
+            asking = asyncio.ensure_future(client.info())
+            # Longer than any way on Earth.
+            await asyncio.sleep(1.0)
+            proxy.thaw()
+            assert (await asking).devices == ("cpu",)

@@ -47,7 +47,6 @@ class Ledger:
     def __init__(self, store: Store, codec: Codec):
         self._store = store
         self._codec = codec
-        self._is_closed = False
         self._writer = ThreadPoolExecutor(1, "nst-store")
         self._readers = ThreadPoolExecutor(_READERS, "nst-read")
 
@@ -150,10 +149,7 @@ class Ledger:
             raise RecordedFailureError(job.outcome) if job.outcome else JobCancelledError
 
     async def close(self) -> None:
-        """Hand back every job that still runs. Does nothing when it is done again."""
-        if self._is_closed:
-            return
-        self._is_closed = True
+        """Hand back every job that still runs."""
         try:
             await self._write(self._store.close)
         finally:

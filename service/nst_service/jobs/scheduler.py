@@ -212,15 +212,15 @@ class Scheduler:
         self._check_accepting()
         if request_id is not None:
             # A request that is repeated is not one more.
-            order = await self._in_thread(self._read, read, owner)
+            order = await self._admit(self._read, read, owner)
             if found := await self._ledger.find(owner.name, order):
                 return found
             read = _already(order)
         self._check_room(owner)
         self._admitting.append(owner.name)
         try:
-            order = await self._in_thread(self._read, read, owner)
-            spec = await self._in_thread(self._prepare, order.request, owner)
+            order = await self._admit(self._read, read, owner)
+            spec = await self._admit(self._prepare, order.request, owner)
             self._check_accepting()
             # A call that ends now leaves a job behind that nobody follows, not one that is half taken on.
             taking = asyncio.ensure_future(self._take_on(order, spec, deadline, owner))
@@ -281,9 +281,8 @@ class Scheduler:
             NotServingError, UnknownPictureError, InvalidRequestError, QuotaExceededError, DoesNotFitError: as `submit`
                 does.
         """
-        self._check_accepting()
-        order = await self._in_thread(self._read, read, owner)
-        job = self._plan(await self._in_thread(self._prepare, order.request, owner), owner.name)
+        order = await self._admit(self._read, read, owner)
+        job = self._plan(await self._admit(self._prepare, order.request, owner), owner.name)
         return dataclasses.replace(self._accepted(job, self._forecast(job)[-1]), job_id="")
 
     def _accepted(self, job: Job, span: Span) -> Accepted:
@@ -504,11 +503,14 @@ class Scheduler:
         if self._housekeeping:
             self._housekeeping.cancel()
         await self._settled()
+        return at_rest
+
+    async def close(self) -> None:
+        """Hand back the jobs that a drain has given up. Calls must have ended: the store answers none any more."""
         try:
             await self._ledger.close()
         except StoreError as error:
             _log.warning("the jobs that still run could not be handed back: %s", error)
-        return at_rest
 
     def _send_away(self, job: Job) -> None:
         """Let go of a job that waits."""
@@ -797,6 +799,11 @@ class Scheduler:
             await work
         except StoreError as error:
             _log.warning("the store: %s", error)
+
+    async def _admit(self, call: Callable[..., _Result], *args: Any) -> _Result:
+        """Do a part of an admission in a thread, unless a drain has closed the threads meanwhile."""
+        self._check_accepting()
+        return await self._in_thread(call, *args)
 
     async def _in_thread(self, call: Callable[..., _Result], *args: Any) -> _Result:
         return await asyncio.get_running_loop().run_in_executor(self._preparing, functools.partial(call, *args))
