@@ -1,5 +1,6 @@
 """Whatever breaks, and at whichever event: nothing of the job is lost, and nothing of it stays behind."""
 
+import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator
