@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -279,13 +280,14 @@ class TestRefusals:
             with pytest.raises(SnapshotError):
                 Snapshot.from_bytes(data[:length])
 
-    def test_a_snapshot_with_a_bit_flipped_is_refused(self, data: bytes):
+    def test_a_snapshot_with_a_bit_flipped_is_refused_or_the_same(self, data: bytes):
         header = 8 + int.from_bytes(data[:8], "little")
         for place in (*range(0, header, 13), *range(header, len(data), 2003), len(data) - 1):
             flipped = bytearray(data)
             flipped[place] ^= 1 << place % 8
-            with pytest.raises(SnapshotError):
-                Snapshot.from_bytes(bytes(flipped))
+            with contextlib.suppress(SnapshotError):
+                # Or it says the same: "1E-5" for "1e-5".
+                assert Snapshot.from_bytes(bytes(flipped)).to_bytes() == data
 
     def test_another_version_is_refused_by_its_number(self, data: bytes, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(snapshot_module, "_VERSION", 3)
