@@ -84,7 +84,7 @@ CHAPTERS = (
         "Several styles, and their size",
         "",
         (
-            Entry("dusk", "", "The second style alone.", styles="dusk.png"),
+            Entry("second-style", "", "The second style alone.", styles="dusk.png"),
             Entry(
                 "blend", "--style-blend 1 --style-blend 1", "Both, blended half and half.", styles="night.png dusk.png"
             ),
