@@ -190,7 +190,8 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = MappingProxyType(
         Preset.BALANCED: _BALANCED,
         Preset.FAST: {**_BALANCED, "iterations": 100},
         Preset.TEXTURE: {**_BALANCED, "content_weight": 0.0, "init": Init.RANDOM},
-        Preset.RECONSTRUCT: {**_BALANCED, "style_weight": 0.0, "init": Init.RANDOM, "scales": 1},
+        # Where the features say little, noise would stay.
+        Preset.RECONSTRUCT: {**_BALANCED, "style_weight": 0.0, "tv_weight": 3.0, "init": Init.RANDOM, "scales": 1},
     }
 )
 """What each preset changes of the reference: the objective of Gatys, Ecker & Bethge in the scaling of neural-style."""
