@@ -75,7 +75,7 @@ class _Padded:
     """A convolution by operations of torch, on features that are padded before."""
 
     def __init__(self, kernel: Tensor, bias: Tensor, precision: Precision):
-        self._way: TorchWinograd | _Direct | _OnGpu
+        self._way: TorchWinograd | _Direct
         if TorchWinograd.fits(kernel):
             self._way = TorchWinograd(kernel, bias)
         elif kernel.device.type == "cuda":
@@ -84,11 +84,9 @@ class _Padded:
             self._way = _Direct(kernel, bias)
 
     def forward(self, x: Tensor, *, mirrored: bool, relu: bool) -> Tensor:
-        x, padding = (_mirrored(x), 0) if mirrored else (x, 1)
-        if relu and isinstance(self._way, _OnGpu):
-            return self._way.rectified(x, padding=padding)
-        y = self._way.forward(x, padding=padding)
-        return y.relu_() if relu else y
+        if mirrored:
+            return self._way.forward(_mirrored(x), padding=0, relu=relu)
+        return self._way.forward(x, padding=1, relu=relu)
 
     def backward(self, gradient: Tensor, *, mirrored: bool, relu_output: Tensor | None) -> Tensor:
         if relu_output is not None:
@@ -106,8 +104,9 @@ class _Direct:
         self._kernel = kernel.contiguous(memory_format=torch.channels_last)
         self._bias = bias
 
-    def forward(self, x: Tensor, *, padding: int) -> Tensor:
-        return functional.conv2d(x, self._kernel, self._bias, padding=padding)
+    def forward(self, x: Tensor, *, padding: int, relu: bool) -> Tensor:
+        y = functional.conv2d(x, self._kernel, self._bias, padding=padding)
+        return y.relu_() if relu else y
 
     def backward(self, gradient: Tensor, size: tuple[int, int], *, padding: int) -> Tensor:
         # The input counts by its shape and memory order only. One of any other order would be copied.
@@ -137,14 +136,10 @@ class _OnGpu(_Direct):
         # cuDNN has no fused way for three channels of bfloat16; other makers' GPUs have none at all.
         self._is_fused = torch.version.hip is None and (dtype is torch.float32 or kernel.shape[1] % 8 == 0)
 
-    def forward(self, x: Tensor, *, padding: int) -> Tensor:
-        return super().forward(x.to(self._kernel.dtype), padding=padding)
-
-    def rectified(self, x: Tensor, *, padding: int) -> Tensor:
-        """Return what passes the ReLU after it."""
-        if not self._is_fused:
-            return self.forward(x, padding=padding).relu_()
+    def forward(self, x: Tensor, *, padding: int, relu: bool) -> Tensor:
         x = x.to(self._kernel.dtype)
+        if not (relu and self._is_fused):
+            return super().forward(x, padding=padding, relu=relu)
         y: Tensor = torch.cudnn_convolution_relu(x, self._kernel, self._bias, (1, 1), (padding, padding), (1, 1), 1)
         return y
 

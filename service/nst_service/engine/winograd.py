@@ -164,7 +164,7 @@ class TorchWinograd:
         self._input = _squared(_INPUT)
         self._output = _squared(_OUTPUT)
 
-    def forward(self, x: Tensor, *, padding: int) -> Tensor:
+    def forward(self, x: Tensor, *, padding: int, relu: bool) -> Tensor:
         """Convolve features (1, C, H, W) with zeros around them; returns channels-last memory order."""
         _, inputs, height, width = x.shape
         height, width = height + 2 * padding - 2, width + 2 * padding - 2
@@ -191,7 +191,8 @@ class TorchWinograd:
             laid[row : row + count] = tiles.permute(2, 0, 3, 1, 4)
         if not fits:
             result.copy_(whole[:, :height, :width].permute(0, 3, 1, 2))
-        return result.add_(self._bias.view(1, -1, 1, 1))
+        result.add_(self._bias.view(1, -1, 1, 1))
+        return result.relu_() if relu else result
 
     def backward(self, gradient: Tensor, size: tuple[int, int], *, padding: int) -> Tensor:
         """Return the gradient by an input (1, C, *size), in channels-last memory order."""
