@@ -173,13 +173,17 @@ async def test_whoever_comes_later_reads_the_same_events_that_cannot_be_outdated
         assert [logged.sequence for logged in rest] == sequences[3:]
 
 
+async def undisturbed(serving, request: TransferRequest) -> list[LoggedEvent]:
+    async with serving() as scheduler:
+        job = await submit(scheduler, request)
+        return await events_of(scheduler, job.id)
+
+
 async def test_a_job_goes_on_after_a_restart_and_its_picture_is_the_same_to_the_last_bit(
     serving, make_request: MakeRequest, brake: Brake
 ):
     request = make_request(iterations=12)
-    async with serving() as scheduler:
-        whole = await submit(scheduler, request)
-        expected = picture_in(await events_of(scheduler, whole.id))
+    expected = picture_in(await undisturbed(serving, request))
     brake.steps, brake.before = 0, 7
     async with serving() as scheduler:
         job = await submit(scheduler, request, request_id="one")
@@ -210,6 +214,15 @@ async def leave(scheduler: Scheduler, brake: Brake, step: int) -> None:
     assert await draining
 
 
+async def left_at_step_3(serving, request: TransferRequest, brake: Brake) -> str:
+    """Have a server leave while it works on a job, and return the job's id."""
+    brake.steps, brake.before = 0, 3
+    async with serving() as scheduler:
+        job = await submit(scheduler, request, request_id="one")
+        await leave(scheduler, brake, 3)
+    return job.id
+
+
 def sizes_in(events: list[LoggedEvent]) -> list[tuple[int, int]]:
     return [(event.width, event.height) for logged in events if isinstance(event := logged.event, ResultHeader)]
 
@@ -220,16 +233,11 @@ async def test_a_job_that_was_made_smaller_on_acceptance_keeps_its_size_where_an
     request = make_request(iterations=8, image_size=400, min_image_size=100)
     memory = 250 * 2**20
     monkeypatch.setattr(DeviceWorker, "warm_up", lambda worker: setattr(worker, "memory", memory))
-    async with serving() as scheduler:
-        whole = await submit(scheduler, request)
-        expected = await events_of(scheduler, whole.id)
-    brake.steps, brake.before = 0, 3
-    async with serving() as scheduler:
-        job = await submit(scheduler, request, request_id="one")
-        await leave(scheduler, brake, 3)
+    expected = await undisturbed(serving, request)
+    job_id = await left_at_step_3(serving, request, brake)
     memory = 2**33
     async with serving() as scheduler:
-        events = await events_of(scheduler, job.id)
+        events = await events_of(scheduler, job_id)
     assert sizes_in(events) == sizes_in(expected) != [(400, 308)]
     assert picture_in(events) == picture_in(expected)
 
@@ -245,17 +253,12 @@ async def test_a_job_for_which_memory_ran_out_stays_as_small_after_a_restart(
 
     monkeypatch.setattr(run_module, "transfer", run_out)
     request = make_request(iterations=8, image_size=256, min_image_size=100)
-    async with serving() as scheduler:
-        whole = await submit(scheduler, request)
-        expected = await events_of(scheduler, whole.id)
-    brake.steps, brake.before = 0, 3
-    async with serving() as scheduler:
-        job = await submit(scheduler, request, request_id="one")
-        await leave(scheduler, brake, 3)
+    expected = await undisturbed(serving, request)
+    job_id = await left_at_step_3(serving, request, brake)
     # Memory is there again, which is no reason to make another picture.
     monkeypatch.setattr(run_module, "transfer", brake.transfer)
     async with serving() as scheduler:
-        events = await events_of(scheduler, job.id)
+        events = await events_of(scheduler, job_id)
     assert sizes_in(events) == sizes_in(expected) != [(256, 197)]
     assert picture_in(events) == picture_in(expected)
     # It had come to its third step as it was, and in tiles; the last one before the restart is shown once more.

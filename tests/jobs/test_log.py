@@ -36,13 +36,18 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
+async def append_five(log: EventLog) -> None:
+    """Add five events that outdate each other, with time to be told of each."""
+    for number in range(5):
+        log.append(outdated_by_the_next(number))
+        await settled()
+
+
 async def test_a_reader_who_has_had_its_turn_is_told_of_nothing_that_the_next_event_would_outdate(monkeypatch):
     turns_take(monkeypatch, _NEVER)
     log, told = EventLog(), []
     reading = asyncio.ensure_future(read(log, told.append))
-    for number in range(5):
-        log.append(outdated_by_the_next(number))
-        await settled()
+    await append_five(log)
     assert told == [outdated_by_the_next(0)]
     reading.cancel()
 
@@ -51,9 +56,7 @@ async def test_an_event_that_must_not_be_lost_waits_for_no_turn_and_what_came_be
     turns_take(monkeypatch, _NEVER)
     log, told = EventLog(), []
     reading = asyncio.ensure_future(read(log, told.append))
-    for number in range(5):
-        log.append(outdated_by_the_next(number))
-        await settled()
+    await append_five(log)
     log.append(_STARTED)
     await settled()
     assert told == [outdated_by_the_next(0), outdated_by_the_next(4), _STARTED]
@@ -64,9 +67,7 @@ async def test_the_end_of_a_log_waits_for_no_turn(monkeypatch):
     turns_take(monkeypatch, _NEVER)
     log, told = EventLog(), []
     reading = asyncio.ensure_future(read(log, told.append))
-    for number in range(5):
-        log.append(outdated_by_the_next(number))
-        await settled()
+    await append_five(log)
     log.close()
     await reading
     assert told == [outdated_by_the_next(0), outdated_by_the_next(4)]
