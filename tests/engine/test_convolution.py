@@ -72,7 +72,7 @@ def test_layers_with_many_channels_take_the_native_kernel_where_it_was_built():
     if winograd._winograd is None:
         pytest.skip("the native kernel was not built")
     conv = FrozenConv(torch.randn(64, 64, 3, 3), torch.randn(64))
-    assert isinstance(conv.way, winograd.NativeWinograd)
+    assert isinstance(conv.way, winograd.NativeConv)
 
 
 @pytest.mark.usefixtures("_kernels")

@@ -11,11 +11,12 @@ from nst_service.engine.layers import LAYERS
 from nst_service.engine.losses import StyleLossName
 from nst_service.engine.objective import build_canvas, build_criterion
 from nst_service.engine.options import Limits, OptimizerName, Preset, TransferOptions
+from nst_service.engine.pooling import Pooling
 from nst_service.engine.precision import Precision
 from nst_service.engine.snapshot import Snapshot
 from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
 from nst_service.engine.transfer import optimize
-from nst_service.engine.vgg import Pooling, Vgg19
+from nst_service.engine.vgg import Vgg19
 from nst_service.engine.weights import Weights
 from torch import Tensor
 

@@ -13,8 +13,8 @@ from nst_service.engine.estimate import (
 from nst_service.engine.losses import StyleLossName
 from nst_service.engine.options import OptimizerName, OutputOptions, Preset, TransferOptions
 from nst_service.engine.pictures import Picture, Size, fit
+from nst_service.engine.pooling import Pooling
 from nst_service.engine.spec import Style, TransferSpec
-from nst_service.engine.vgg import Pooling
 
 OPTIONS = TransferOptions()
 

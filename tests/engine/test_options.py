@@ -10,9 +10,10 @@ from nst_service.engine.losses import LossKind, StyleLossName
 from nst_service.engine.objective import build_canvas, build_criterion
 from nst_service.engine.options import Init, Limits, OptimizerName, Preset, TransferOptions, transfer_violations
 from nst_service.engine.pictures import PictureFormat, encode
+from nst_service.engine.pooling import Pooling
 from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
 from nst_service.engine.transfer import Ending, Iterate, optimize
-from nst_service.engine.vgg import Pooling, Vgg19
+from nst_service.engine.vgg import Vgg19
 from nst_service.engine.weights import Weights
 
 LIMITS = Limits(max_input_pixels=10**6, max_image_size=512, max_iterations=1000, max_styles=2)

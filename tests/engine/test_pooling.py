@@ -1,7 +1,9 @@
-"""The native max pooling beside torch's."""
+"""The native pooling beside that of torch."""
 
 import pytest
 import torch
+from nst_service.engine.convolution import FrozenConv, Padding
+from nst_service.engine.pooling import Pooling, pool
 from nst_service.engine.winograd import NATIVE, NativeMaxPool
 from torch import Tensor
 from torch.nn import functional
@@ -29,3 +31,26 @@ def test_values_and_gradients_are_those_of_torch(
     pooled.backward(gradient)
     expected.backward(gradient)
     assert torch.equal(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("pooling", [Pooling.MAX, Pooling.AVERAGE])
+@pytest.mark.parametrize("padding", list(Padding))
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (3, 5), (4, 4), (6, 7), (17, 30), (5, 301)])
+def test_a_convolution_that_pools_at_once_is_one_that_is_pooled_afterwards(
+    size: tuple[int, int], padding: Padding, pooling: Pooling
+):
+    generator = torch.Generator().manual_seed(0)
+    conv = FrozenConv(torch.randn(64, 32, 3, 3, generator=generator), torch.randn(64, generator=generator))
+    x = torch.randn(1, 32, *size, generator=generator).requires_grad_()
+    ours, theirs = conv.pooled(x, padding, pooling), pool(conv(x, padding, relu=True), pooling)
+    towards = torch.randn(theirs.shape, generator=generator)
+    mine, other = (torch.autograd.grad((y * towards).sum(), x)[0] for y in (ours, theirs))
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(mine, other)
+
+
+def test_windows_without_any_activation_pass_no_gradient():
+    conv = FrozenConv(torch.zeros(32, 32, 3, 3), torch.full((32,), -1.0))
+    x = torch.randn(1, 32, 6, 6).requires_grad_()
+    (gradient,) = torch.autograd.grad(conv.pooled(x, Padding.ZERO, Pooling.MAX).sum(), x)
+    assert not gradient.any()

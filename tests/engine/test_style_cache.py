@@ -7,10 +7,11 @@ from nst_service.engine.convolution import Padding
 from nst_service.engine.layers import LAYERS
 from nst_service.engine.losses import StyleLossName
 from nst_service.engine.options import Limits, TransferOptions
+from nst_service.engine.pooling import Pooling
 from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
 from nst_service.engine.style_cache import StyleCache, StyleKey
 from nst_service.engine.transfer import Iterate, Preparing, transfer
-from nst_service.engine.vgg import REFERENCE_VARIANT, Pooling, Variant, Vgg19
+from nst_service.engine.vgg import REFERENCE_VARIANT, Variant, Vgg19
 from torch import Tensor
 
 LIMITS = Limits(max_input_pixels=10**6, max_image_size=512, max_iterations=1000, max_styles=2)

@@ -8,9 +8,10 @@ from nst_service.engine.layers import LAYERS
 from nst_service.engine.losses import StyleLossName
 from nst_service.engine.objective import build_canvas, build_criterion
 from nst_service.engine.options import Limits, OutputOptions, TransferOptions
+from nst_service.engine.pooling import Pooling
 from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
 from nst_service.engine.tiles import halo_of, tiles
-from nst_service.engine.vgg import Pooling, Vgg19
+from nst_service.engine.vgg import Vgg19
 from PIL import Image
 
 LIMITS = Limits(max_input_pixels=10**6, max_image_size=1024, max_iterations=1000, max_styles=2)

@@ -13,7 +13,7 @@ from nst_service.engine.canvas import ColorMode
 from nst_service.engine.convolution import Padding
 from nst_service.engine.losses import LossKind, StyleLossName
 from nst_service.engine.pictures import PictureFormat
-from nst_service.engine.vgg import Pooling
+from nst_service.engine.pooling import Pooling
 from nst_service.jobs.states import JobState, StopReason
 from nst_service.rpc.translate import enum_to_proto, options_to_proto, request_from_proto
 from PIL import Image

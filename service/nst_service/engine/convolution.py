@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nst_service.engine.pooling import AVERAGE_FACTOR, Pooling, pool
 from nst_service.engine.precision import Precision
-from nst_service.engine.winograd import NativeWinograd, TorchWinograd
+from nst_service.engine.winograd import MAX_POOL, NativeConv, Then, TorchWinograd, average_pool
 
 
 class Padding(StrEnum):
@@ -33,7 +34,7 @@ class FrozenConv:
         self._bias = bias
         self._precision = precision
         # Made when it is needed: it copies the weights, and deep layers are seldom used.
-        self._way: NativeWinograd | _Padded | None = None
+        self._way: NativeConv | _Padded | None = None
 
     def __call__(self, x: Tensor, padding: Padding, *, relu: bool) -> Tensor:
         """Convolve features (1, C, H, W), then rectify them where asked for; differentiable by the features.
@@ -43,12 +44,24 @@ class FrozenConv:
         result: Tensor = _Convolution.apply(x, self.way, padding is Padding.REFLECT, relu)
         return result
 
+    def pooled(self, x: Tensor, padding: Padding, pooling: Pooling) -> Tensor:
+        """Convolve features (1, C, H, W), rectify and pool them; differentiable by the features.
+
+        Where that is one step, what lies between is never in memory, and a byte for each result is all that is kept for
+        the way back.
+        """
+        then = _native(pooling)
+        if isinstance(self.way, NativeConv) and then is not None:
+            result: Tensor = _PooledConvolution.apply(x, self.way, padding is Padding.REFLECT, then)
+            return result
+        return pool(self(x, padding, relu=True), pooling)
+
     @property
-    def way(self) -> "NativeWinograd | _Padded":
+    def way(self) -> "NativeConv | _Padded":
         """How it computes."""
         if self._way is None:
-            if NativeWinograd.fits(self._kernel):
-                self._way = NativeWinograd(self._kernel, self._bias)
+            if NativeConv.fits(self._kernel):
+                self._way = NativeConv(self._kernel, self._bias)
             else:
                 self._way = _Padded(self._kernel, self._bias, self._precision)
             del self._kernel
@@ -59,7 +72,7 @@ class _Convolution(torch.autograd.Function):
     """Keeps for the way back what passed the ReLU; the gradient by the input does not need the input."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, way: "NativeWinograd | _Padded", mirrored: bool, relu: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, way: "NativeConv | _Padded", mirrored: bool, relu: bool) -> Tensor:
         ctx.way, ctx.mirrored = way, mirrored
         y = way.forward(x, mirrored=mirrored, relu=relu)
         ctx.save_for_backward(y if relu else None)
@@ -69,6 +82,34 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         (relu_output,) = ctx.saved_tensors
         return ctx.way.backward(gradients[0], mirrored=ctx.mirrored, relu_output=relu_output), None, None, None
+
+
+class _PooledConvolution(torch.autograd.Function):
+    """The same with the ReLU and the pooling that follow."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, way: NativeConv, mirrored: bool, then: Then) -> Tensor:
+        ctx.way, ctx.mirrored, ctx.then, ctx.size = way, mirrored, then, x.shape[-2:]
+        y, kept = way.forward_pooled(x, then, mirrored=mirrored)
+        ctx.save_for_backward(kept)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (kept,) = ctx.saved_tensors
+        by_input = ctx.way.backward_pooled(gradients[0], kept, ctx.size, ctx.then, mirrored=ctx.mirrored)
+        return by_input, None, None, None
+
+
+def _native(pooling: Pooling) -> Then | None:
+    """Return how the native kernel pools, or None where it does not."""
+    match pooling:
+        case Pooling.MAX:
+            return MAX_POOL
+        case Pooling.AVERAGE:
+            return average_pool(AVERAGE_FACTOR)
+        case Pooling.L2:
+            return None
 
 
 class _Padded:

@@ -10,10 +10,10 @@ from nst_service.engine.losses import StyleLossName
 from nst_service.engine.objective import DIRECTIONS
 from nst_service.engine.options import TransferOptions
 from nst_service.engine.pictures import Size, fit, scaled
+from nst_service.engine.pooling import Pooling
 from nst_service.engine.schedule import schedule
 from nst_service.engine.spec import TransferSpec
 from nst_service.engine.tiles import count_tiles, halo_of, spans
-from nst_service.engine.vgg import Pooling
 from nst_service.engine.winograd import NATIVE
 
 _FLOAT_BYTES, _INDEX_BYTES = 4, 8

@@ -12,7 +12,8 @@ from nst_service.engine.convolution import Padding
 from nst_service.engine.errors import Violation
 from nst_service.engine.losses import StyleLossName
 from nst_service.engine.pictures import DEEP_FORMATS, PictureFormat
-from nst_service.engine.vgg import Pooling, Variant
+from nst_service.engine.pooling import Pooling
+from nst_service.engine.vgg import Variant
 
 
 class OptimizerName(StrEnum):

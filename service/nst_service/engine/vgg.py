@@ -1,8 +1,8 @@
 """The trunk of VGG-19 with frozen weights: a picture in, the activations of named layers out."""
 
 from collections.abc import Collection, Iterator
-from enum import StrEnum
-from typing import Any, NamedTuple
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,25 +10,12 @@ from torch.nn import functional
 
 from nst_service.engine.convolution import FrozenConv, Padding
 from nst_service.engine.layers import LAYERS, conv_of, convs_through, opens_block, relu_of
+from nst_service.engine.pooling import Pooling, pool
 from nst_service.engine.precision import Precision
 from nst_service.engine.weights import Weights
-from nst_service.engine.winograd import NativeMaxPool
 
 _CALIBRATION_EDGE = 256
 _SMALLEST_MEAN = 1e-6
-_AVERAGE_FACTOR, _L2_FACTOR = 1.4, 1.3
-"""Bring the activations near those of max pooling; measured on photographs and paintings."""
-
-
-class Pooling(StrEnum):
-    """What stands between the blocks."""
-
-    MAX = "max"
-    """The network as it was trained."""
-    AVERAGE = "average"
-    """The mean of four features, rescaled: smoother pictures (Gatys, Ecker & Bethge 2016, section 2)."""
-    L2 = "l2"
-    """The root of the mean of four squared features, rescaled: between the two."""
 
 
 class Variant(NamedTuple):
@@ -80,17 +67,22 @@ class Vgg19:
     ) -> Iterator[tuple[str, Tensor]]:
         """Yield what `features` returns layer by layer, from the picture upwards, while the rest is still to come."""
         x = ((pixels - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
-        for conv in convs_through(layers):
-            if opens_block(conv):
-                x = _pool(x, variant.pooling)
+        convs = convs_through(layers)
+        pooled = {conv for conv, following in pairwise(convs) if opens_block(following)}
+        for conv in convs:
+            relu = relu_of(conv)
+            if conv in pooled and conv not in layers and relu not in layers:
+                x = self._convs[conv].pooled(x, variant.padding, variant.pooling)
+                continue
             # Rectified at once where nobody wants the convolution's own output: half the memory of a layer.
             x = self._convs[conv](x, variant.padding, relu=conv not in layers)
             if conv in layers:
                 yield conv, x
                 x = functional.relu(x)
-            relu = relu_of(conv)
             if relu in layers:
                 yield relu, x
+            if conv in pooled:
+                x = pool(x, variant.pooling)
 
     def activation_scales(self, layers: Collection[str], pooling: Pooling) -> dict[str, float]:
         """Return the mean activations of layers on a picture with the spectrum of natural ones.
@@ -110,51 +102,6 @@ class Vgg19:
                 relu: max(activations.float().mean().item(), _SMALLEST_MEAN) for relu, activations in features.items()
             }
         return {layer: known[relu] for layer, relu in relus.items()}
-
-
-def _pool(x: Tensor, pooling: Pooling) -> Tensor:
-    """Halve height and width.
-
-    Rounds up: dropping the rows and columns that fill no 2x2 window would leave the picture's edge unstyled.
-    """
-    match pooling:
-        case Pooling.MAX:
-            if NativeMaxPool.fits(x):
-                pooled: Tensor = NativeMaxPool.apply(x)
-                return pooled
-            return functional.max_pool2d(x, 2, ceil_mode=True)
-        case Pooling.AVERAGE:
-            return _AVERAGE_FACTOR * _averaged(x)
-        case Pooling.L2:
-            # The root has no slope at zero.
-            return _L2_FACTOR * (_averaged(x.square()) + 1e-12).sqrt()
-
-
-class _Average(torch.autograd.Function):
-    """2x2 average pooling that rounds up; torch's own way back takes five times as long on a GPU."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.size = x.shape[-2:]
-        return functional.avg_pool2d(x, 2, ceil_mode=True)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        shares = gradients[0].permute(0, 2, 3, 1) / 4
-        _, rows, columns, channels = shares.shape
-        spread = shares[:, :, None, :, None].expand(1, rows, 2, columns, 2, channels)
-        by_input = spread.reshape(1, 2 * rows, 2 * columns, channels).permute(0, 3, 1, 2)
-        for dim, edge in zip((2, 3), ctx.size, strict=True):
-            by_input = by_input.narrow(dim, 0, edge)
-            if edge % 2:
-                # The last window holds half as many.
-                by_input.select(dim, edge - 1).mul_(2)
-        return by_input
-
-
-def _averaged(x: Tensor) -> Tensor:
-    averaged: Tensor = _Average.apply(x)
-    return averaged
 
 
 def _natural_noise(edge: int) -> Tensor:

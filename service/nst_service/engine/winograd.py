@@ -1,6 +1,6 @@
 """Winograd's way to convolve 3x3 on CPUs: by a native kernel where it was built, or by operations of torch.
 
-The native kernel has max pooling, too.
+The native kernel has what stands around it, too: a first layer of few inputs, ReLU and pooling.
 
 F(4x4, 3x3) of Lavin & Gray 2016, "Fast algorithms for convolutional neural networks", sections 4.1 and 4.3, computes
 4x4 outputs from 6x6 inputs with 36 products instead of 144. Its result differs from the direct one by rounding only,
@@ -8,7 +8,7 @@ about 2e-6 of it in float32. The way back is the transpose of the way forward, w
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,56 +47,102 @@ _KERNEL = (
 _OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
 
 
-class NativeWinograd:
-    """A convolution by the native kernel, with its bias, its ReLU and its padding fused.
+class Then(NamedTuple):
+    """What the native kernel does to the outputs of a convolution before they reach the memory."""
+
+    code: int
+    """As the kernel has it."""
+    scale: float = 1.0
+    """Of averages."""
+
+
+NOTHING, RELU = Then(0), Then(1)
+MAX_POOL = Then(2)
+"""After a ReLU."""
+
+
+def average_pool(scale: float) -> Then:
+    """Pool by scaled averages, after a ReLU."""
+    return Then(3, scale)
+
+
+class NativeConv:
+    """A convolution by the native kernel, with its bias, its padding and what follows it fused.
 
     The kernel transforms weights as it goes: kept transformed, they would take four times the memory, and reading them
-    takes about as long.
+    takes about as long. The three inputs of the first layer are too few for Winograd's way.
     """
 
     @staticmethod
     def fits(kernel: Tensor) -> bool:
         """Whether the native kernel was built and has a way to convolve with this one."""
-        return (
-            _winograd is not None
-            and kernel.device.type == "cpu"
-            and all(channels % _winograd.PANEL == 0 for channels in kernel.shape[:2])
-        )
+        if _winograd is None or kernel.device.type != "cpu":
+            return False
+        outputs, inputs = kernel.shape[:2]
+        return outputs % _winograd.PANEL == 0 and (inputs % _winograd.PANEL == 0 or _are_few(inputs))
 
     def __init__(self, kernel: Tensor, bias: Tensor):
         self._bias = bias
         self._outputs, self._inputs = kernel.shape[:2]
         self._forward = _panels(kernel)
-        self._backward = _panels(kernel.transpose(0, 1))
+        self._backward = _taps(kernel) if _are_few(self._inputs) else _panels(kernel.transpose(0, 1))
 
     def forward(self, x: Tensor, *, mirrored: bool, relu: bool) -> Tensor:
         """Convolve features (1, C, H, W) with one row and column around them."""
-        height, width = x.shape[-2:]
+        y = _empty(self._outputs, *x.shape[-2:])
+        self._convolve(x, y, None, mirrored, RELU if relu else NOTHING)
+        return y
+
+    def forward_pooled(self, x: Tensor, then: Then, *, mirrored: bool) -> tuple[Tensor, Tensor]:
+        """Convolve, rectify and pool features (1, C, H, W).
+
+        Returns:
+            The result (1, K, H / 2, W / 2), rounded up, and which of the outputs passed: a byte for each result.
+        """
+        height, width = (-(-edge // 2) for edge in x.shape[-2:])
+        y, kept = _empty(self._outputs, height, width), _empty(self._outputs, height, width, torch.uint8)
+        self._convolve(x, y, kept, mirrored, then)
+        return y, kept
+
+    def backward(self, gradient: Tensor, *, mirrored: bool, relu_output: Tensor | None) -> Tensor:
+        """Return the gradient by the input from that by the output, or by the ReLU that gave the output."""
+        by_input = _empty(self._inputs, *gradient.shape[-2:])
+        self._transpose(gradient, by_input, relu_output, mirrored, NOTHING if relu_output is None else RELU)
+        return by_input
+
+    def backward_pooled(
+        self, gradient: Tensor, kept: Tensor, size: tuple[int, int], then: Then, *, mirrored: bool
+    ) -> Tensor:
+        """Return the gradient by an input (1, C, *size) from that by the result of `forward_pooled`."""
+        by_input = _empty(self._inputs, *size)
+        self._transpose(gradient, by_input, kept, mirrored, then)
+        return by_input
+
+    def _convolve(self, x: Tensor, y: Tensor, kept: Tensor | None, mirrored: bool, then: Then) -> None:
         x = _channels_last(x)
-        y = _empty(self._outputs, height, width)
+        height, width = x.shape[-2:]
         _winograd.forward(
             x.data_ptr(),
             self._forward.data_ptr(),
             self._bias.data_ptr(),
             y.data_ptr(),
+            0 if kept is None else kept.data_ptr(),
             height,
             width,
             self._inputs,
             self._outputs,
             mirrored,
-            relu,
+            then.code,
+            then.scale,
             torch.get_num_threads(),
         )
-        return y
 
-    def backward(self, gradient: Tensor, *, mirrored: bool, relu_output: Tensor | None) -> Tensor:
-        """Return the gradient by the input from that by the output, or by the ReLU that gave the output."""
-        height, width = gradient.shape[-2:]
+    def _transpose(self, gradient: Tensor, by_input: Tensor, kept: Tensor | None, mirrored: bool, then: Then) -> None:
         gradient = _channels_last(gradient)
-        by_input = _empty(self._inputs, height, width)
+        height, width = by_input.shape[-2:]
         _winograd.backward(
             gradient.data_ptr(),
-            0 if relu_output is None else relu_output.data_ptr(),
+            0 if kept is None else kept.data_ptr(),
             self._backward.data_ptr(),
             by_input.data_ptr(),
             height,
@@ -104,9 +150,10 @@ class NativeWinograd:
             self._inputs,
             self._outputs,
             mirrored,
+            then.code,
+            then.scale,
             torch.get_num_threads(),
         )
-        return by_input
 
 
 class NativeMaxPool(torch.autograd.Function):
@@ -232,6 +279,17 @@ def _squared(transform: tuple[tuple[float, ...], ...]) -> Tensor:
     return torch.kron(matrix, matrix)
 
 
+def _are_few(inputs: int) -> bool:
+    return 9 * inputs <= _winograd.PANEL
+
+
+def _taps(kernel: Tensor) -> Tensor:
+    """Return a kernel (K, C, 3, 3) in the order in which the native one goes back to few inputs: (K, 9 * C, ...)."""
+    outputs, inputs = kernel.shape[:2]
+    taps = kernel.permute(0, 2, 3, 1).reshape(outputs, 9 * inputs)
+    return functional.pad(taps, (0, _winograd.PANEL - 9 * inputs)).contiguous()
+
+
 def _panels(kernel: Tensor) -> Tensor:
     """Return a kernel (K, C, 3, 3) in the order in which the native one reads it: (K / PANEL, 9, C, PANEL)."""
     outputs, inputs = kernel.shape[:2]
@@ -243,5 +301,5 @@ def _channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def _empty(channels: int, height: int, width: int) -> Tensor:
-    return torch.empty((1, channels, height, width), memory_format=torch.channels_last)
+def _empty(channels: int, height: int, width: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.empty((1, channels, height, width), dtype=dtype, memory_format=torch.channels_last)

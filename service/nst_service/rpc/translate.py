@@ -25,8 +25,9 @@ from nst_service.engine.options import (
     TransferOptions,
 )
 from nst_service.engine.pictures import PictureFormat
+from nst_service.engine.pooling import Pooling
 from nst_service.engine.spec import StyleInput, TransferRequest
-from nst_service.engine.vgg import Pooling, Vgg19
+from nst_service.engine.vgg import Vgg19
 from nst_service.jobs import events
 from nst_service.jobs.log import LoggedEvent
 from nst_service.jobs.scheduler import Durability, JobView

@@ -1,4 +1,5 @@
-// 3x3 convolutions with frozen weights on CPUs, forward with bias and ReLU, and back to the input; and max pooling.
+// 3x3 convolutions with frozen weights on CPUs, forward with bias, ReLU and pooling, and back to the input; and max
+// pooling alone.
 //
 // A Python module without dependencies: it takes addresses of float32 arrays in channels-last memory order, and lets
 // go of the interpreter while it computes. `nst_service.engine.winograd` is its only caller.
@@ -53,14 +54,40 @@ struct Layer {
             }
     }
 
+    // A window of 2x2 outputs, which may reach beyond the picture.
+    struct Window {
+        int rows, columns; // Inside.
+
+        int count() const { return rows * columns; }
+        bool holds(int at) const { return at / 2 < rows && at % 2 < columns; }
+        // The output of a tile that stands at a place in its window of that number.
+        static constexpr int output(int number, int at) {
+            return 4 * (2 * (number / 2) + at / 2) + 2 * (number % 2) + at % 2;
+        }
+    };
+
+    // Calls visit(0..3, window, pixel) with each window of a tile and the index of the pooled pixel it gives, or -1.
+    template <class Visit> void windows_of(int tile, Visit visit) const {
+        const int top = 4 * (tile / columns), left = 4 * (tile % columns);
+        for (int number = 0; number < 4; ++number) {
+            const int row = top + 2 * (number / 2), column = left + 2 * (number % 2);
+            const bool inside = row < height && column < width;
+            visit(number, Window{std::min(2, height - row), std::min(2, width - column)},
+                  inside ? ptrdiff_t(row / 2) * ((width + 1) / 2) + column / 2 : -1);
+        }
+    }
+
     // Calls visit(0..35, pixel) with the index of each input's pixel, or -1 for one that is zero.
     template <class Visit> void inputs_of(int tile, Visit visit) const {
         const int top = 4 * (tile / columns) - 1, left = 4 * (tile % columns) - 1;
         for (int i = 0; i < 6; ++i)
-            for (int j = 0; j < 6; ++j) {
-                const int row = within(top + i, height), column = within(left + j, width);
-                visit(6 * i + j, row < 0 || column < 0 ? -1 : ptrdiff_t(row) * width + column);
-            }
+            for (int j = 0; j < 6; ++j) visit(6 * i + j, input_at(top + i, left + j));
+    }
+
+    // Returns the index of the input that stands at a place, or -1 for zero.
+    ptrdiff_t input_at(int row, int column) const {
+        row = within(row, height), column = within(column, width);
+        return row < 0 || column < 0 ? -1 : ptrdiff_t(row) * width + column;
     }
 
   private:
@@ -72,10 +99,32 @@ struct Layer {
     }
 };
 
+// What becomes of the outputs.
+enum class Then { nothing, relu, max_pool, average_pool }; // Both poolings rectify first; they halve, rounding up.
+
+bool is_pooled(Then then) { return then == Then::max_pool || then == Then::average_pool; }
+
+struct Result {
+    Then then;
+    float *y;
+    uint8_t *kept; // A byte for each pooled output: which of the four passed.
+    float scale;   // Of an average.
+};
+
+// The gradient by a result, and what of the result it takes to get back through it.
+struct Slope {
+    Then then;
+    const float *gradient;
+    const float *y;
+    const uint8_t *kept;
+    float scale;
+};
+
 namespace portable {
 #define LANES 4
 #define ROWS 6
 #include "winograd.h"
+#include "direct.h"
 #undef LANES
 #undef ROWS
 } // namespace portable
@@ -88,6 +137,7 @@ namespace avx2 {
 #define LANES 8
 #define ROWS 6
 #include "winograd.h"
+#include "direct.h"
 #undef LANES
 #undef ROWS
 } // namespace avx2
@@ -98,6 +148,7 @@ namespace avx512 {
 #define LANES 16
 #define ROWS 12
 #include "winograd.h"
+#include "direct.h"
 #undef LANES
 #undef ROWS
 } // namespace avx512
@@ -105,21 +156,21 @@ namespace avx512 {
 #endif
 
 struct Kernels {
-    decltype(&portable::forward) forward;
-    decltype(&portable::backward) backward;
+    decltype(&portable::forward) forward, direct_forward;
+    decltype(&portable::backward) backward, direct_backward;
 };
 
 Kernels choose() {
 #ifdef HAS_AVX
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        return {avx512::forward, avx512::backward};
+        return {avx512::forward, avx512::direct_forward, avx512::backward, avx512::direct_backward};
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return {avx2::forward, avx2::backward};
+        return {avx2::forward, avx2::direct_forward, avx2::backward, avx2::direct_backward};
 #endif
-    return {portable::forward, portable::backward};
+    return {portable::forward, portable::direct_forward, portable::backward, portable::direct_backward};
 }
 
-const float *address(unsigned long long value) { return reinterpret_cast<const float *>(uintptr_t(value)); }
+template <class Value> Value *address(unsigned long long value) { return reinterpret_cast<Value *>(uintptr_t(value)); }
 
 // Calls a way over a layer without holding the interpreter, and turns a lack of memory into MemoryError.
 template <class Call> PyObject *without_interpreter(Call call) {
@@ -139,29 +190,37 @@ Layer layer_of(int height, int width, int inputs, int outputs, int mirrored, con
     return {height, width, inputs, outputs, mirrored != 0, (height + 3) / 4, (width + 3) / 4, zeros.data()};
 }
 
+bool are_few(int inputs) { return 9 * inputs <= PANEL; }
+
 PyObject *py_forward(PyObject *, PyObject *arguments) {
-    unsigned long long x, kernel, bias, y;
-    int height, width, inputs, outputs, mirrored, relu, threads;
-    if (!PyArg_ParseTuple(arguments, "KKKKiiiippi", &x, &kernel, &bias, &y, &height, &width, &inputs, &outputs,
-                          &mirrored, &relu, &threads))
+    unsigned long long x, kernel, bias, y, kept;
+    int height, width, inputs, outputs, mirrored, then, threads;
+    float scale;
+    if (!PyArg_ParseTuple(arguments, "KKKKKiiiipifi", &x, &kernel, &bias, &y, &kept, &height, &width, &inputs,
+                          &outputs, &mirrored, &then, &scale, &threads))
         return nullptr;
     return without_interpreter([&] {
         const std::vector<float> zeros(std::max(inputs, outputs));
-        choose().forward(layer_of(height, width, inputs, outputs, mirrored, zeros), address(x), address(kernel),
-                         address(bias), relu != 0, const_cast<float *>(address(y)), threads);
+        const Result result{Then(then), address<float>(y), address<uint8_t>(kept), scale};
+        const auto forward = are_few(inputs) ? choose().direct_forward : choose().forward;
+        forward(layer_of(height, width, inputs, outputs, mirrored, zeros), address<float>(x),
+                         address<float>(kernel), address<float>(bias), result, threads);
     });
 }
 
 PyObject *py_backward(PyObject *, PyObject *arguments) {
-    unsigned long long gradient, y, kernel, by_input;
-    int height, width, inputs, outputs, mirrored, threads;
-    if (!PyArg_ParseTuple(arguments, "KKKKiiiipi", &gradient, &y, &kernel, &by_input, &height, &width, &inputs,
-                          &outputs, &mirrored, &threads))
+    unsigned long long gradient, kept, kernel, by_input;
+    int height, width, inputs, outputs, mirrored, then, threads;
+    float scale;
+    if (!PyArg_ParseTuple(arguments, "KKKKiiiipifi", &gradient, &kept, &kernel, &by_input, &height, &width, &inputs,
+                          &outputs, &mirrored, &then, &scale, &threads))
         return nullptr;
     return without_interpreter([&] {
         const std::vector<float> zeros(std::max(inputs, outputs));
-        choose().backward(layer_of(height, width, inputs, outputs, mirrored, zeros), address(gradient), address(y),
-                          address(kernel), const_cast<float *>(address(by_input)), threads);
+        const Slope slope{Then(then), address<float>(gradient), address<float>(kept), address<uint8_t>(kept), scale};
+        const auto backward = are_few(inputs) ? choose().direct_backward : choose().backward;
+        backward(layer_of(height, width, inputs, outputs, mirrored, zeros), slope, address<float>(kernel),
+                          address<float>(by_input), threads);
     });
 }
 
@@ -172,7 +231,7 @@ PyObject *py_pool(PyObject *, PyObject *arguments) {
     int height, width, channels, threads;
     if (!PyArg_ParseTuple(arguments, "KKiiii", &x, &y, &height, &width, &channels, &threads)) return nullptr;
     return without_interpreter(
-        [&] { pool(address(x), const_cast<float *>(address(y)), height, width, channels, threads); });
+        [&] { pool(address<float>(x), address<float>(y), height, width, channels, threads); });
 }
 
 PyObject *py_unpool(PyObject *, PyObject *arguments) {
@@ -181,15 +240,16 @@ PyObject *py_unpool(PyObject *, PyObject *arguments) {
     if (!PyArg_ParseTuple(arguments, "KKKiiii", &x, &gradient, &by_input, &height, &width, &channels, &threads))
         return nullptr;
     return without_interpreter([&] {
-        unpool(address(x), address(gradient), const_cast<float *>(address(by_input)), height, width, channels, threads);
+        unpool(address<float>(x), address<float>(gradient), address<float>(by_input), height, width, channels, threads);
     });
 }
 
 PyMethodDef methods[] = {
     {"forward", py_forward, METH_VARARGS,
-     "forward(x, kernel, bias, y, height, width, inputs, outputs, mirrored, relu, threads)"},
+     "forward(x, kernel, bias, y, kept or 0, height, width, inputs, outputs, mirrored, then, scale, threads)"},
     {"backward", py_backward, METH_VARARGS,
-     "backward(gradient, y or 0, kernel, by_input, height, width, inputs, outputs, mirrored, threads)"},
+     "backward(gradient, y or kept or 0, kernel, by_input, height, width, inputs, outputs, mirrored, then, scale, "
+     "threads)"},
     {"pool", py_pool, METH_VARARGS, "pool(x, y, height, width, channels, threads)"},
     {"unpool", py_unpool, METH_VARARGS, "unpool(x, gradient, by_input, height, width, channels, threads)"},
     {nullptr, nullptr, 0, nullptr},

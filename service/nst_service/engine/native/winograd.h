@@ -5,10 +5,19 @@
 
 typedef float Vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int Mask __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint8_t Bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
 
 static inline Vector load(const float *from) { return *reinterpret_cast<const Vector *>(from); }
 static inline void store(float *to, Vector value) { *reinterpret_cast<Vector *>(to) = value; }
-static inline Vector where_positive(Vector value, Vector of) { return (Vector)((Mask)value & (of > 0)); }
+static inline Vector where(Mask mask, Vector value) { return (Vector)((Mask)value & mask); }
+static inline Vector where_positive(Vector value, Vector of) { return where(of > 0, value); }
+static inline Vector larger(Vector a, Vector b) { return a > b ? a : b; }
+static inline Mask load_bytes(const uint8_t *from) {
+    return __builtin_convertvector(*reinterpret_cast<const Bytes *>(from), Mask);
+}
+static inline void store_bytes(uint8_t *to, Mask value) {
+    *reinterpret_cast<Bytes *>(to) = __builtin_convertvector(value, Bytes);
+}
 
 // The one-dimensional transforms; each is applied to the columns of a tile, then to its rows.
 
@@ -151,13 +160,73 @@ struct Spectrum {
     }
 };
 
+// Where the outputs of a tile go.
+struct ToOutputs {
+    float *to[16];
+    bool relu;
+
+    ToOutputs(const Layer &layer, const Result &result, int tile, int channel) : relu(result.then == Then::relu) {
+        layer.outputs_of(tile, [&](int at, ptrdiff_t pixel) {
+            to[at] = pixel < 0 ? nullptr : result.y + pixel * layer.outputs + channel;
+        });
+    }
+
+    void put(int k, const Vector *values) const {
+        for (int at = 0; at < 16; ++at)
+            if (to[at]) store(to[at] + k, relu ? where_positive(values[at], values[at]) : values[at]);
+    }
+};
+
+// The same where they are rectified and pooled at once. Four bits for each window note what is part of its result.
+template <Then then> struct ToPooled {
+    Layer::Window windows[4];
+    float *to[4];
+    uint8_t *kept[4];
+    float factor[4];
+
+    ToPooled(const Layer &layer, const Result &result, int tile, int channel) {
+        layer.windows_of(tile, [&](int number, const Layer::Window &window, ptrdiff_t pixel) {
+            const ptrdiff_t place = pixel * layer.outputs + channel;
+            windows[number] = window;
+            to[number] = pixel < 0 ? nullptr : result.y + place;
+            kept[number] = pixel < 0 ? nullptr : result.kept + place;
+            factor[number] = result.scale / window.count();
+        });
+    }
+
+    void put(int k, const Vector *values) const {
+        for (int number = 0; number < 4; ++number) {
+            if (!to[number]) continue;
+            Vector inside[4];
+            for (int at = 0; at < 4; ++at) {
+                const Vector value = values[Layer::Window::output(number, at)];
+                inside[at] = windows[number].holds(at) ? where_positive(value, value) : Vector{};
+            }
+            Mask bits{};
+            if (then == Then::max_pool) {
+                const Vector largest = larger(larger(inside[0], inside[1]), larger(inside[2], inside[3]));
+                Mask open = largest > 0; // The first of those that are the largest is the result.
+                for (int at = 0; at < 4; ++at) {
+                    const Mask chosen = open & (inside[at] == largest);
+                    bits |= chosen & (1 << at);
+                    open &= ~chosen;
+                }
+                store(to[number] + k, largest);
+            } else {
+                for (int at = 0; at < 4; ++at) bits |= (inside[at] > 0) & (1 << at);
+                store(to[number] + k, ((inside[0] + inside[1]) + (inside[2] + inside[3])) * factor[number]);
+            }
+            store_bytes(kept[number] + k, bits);
+        }
+    }
+};
+
 // The way forward: 6x6 inputs of each tile in, 4x4 outputs of it out.
-struct Forward {
+template <class Target> struct Forward {
     const Layer &layer;
     const float *x;
-    float *y;
     const float *bias;
-    bool relu;
+    const Result &result;
     static constexpr bool overlaps = false;
 
     void gather(int tile, float *to, ptrdiff_t stride) const {
@@ -171,44 +240,78 @@ struct Forward {
     }
 
     void scatter(int tile, int channel, const float *from, ptrdiff_t stride) const {
-        float *to[16];
-        layer.outputs_of(tile, [&](int at, ptrdiff_t pixel) {
-            to[at] = pixel < 0 ? nullptr : y + pixel * layer.outputs + channel;
-        });
+        const Target target(layer, result, tile, channel);
         for (int k = 0; k < PANEL; k += LANES) {
             const Vector offset = load(bias + channel + k);
+            Vector values[16];
             transform<OutputTransform>([&](int i, int j) { return load(from + (6 * i + j) * stride + k); },
-                                       [&](int i, int j, Vector value) {
-                                           float *target = to[4 * i + j];
-                                           if (!target) return;
-                                           value += offset;
-                                           store(target + k, relu ? where_positive(value, value) : value);
-                                       });
+                                       [&](int i, int j, Vector value) { values[4 * i + j] = value + offset; });
+            target.put(k, values);
+        }
+    }
+};
+
+// Where the gradients by the outputs of a tile come from, once they have passed the ReLU that gave the outputs.
+struct FromOutputs {
+    const float *from[16], *passing[16]; // Those of the ReLU, or null.
+
+    FromOutputs(const Layer &layer, const Slope &slope, int tile) {
+        layer.outputs_of(tile, [&](int at, ptrdiff_t pixel) {
+            const ptrdiff_t place = pixel * layer.outputs;
+            from[at] = pixel < 0 ? layer.zeros : slope.gradient + place;
+            passing[at] = slope.then != Then::relu ? nullptr : pixel < 0 ? layer.zeros : slope.y + place;
+        });
+    }
+
+    void get(int k, Vector *values) const {
+        for (int at = 0; at < 16; ++at) {
+            const Vector value = load(from[at] + k);
+            values[at] = passing[at] ? where_positive(value, load(passing[at] + k)) : value;
+        }
+    }
+};
+
+// The same where they were rectified and pooled at once.
+struct FromPooled {
+    const float *from[4];
+    const uint8_t *kept[4];
+    float factor[4];
+
+    FromPooled(const Layer &layer, const Slope &slope, int tile) {
+        layer.windows_of(tile, [&](int number, const Layer::Window &window, ptrdiff_t pixel) {
+            const ptrdiff_t place = pixel * layer.outputs;
+            from[number] = pixel < 0 ? layer.zeros : slope.gradient + place;
+            kept[number] = pixel < 0 ? reinterpret_cast<const uint8_t *>(layer.zeros) : slope.kept + place;
+            factor[number] = slope.then == Then::max_pool ? 1 : slope.scale / window.count();
+        });
+    }
+
+    void get(int k, Vector *values) const {
+        for (int number = 0; number < 4; ++number) {
+            const Vector value = load(from[number] + k) * factor[number];
+            const Mask bits = load_bytes(kept[number] + k);
+            for (int at = 0; at < 4; ++at)
+                values[Layer::Window::output(number, at)] = where((bits & (1 << at)) != 0, value);
         }
     }
 };
 
 // The way back, the transpose of the way forward: 4x4 gradients in, what they add to the gradients of 6x6 inputs out.
-struct Backward {
+template <class Source> struct Backward {
     const Layer &layer;
-    const float *gradient;
-    const float *y; // The outputs, where the gradient has still to pass their ReLU.
+    const Slope &slope;
     float *by_input;
     static constexpr bool overlaps = true;
 
     void gather(int tile, float *to, ptrdiff_t stride) const {
-        const float *from[16], *passing[16];
-        layer.outputs_of(tile, [&](int at, ptrdiff_t pixel) {
-            from[at] = pixel < 0 ? layer.zeros : gradient + pixel * layer.outputs;
-            passing[at] = pixel < 0 || !y ? from[at] : y + pixel * layer.outputs;
-        });
-        for (int k = 0; k < layer.outputs; k += LANES)
+        const Source source(layer, slope, tile);
+        for (int k = 0; k < layer.outputs; k += LANES) {
+            Vector values[16];
+            source.get(k, values);
             transform<OutputGradientTransform>(
-                [&](int i, int j) {
-                    const Vector value = load(from[4 * i + j] + k);
-                    return y ? where_positive(value, load(passing[4 * i + j] + k)) : value;
-                },
+                [&](int i, int j) { return values[4 * i + j]; },
                 [&](int i, int j, Vector v) { store(to + (6 * i + j) * stride + k, v); });
+        }
     }
 
     void scatter(int tile, int channel, const float *from, ptrdiff_t stride) const {
@@ -308,13 +411,22 @@ template <class Way> static void run(const Way &way, const float *kernel, int de
         by_tiles(way, kernel, depth, width / PANEL, threads);
 }
 
-static void forward(const Layer &layer, const float *x, const float *kernel, const float *bias, bool relu, float *y,
+static void forward(const Layer &layer, const float *x, const float *kernel, const float *bias, const Result &result,
                     int threads) {
-    run(Forward{layer, x, y, bias, relu}, kernel, layer.inputs, layer.outputs, threads);
+    const auto go = [&](const auto &way) { run(way, kernel, layer.inputs, layer.outputs, threads); };
+    if (result.then == Then::max_pool)
+        go(Forward<ToPooled<Then::max_pool>>{layer, x, bias, result});
+    else if (result.then == Then::average_pool)
+        go(Forward<ToPooled<Then::average_pool>>{layer, x, bias, result});
+    else
+        go(Forward<ToOutputs>{layer, x, bias, result});
 }
 
-static void backward(const Layer &layer, const float *gradient, const float *y, const float *kernel, float *by_input,
-                     int threads) {
+static void backward(const Layer &layer, const Slope &slope, const float *kernel, float *by_input, int threads) {
     std::memset(by_input, 0, sizeof(float) * layer.height * layer.width * layer.inputs);
-    run(Backward{layer, gradient, y, by_input}, kernel, layer.outputs, layer.inputs, threads);
+    const auto go = [&](const auto &way) { run(way, kernel, layer.outputs, layer.inputs, threads); };
+    if (is_pooled(slope.then))
+        go(Backward<FromPooled>{layer, slope, by_input});
+    else
+        go(Backward<FromOutputs>{layer, slope, by_input});
 }

@@ -1,0 +1,69 @@
+// Memory of its own for activations.
+//
+// They are large and live for a moment. Beside everything small that lives on, what they leave free would soon be in
+// pieces, and the next one would find no place. Pages are as large as the system has them, and stay for the next one.
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <map>
+#include <mutex>
+
+class Arena {
+  public:
+    // Address space as large as the memory: a page of it becomes memory when it is written to.
+    Arena() : size_(size_t(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE) / BLOCK * BLOCK) {
+        void *start = mmap(nullptr, size_ + BLOCK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                           -1, 0);
+        if (start == MAP_FAILED) return;
+        start_ = reinterpret_cast<char *>((uintptr_t(start) + BLOCK - 1) / BLOCK * BLOCK);
+#ifdef MADV_HUGEPAGE
+        madvise(start_, size_, MADV_HUGEPAGE);
+#endif
+        free_[0] = size_;
+    }
+
+    // Returns null where no place is left.
+    void *take(size_t bytes) {
+        const size_t wanted = std::max<size_t>(1, (bytes + BLOCK - 1) / BLOCK) * BLOCK;
+        const std::lock_guard<std::mutex> lock(mutex_);
+        for (auto it = free_.begin(); it != free_.end(); ++it) { // The first that fits: what lies at the end stays free.
+            if (it->second < wanted) continue;
+            const size_t at = it->first, left = it->second - wanted;
+            free_.erase(it);
+            if (left) free_[at + wanted] = left;
+            taken_[at] = wanted;
+            return start_ + at;
+        }
+        return nullptr;
+    }
+
+    void give(void *place) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        const auto taken = taken_.find(static_cast<char *>(place) - start_);
+        auto [at, size] = *taken;
+        taken_.erase(taken);
+        auto next = free_.lower_bound(at);
+        if (next != free_.end() && next->first == at + size) {
+            size += next->second;
+            next = free_.erase(next);
+        }
+        if (next != free_.begin() && std::prev(next)->first + std::prev(next)->second == at)
+            std::prev(next)->second += size;
+        else
+            free_[at] = size;
+    }
+
+    // Gives what is free back to the system.
+    void trim() {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        for (const auto &[at, size] : free_) madvise(start_ + at, size, MADV_DONTNEED);
+    }
+
+  private:
+    static constexpr size_t BLOCK = size_t(1) << 21; // A huge page.
+    const size_t size_;
+    char *start_ = nullptr;
+    std::map<size_t, size_t> free_, taken_; // Sizes by their place.
+    std::mutex mutex_;
+};

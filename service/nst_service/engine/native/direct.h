@@ -1,0 +1,78 @@
+// Convolutions of few inputs, as the three of a picture: Winograd's transforms would cost more than they save. All nine
+// taps are one product.
+//
+// Included once for each instruction set, after winograd.h.
+
+// Calls visit(0..8, pixel) with the index of each input that an output sees, or -1 for one that is zero.
+template <class Visit> static inline void taps_of(const Layer &layer, int row, int column, Visit visit) {
+    for (int i = 0; i < 3; ++i)
+        for (int j = 0; j < 3; ++j) visit(3 * i + j, layer.input_at(row + i - 1, column + j - 1));
+}
+
+// kernel: [panels][9 * inputs][PANEL].
+static void direct_forward(const Layer &layer, const float *x, const float *kernel, const float *bias,
+                           const Result &result, int threads) {
+    const int depth = 9 * layer.inputs;
+    Buffer all_patches(threads * TILES_AT_ONCE * depth), all_products(threads * TILES_AT_ONCE * PANEL);
+#pragma omp parallel num_threads(threads)
+    {
+        float *patches = all_patches.get() + ptrdiff_t(omp_get_thread_num()) * TILES_AT_ONCE * depth;
+        float *products = all_products.get() + omp_get_thread_num() * TILES_AT_ONCE * PANEL;
+        std::fill(patches, patches + TILES_AT_ONCE * depth, 0.0f);
+#pragma omp for schedule(static)
+        for (int row = 0; row < layer.height; ++row)
+            for (int first = 0; first < layer.width; first += TILES_AT_ONCE) {
+                const int count = std::min(TILES_AT_ONCE, layer.width - first);
+                for (int at = 0; at < count; ++at)
+                    taps_of(layer, row, first + at, [&](int tap, ptrdiff_t pixel) {
+                        const float *from = pixel < 0 ? layer.zeros : x + pixel * layer.inputs;
+                        std::copy(from, from + layer.inputs, patches + at * depth + tap * layer.inputs);
+                    });
+                float *y = result.y + (ptrdiff_t(row) * layer.width + first) * layer.outputs;
+                for (int channel = 0; channel < layer.outputs; channel += PANEL) {
+                    multiply(patches, kernel + ptrdiff_t(channel) * depth, Spectrum::rows(count), depth, products);
+                    for (int at = 0; at < count; ++at)
+                        for (int k = 0; k < PANEL; k += LANES) {
+                            const Vector value = load(products + at * PANEL + k) + load(bias + channel + k);
+                            store(y + at * layer.outputs + channel + k,
+                                  result.then == Then::relu ? where_positive(value, value) : value);
+                        }
+                }
+            }
+    }
+}
+
+// kernel: [outputs][PANEL], where the first 9 * inputs of a panel are used.
+static void direct_backward(const Layer &layer, const Slope &slope, const float *kernel, float *by_input, int threads) {
+    std::memset(by_input, 0, sizeof(float) * layer.height * layer.width * layer.inputs);
+    constexpr int rows_at_once = 4;
+    const int depth = layer.outputs, groups = (layer.height + rows_at_once - 1) / rows_at_once;
+    Buffer all_gradients(threads * TILES_AT_ONCE * depth), all_products(threads * TILES_AT_ONCE * PANEL);
+#pragma omp parallel num_threads(threads)
+    {
+        float *gradients = all_gradients.get() + ptrdiff_t(omp_get_thread_num()) * TILES_AT_ONCE * depth;
+        float *products = all_products.get() + omp_get_thread_num() * TILES_AT_ONCE * PANEL;
+        std::fill(gradients, gradients + TILES_AT_ONCE * depth, 0.0f);
+        for (int turn = 0; turn < 2; ++turn) { // Neighbours write to the same pixels.
+#pragma omp for schedule(dynamic)
+            for (int group = turn; group < groups; group += 2)
+                for (int row = group * rows_at_once; row < std::min(layer.height, (group + 1) * rows_at_once); ++row)
+                    for (int first = 0; first < layer.width; first += TILES_AT_ONCE) {
+                        const int count = std::min(TILES_AT_ONCE, layer.width - first);
+                        const ptrdiff_t place = (ptrdiff_t(row) * layer.width + first) * depth;
+                        for (int at = 0; at < count * depth; at += LANES) {
+                            const Vector value = load(slope.gradient + place + at);
+                            store(gradients + at,
+                                  slope.then == Then::relu ? where_positive(value, load(slope.y + place + at)) : value);
+                        }
+                        multiply(gradients, kernel, Spectrum::rows(count), depth, products);
+                        for (int at = 0; at < count; ++at)
+                            taps_of(layer, row, first + at, [&](int tap, ptrdiff_t pixel) {
+                                if (pixel < 0) return;
+                                const float *from = products + at * PANEL + tap * layer.inputs;
+                                for (int c = 0; c < layer.inputs; ++c) by_input[pixel * layer.inputs + c] += from[c];
+                            });
+                    }
+        }
+    }
+}
