@@ -8,6 +8,7 @@ import torch
 
 from nst_service.engine.errors import EngineError
 from nst_service.engine.precision import Precision
+from nst_service.engine.winograd import release_features
 
 _CGROUP = Path("/sys/fs/cgroup")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
@@ -124,7 +125,9 @@ def release_memory(device: torch.device) -> None:
     """Give memory that is kept for reuse back to the system."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    elif malloc_trim := _libc_function("malloc_trim"):
+        return
+    release_features()
+    if malloc_trim := _libc_function("malloc_trim"):
         malloc_trim(0)
 
 

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 
+from nst_service.engine.winograd import empty_features
+
 Window = tuple[slice, slice]
 """Rows and columns of a layer's features that a part covers."""
 
@@ -163,14 +165,17 @@ class _Mean:
 
 
 class _Products(torch.autograd.Function):
-    """The sum of w v v^T over vectors (n, C) with weights (n, 1): one product back, where autograd takes two.
+    """The sum of w v v^T over the vectors v of features (1, C, h, w), with weights (h * w, 1).
+
+    One product back, where autograd takes two.
 
     It is float32 whatever the vectors are.
     """
 
     @staticmethod
-    def forward(ctx: Any, vectors: Tensor, weights: Tensor | None) -> Tensor:
-        ctx.save_for_backward(vectors, weights)
+    def forward(ctx: Any, features: Tensor, weights: Tensor | None) -> Tensor:
+        ctx.save_for_backward(features, weights)
+        vectors = _vectors(features)
         if vectors.dtype is torch.float32 or weights is not None:
             vectors = vectors.float()
             return _weighted(vectors, weights).T @ vectors
@@ -178,9 +183,17 @@ class _Products(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        vectors, weights = ctx.saved_tensors
-        by_vectors = vectors @ (gradients[0] + gradients[0].T).to(vectors.dtype)
-        return by_vectors if weights is None else by_vectors * weights, None
+        features, weights = ctx.saved_tensors
+        slope = (gradients[0] + gradients[0].T).to(features.dtype)
+        if features.device.type == "cpu":
+            by_features = empty_features(*features.shape[1:])
+            by_vectors = torch.mm(_vectors(features), slope, out=_vectors(by_features))
+        else:
+            by_vectors = _vectors(features) @ slope
+            by_features = by_vectors.view(1, *features.shape[2:], -1).permute(0, 3, 1, 2)
+        if weights is not None:
+            by_vectors *= weights
+        return by_features, None
 
 
 class Gram(_Mean):
@@ -194,7 +207,7 @@ class Gram(_Mean):
 
     def gather(self, features: Tensor, region: Region, window: Window) -> Tensor:
         """Return the part of the Gram matrix (C, C)."""
-        products: Tensor = _Products.apply(_vectors(features), _weights(region, window))
+        products: Tensor = _Products.apply(features, _weights(region, window))
         return products / (region.area * features.shape[1])
 
     def distance_to(self, target: Tensor) -> Distance:
@@ -215,9 +228,10 @@ class Moments(_Mean):
 
     def gather(self, features: Tensor, region: Region, window: Window) -> Tensor:
         """Return the part of the means of v v^T and of v over the vectors v, one above the other: (C + 1, C)."""
-        vectors, weights = _vectors(features), _weights(region, window)
-        products: Tensor = _Products.apply(vectors, weights)
-        return torch.cat([products, _weighted(vectors.float(), weights).sum(0, keepdim=True)]) / region.area
+        weights = _weights(region, window)
+        products: Tensor = _Products.apply(features, weights)
+        sums = _weighted(_vectors(features).float(), weights).sum(0, keepdim=True)
+        return torch.cat([products, sums]) / region.area
 
     def distance_to(self, target: Tensor) -> Distance:
         """Return the squared Wasserstein-2 distance over the number of channels."""

@@ -23,6 +23,9 @@ except ImportError:
 NATIVE = _winograd is not None
 """Whether the native kernel was built."""
 
+_LARGE = 2**20
+"""Bytes from which features have a place in the arena of the native kernel."""
+
 _LEAST_CHANNELS = 128
 """Of input and output, from which the products outweigh the transforms of `TorchWinograd`."""
 _BLOCK = 512
@@ -45,6 +48,25 @@ _KERNEL = (
     (0, 0, 1),
 )
 _OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
+
+
+def empty_features(channels: int, height: int, width: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return features (1, C, H, W) on the CPU, in channels-last memory order, that nothing has been written to.
+
+    Large ones have a place in the arena of the native kernel, where it was built.
+    """
+    count = channels * height * width
+    size = count * dtype.itemsize
+    block = _winograd.take(size) if _winograd is not None and size >= _LARGE else None
+    values = torch.empty(count, dtype=dtype) if block is None else torch.frombuffer(block, dtype=dtype)
+    # `data`, or it were a view: autograd adds to a gradient in place where no other tensor has its memory.
+    return values.view(1, height, width, channels).permute(0, 3, 1, 2).data
+
+
+def release_features() -> None:
+    """Give the memory of features that are gone back to the system."""
+    if _winograd is not None:
+        _winograd.trim()
 
 
 class Then(NamedTuple):
@@ -89,7 +111,7 @@ class NativeConv:
 
     def forward(self, x: Tensor, *, mirrored: bool, relu: bool) -> Tensor:
         """Convolve features (1, C, H, W) with one row and column around them."""
-        y = _empty(self._outputs, *x.shape[-2:])
+        y = empty_features(self._outputs, *x.shape[-2:])
         self._convolve(x, y, None, mirrored, RELU if relu else NOTHING)
         return y
 
@@ -100,13 +122,16 @@ class NativeConv:
             The result (1, K, H / 2, W / 2), rounded up, and which of the outputs passed: a byte for each result.
         """
         height, width = (-(-edge // 2) for edge in x.shape[-2:])
-        y, kept = _empty(self._outputs, height, width), _empty(self._outputs, height, width, torch.uint8)
+        y, kept = (
+            empty_features(self._outputs, height, width),
+            empty_features(self._outputs, height, width, torch.uint8),
+        )
         self._convolve(x, y, kept, mirrored, then)
         return y, kept
 
     def backward(self, gradient: Tensor, *, mirrored: bool, relu_output: Tensor | None) -> Tensor:
         """Return the gradient by the input from that by the output, or by the ReLU that gave the output."""
-        by_input = _empty(self._inputs, *gradient.shape[-2:])
+        by_input = empty_features(self._inputs, *gradient.shape[-2:])
         self._transpose(gradient, by_input, relu_output, mirrored, NOTHING if relu_output is None else RELU)
         return by_input
 
@@ -114,7 +139,7 @@ class NativeConv:
         self, gradient: Tensor, kept: Tensor, size: tuple[int, int], then: Then, *, mirrored: bool
     ) -> Tensor:
         """Return the gradient by an input (1, C, *size) from that by the result of `forward_pooled`."""
-        by_input = _empty(self._inputs, *size)
+        by_input = empty_features(self._inputs, *size)
         self._transpose(gradient, by_input, kept, mirrored, then)
         return by_input
 
@@ -174,7 +199,7 @@ class NativeMaxPool(torch.autograd.Function):
         x = _channels_last(x)
         ctx.save_for_backward(x)
         _, channels, height, width = x.shape
-        y = _empty(channels, -(-height // 2), -(-width // 2))
+        y = empty_features(channels, -(-height // 2), -(-width // 2))
         _winograd.pool(x.data_ptr(), y.data_ptr(), height, width, channels, torch.get_num_threads())
         return y
 
@@ -299,7 +324,3 @@ def _panels(kernel: Tensor) -> Tensor:
 
 def _channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
-
-
-def _empty(channels: int, height: int, width: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.empty((1, channels, height, width), dtype=dtype, memory_format=torch.channels_last)

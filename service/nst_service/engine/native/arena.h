@@ -3,12 +3,6 @@
 // They are large and live for a moment. Beside everything small that lives on, what they leave free would soon be in
 // pieces, and the next one would find no place. Pages are as large as the system has them, and stay for the next one.
 
-#include <sys/mman.h>
-#include <unistd.h>
-
-#include <map>
-#include <mutex>
-
 class Arena {
   public:
     // Address space as large as the memory: a page of it becomes memory when it is written to.

@@ -7,11 +7,16 @@
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>
 #include <omp.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
+#include <map>
+#include <mutex>
 #include <new>
 #include <vector>
 
@@ -244,6 +249,59 @@ PyObject *py_unpool(PyObject *, PyObject *arguments) {
     });
 }
 
+#include "arena.h"
+
+Arena &arena() {
+    static Arena arena;
+    return arena;
+}
+
+struct Block {
+    PyObject_HEAD
+    void *place;
+    Py_ssize_t size;
+};
+
+int block_buffer(PyObject *self, Py_buffer *view, int flags) {
+    const Block *block = reinterpret_cast<Block *>(self);
+    return PyBuffer_FillInfo(view, self, block->place, block->size, 0, flags);
+}
+
+void block_free(PyObject *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    if (void *place = reinterpret_cast<Block *>(self)->place) arena().give(place);
+    reinterpret_cast<freefunc>(PyType_GetSlot(type, Py_tp_free))(self);
+    Py_DECREF(type);
+}
+
+PyType_Slot block_slots[] = {{Py_tp_dealloc, reinterpret_cast<void *>(block_free)},
+                             {Py_bf_getbuffer, reinterpret_cast<void *>(block_buffer)},
+                             {0, nullptr}};
+
+PyType_Spec block_spec = {"nst_service.engine._winograd.Block", sizeof(Block), 0, Py_TPFLAGS_DEFAULT, block_slots};
+
+PyObject *py_take(PyObject *module, PyObject *arguments) {
+    Py_ssize_t size;
+    if (!PyArg_ParseTuple(arguments, "n", &size)) return nullptr;
+    void *place = arena().take(size);
+    if (!place) Py_RETURN_NONE;
+    PyObject *type = PyObject_GetAttrString(module, "Block");
+    PyObject *block = type ? PyType_GenericAlloc(reinterpret_cast<PyTypeObject *>(type), 0) : nullptr;
+    Py_XDECREF(type);
+    if (!block) {
+        arena().give(place);
+        return nullptr;
+    }
+    reinterpret_cast<Block *>(block)->place = place;
+    reinterpret_cast<Block *>(block)->size = size;
+    return block;
+}
+
+PyObject *py_trim(PyObject *, PyObject *) {
+    arena().trim();
+    Py_RETURN_NONE;
+}
+
 PyMethodDef methods[] = {
     {"forward", py_forward, METH_VARARGS,
      "forward(x, kernel, bias, y, kept or 0, height, width, inputs, outputs, mirrored, then, scale, threads)"},
@@ -252,10 +310,17 @@ PyMethodDef methods[] = {
      "threads)"},
     {"pool", py_pool, METH_VARARGS, "pool(x, y, height, width, channels, threads)"},
     {"unpool", py_unpool, METH_VARARGS, "unpool(x, gradient, by_input, height, width, channels, threads)"},
+    {"take", py_take, METH_VARARGS, "take(size): a writable block of memory for activations, or None where none is left"},
+    {"trim", py_trim, METH_NOARGS, "Give the memory of blocks that were freed back to the system."},
     {nullptr, nullptr, 0, nullptr},
 };
 
-int execute(PyObject *module) { return PyModule_AddIntConstant(module, "PANEL", PANEL); }
+int execute(PyObject *module) {
+    PyObject *type = PyType_FromModuleAndSpec(module, &block_spec, nullptr);
+    if (!type || PyModule_AddObjectRef(module, "Block", type) < 0) return -1;
+    Py_DECREF(type);
+    return PyModule_AddIntConstant(module, "PANEL", PANEL);
+}
 
 PyModuleDef_Slot slots[] = {{Py_mod_exec, reinterpret_cast<void *>(execute)}, {0, nullptr}};
 
