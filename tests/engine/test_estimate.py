@@ -19,9 +19,9 @@ from nst_service.engine.spec import Style, TransferSpec
 OPTIONS = TransferOptions()
 
 
-@pytest.mark.parametrize("size", [(640, 480), (451, 300), (97, 1023)])
+@pytest.mark.parametrize("size", [(1280, 960), (1451, 1300), (397, 3023)])
 def test_the_largest_size_fits_and_a_pixel_more_does_not(size: tuple[int, int]):
-    available = peak_bytes(OPTIONS, size, [size]) // 3
+    available = peak_bytes(OPTIONS, size, [size]) // 2
     edge = largest_size_within(available, OPTIONS, size, [size])
     within, beyond = (fitting_tile(OPTIONS, it, [it], available) for it in (fit(size, edge), fit(size, edge + 1)))
     assert within[1] <= available < beyond[1]
@@ -31,42 +31,51 @@ def test_tiles_are_the_largest_that_fit():
     size = (2048, 1536)
     whole = peak_bytes(OPTIONS, size, [size])
     assert fitting_tile(OPTIONS, size, [size], whole) == (None, whole)
-    tile, peak = fitting_tile(OPTIONS, size, [size], whole // 2)
-    assert peak <= whole // 2 < peak_bytes(OPTIONS, size, [size], 2 * tile)
+    less = whole * 2 // 3
+    tile, peak = fitting_tile(OPTIONS, size, [size], less)
+    assert peak <= less < peak_bytes(OPTIONS, size, [size], 2 * tile)
 
 
 @pytest.mark.parametrize(
     ("size", "tile", "iterations", "options", "measured"),
     [
-        ((512, 384), None, 12, {}, 611),
-        ((512, 384), None, 22, {"lbfgs_history": 20}, 688),
-        ((512, 384), 256, 3, {}, 485),
-        ((512, 384), None, 3, {"style_loss": StyleLossName.SLICED_WASSERSTEIN}, 708),
-        ((512, 384), None, 4, {"optimizer": OptimizerName.ADAM}, 625),
-        ((1024, 768), None, 4, {}, 2189),
-        ((1024, 768), None, 8, {}, 2440),
-        ((1024, 768), 512, 3, {}, 1265),
-        ((2048, 1536), 512, 2, {}, 2162),
-        ((4096, 3072), 512, 1, {}, 4199),
+        ((512, 384), None, 12, {}, 369),
+        ((512, 384), None, 22, {"lbfgs_history": 20}, 440),
+        ((512, 384), 256, 3, {}, 417),
+        ((512, 384), None, 3, {"style_loss": StyleLossName.SLICED_WASSERSTEIN}, 593),
+        ((512, 384), None, 3, {"pooling": Pooling.L2}, 635),
+        ((512, 384), None, 3, {"style_layers": {"relu1_2": 1.0, "relu2_2": 1.0}}, 444),
+        ((512, 384), None, 4, {"optimizer": OptimizerName.ADAM}, 263),
+        ((1024, 768), None, 4, {}, 1067),
+        ((1024, 768), None, 8, {}, 1134),
+        ((1024, 768), 512, 3, {}, 1224),
+        ((2048, 1536), None, 2, {}, 3548),
+        ((2048, 1536), 512, 2, {}, 1989),
     ],
 )
 def test_the_estimate_is_what_was_measured_or_somewhat_more(
     *, size: Size, tile: int | None, iterations: int, options: dict, measured: int, monkeypatch: pytest.MonkeyPatch
 ):
     """Measured: MiB that the process held at most over what it held before, on a CPU with the native kernel."""
-    monkeypatch.setattr(estimate_module, "_TEMPORARIES", 2)
+    monkeypatch.setattr(estimate_module, "NATIVE", True)
     wanted = TransferOptions.from_preset(
         Preset.BALANCED, **{"scales": 1, "iterations": iterations, "lbfgs_history": 5} | options
     )
-    assert measured <= peak_bytes(wanted, size, [size], tile) / 2**20 <= 1.32 * measured
+    assert measured <= peak_bytes(wanted, size, [size], tile) / 2**20 <= 1.45 * measured
 
 
 def test_poolings_that_keep_something_for_the_way_back_take_more():
     taken = {
-        pooling: peak_bytes(dataclasses.replace(OPTIONS, pooling=pooling), (512, 512), [(512, 512)])
+        pooling: peak_bytes(dataclasses.replace(OPTIONS, pooling=pooling), (512, 512), [(512, 512)], on_gpu=True)
         for pooling in Pooling
     }
     assert taken[Pooling.AVERAGE] < taken[Pooling.MAX] < taken[Pooling.L2]
+
+
+def test_the_native_kernel_takes_less_than_half_of_what_a_gpu_does(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(estimate_module, "NATIVE", True)
+    native, gpu = (peak_bytes(OPTIONS, (2048, 1536), [(2048, 1536)], on_gpu=on_gpu) for on_gpu in (False, True))
+    assert native < 0.5 * gpu
 
 
 def test_a_style_larger_than_the_content_counts():

@@ -5,7 +5,15 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from nst_service.engine.layers import KERNEL_SHAPES, conv_of, convs_through, features_size, minimum_edge, opens_block
+from nst_service.engine.layers import (
+    KERNEL_SHAPES,
+    conv_of,
+    convs_through,
+    features_size,
+    minimum_edge,
+    opens_block,
+    relu_of,
+)
 from nst_service.engine.losses import StyleLossName
 from nst_service.engine.objective import DIRECTIONS
 from nst_service.engine.options import TransferOptions
@@ -27,10 +35,10 @@ _SNAPSHOT_TEXT = 2**15
 """Bytes: all of a snapshot that is no picture."""
 _FINISHING_PICTURES = 10
 """That the conversion of colours and the encoder hold at once."""
-_TEMPORARIES = 2 if NATIVE else 5
-"""Features of a layer that are held on the way back beside what is kept for it: the gradients by its output and by its
-input, and copies with padding where the native kernel does not take care of it."""
-_WORKSPACE = 64 * 2**20
+_TEMPORARIES = 5
+"""Features of a layer that are held on the way back beside what is kept for it, without the native kernel: the
+gradients by its output and by its input, and copies that are rectified or padded."""
+_WORKSPACE = 96 * 2**20
 """Bytes: transforms of Winograd and scratch memory of libraries."""
 _HEAP = 1.3
 """Memory of the process over what is alive in it: not every free piece of a heap fits what is wanted next, and
@@ -64,17 +72,18 @@ class Cost:
         return self.target_flops + self.optimize_flops
 
 
-def estimate(spec: TransferSpec, available: int | None = None) -> Cost:
+def estimate(spec: TransferSpec, available: int | None = None, *, on_gpu: bool = False) -> Cost:
     """Plan a transfer for the memory there is, and estimate what it will cost.
 
     Args:
         spec: what shall be done.
         available: bytes that it may hold on its device, or None for any number. Where not even the smallest tiles fit,
             the cost is that with the smallest, and its `peak_bytes` is more than available.
+        on_gpu: whether the device is a GPU, which keeps more for the way back than the native kernel does.
     """
     options, size = spec.options, spec.content.size
     styles = [style.picture.size for style in spec.styles]
-    tile, peak = fitting_tile(options, size, styles, available)
+    tile, peak = fitting_tile(options, size, styles, available, on_gpu=on_gpu)
     target_flops = optimize_flops = 0.0
     for scale in schedule(size, options.scale_iterations):
         factor = max(scale.size) / max(size)
@@ -100,12 +109,14 @@ def forward_flops(size: Size, layers: Iterable[str]) -> float:
     return sum(2.0 * math.prod(KERNEL_SHAPES[conv]) * _area(size, conv) for conv in convs_through(layers))
 
 
-def peak_bytes(options: TransferOptions, size: Size, styles: Sequence[Size], tile: int | None = None) -> int:
+def peak_bytes(
+    options: TransferOptions, size: Size, styles: Sequence[Size], tile: int | None = None, *, on_gpu: bool = False
+) -> int:
     """Estimate the most memory that a transfer holds on its device at once, in bytes; rather too much than too little.
 
     The weights of the network are not counted, nor the pictures of the request.
     """
-    layers = options.active_layers
+    layers, is_native = options.active_layers, NATIVE and not on_gpu
     picture = _picture_bytes(size)
     pictures = (_PICTURES + 2 * options.pairs) * picture
     targets = sum(_activation_bytes(size, conv_of(layer)) for layer in options.active_content_layers)
@@ -113,9 +124,10 @@ def peak_bytes(options: TransferOptions, size: Size, styles: Sequence[Size], til
     held = pictures + targets + statistics + _WORKSPACE
     work = [_FINISHING_PICTURES * picture]
     if layers:
-        work.append(_evaluation_bytes(options, size, tile))
-    if options.active_style_layers:
-        work += [_features_bytes(_largest_part(style, tile, layers), options.active_style_layers) for style in styles]
+        work.append(_evaluation_bytes(options, size, tile, is_native=is_native))
+    if style_layers := options.active_style_layers:
+        parts = [_largest_part(style, tile, layers) for style in styles]
+        work += [_features_bytes(part, style_layers, is_native=is_native) for part in parts]
     return round(_HEAP * (held + max(work)))
 
 
@@ -131,41 +143,73 @@ def _picture_bytes(size: Size) -> int:
     return 3 * math.prod(size) * _FLOAT_BYTES
 
 
-def _evaluation_bytes(options: TransferOptions, size: Size, tile: int | None) -> int:
+def _evaluation_bytes(options: TransferOptions, size: Size, tile: int | None, *, is_native: bool) -> int:
     """Return what the network holds for an evaluation of the objective and its gradient."""
     layers = options.active_layers
     part = _largest_part(size, tile, layers)
+    network = _network_bytes(options, part, is_native=is_native)
+    if tile is None:
+        return network
+    # The core of a tile is copied out of its features, and the gradients by the cores, which are copied into those of
+    # the tile, wait until the network is there.
+    core = min(size[0], tile), min(size[1], tile)
+    return network + 3 * sum(_activation_bytes(core, conv_of(layer)) for layer in layers)
+
+
+def _network_bytes(options: TransferOptions, part: Size, *, is_native: bool) -> int:
+    """Return the most that the network holds on the way back: what it kept, and the gradients of the layer it is at."""
+    layers = options.active_layers
     convs = convs_through(layers)
-    # Every activation is kept for the way back; where a convolution is tapped, its ReLU is a second copy.
-    activations = sum(_activation_bytes(part, conv) * (2 if conv in layers else 1) for conv in convs)
-    poolings = sum(_pooling_bytes(part, conv, options.pooling) for conv in convs if opens_block(conv))
-    # The losses come first on the way back: their gradients by the features wait until the network is there.
-    slopes = sum(_activation_bytes(part, conv_of(layer)) for layer in layers)
-    # The core of a tile is copied out of its features.
-    cores = 0
-    if tile is not None:
-        core = min(size[0], tile), min(size[1], tile)
-        cores = sum(_activation_bytes(core, conv_of(layer)) for layer in layers)
-    return activations + poolings + slopes + cores + _temporary_bytes(part, convs)
+    kept = most = 0
+    for conv, following in zip(convs, (*convs[1:], None), strict=True):
+        values, is_tapped = _activation_bytes(part, conv), conv in layers or relu_of(conv) in layers
+        passing = _passing_bytes(part, conv, following)
+        if following is None or not opens_block(following):
+            kept += values
+        elif is_native and not is_tapped and options.pooling is not Pooling.L2:
+            kept += _pooled_values(part, following)
+        else:
+            kept += values + _pooling_bytes(part, following, options.pooling, is_native=is_native)
+            passing += values
+        if conv in layers:
+            # Its ReLU is a second copy.
+            kept += values
+        # The losses of a layer have a gradient of their own, which is added to that of what follows.
+        most = max(most, kept + (max(passing, 2 * values) if is_tapped else passing))
+    if is_native:
+        return most
+    return kept + _TEMPORARIES * max(_activation_bytes(part, conv) for conv in convs)
 
 
-def _features_bytes(part: Size, layers: Collection[str]) -> int:
+def _features_bytes(part: Size, layers: Collection[str], *, is_native: bool) -> int:
     """Return what the network holds for features without a way back."""
-    return sum(_activation_bytes(part, conv_of(layer)) for layer in layers) + _temporary_bytes(
-        part, convs_through(layers)
-    )
+    convs = convs_through(layers)
+    features = sum(_activation_bytes(part, conv_of(layer)) for layer in layers)
+    if is_native:
+        steps = zip(convs, (*convs[1:], None), strict=True)
+        return features + max(_passing_bytes(part, conv, following) for conv, following in steps)
+    return features + _TEMPORARIES * max(_activation_bytes(part, conv) for conv in convs)
 
 
-def _temporary_bytes(part: Size, convs: Iterable[str]) -> int:
-    return _TEMPORARIES * max(_activation_bytes(part, conv) for conv in convs)
+def _passing_bytes(part: Size, conv: str, following: str | None) -> int:
+    """Return what goes into a convolution and what comes out of it, pooled where a pooling follows."""
+    inputs = _FLOAT_BYTES * KERNEL_SHAPES[conv][1] * _area(part, conv)
+    if following is not None and opens_block(following):
+        return inputs + _FLOAT_BYTES * _pooled_values(part, following)
+    return inputs + _activation_bytes(part, conv)
 
 
-def _pooling_bytes(part: Size, conv: str, pooling: Pooling) -> int:
+def _pooled_values(part: Size, conv: str) -> int:
+    """Return how many values come out of the pooling before a convolution."""
+    return KERNEL_SHAPES[conv][1] * _area(part, conv)
+
+
+def _pooling_bytes(part: Size, conv: str, pooling: Pooling, *, is_native: bool) -> int:
     """Return what the pooling before a convolution keeps for the way back, beside what it pools."""
-    values = KERNEL_SHAPES[conv][1] * _area(part, conv)
+    values = _pooled_values(part, conv)
     match pooling:
         case Pooling.MAX:
-            return _INDEX_BYTES * values
+            return 0 if is_native else _INDEX_BYTES * values
         case Pooling.AVERAGE:
             return 0
         case Pooling.L2:
@@ -194,7 +238,9 @@ def _largest_part(size: Size, tile: int | None, layers: Collection[str]) -> Size
     return width, height
 
 
-def largest_size_within(available: int, options: TransferOptions, size: Size, styles: Sequence[Size]) -> int:
+def largest_size_within(
+    available: int, options: TransferOptions, size: Size, styles: Sequence[Size], *, on_gpu: bool = False
+) -> int:
     """Return the longest edge of the largest result that fits into the memory, in pixels.
 
     Args:
@@ -202,6 +248,7 @@ def largest_size_within(available: int, options: TransferOptions, size: Size, st
         options: of the transfer.
         size: of the result that is asked for; nothing larger is looked for.
         styles: the sizes of the styles beside that, which change with it.
+        on_gpu: whether the device is a GPU.
 
     Returns:
         The edge; 0 where not even the smallest result fits.
@@ -210,35 +257,35 @@ def largest_size_within(available: int, options: TransferOptions, size: Size, st
     while low < high:
         edge = (low + high + 1) // 2
         smaller = [scaled(style, edge / max(size)) for style in styles]
-        if fitting_tile(options, fit(size, edge), smaller, available)[1] <= available:
+        if fitting_tile(options, fit(size, edge), smaller, available, on_gpu=on_gpu)[1] <= available:
             low = edge
         else:
             high = edge - 1
     return low if low >= minimum_edge(options.active_layers) else 0
 
 
-def shorter_history(spec: TransferSpec, available: int) -> tuple[int, int] | None:
+def shorter_history(spec: TransferSpec, available: int, *, on_gpu: bool = False) -> tuple[int, int] | None:
     """Return a length of L-BFGS's history with which a transfer needs considerably less memory, and what it needs then.
 
     In bytes, in the tiles that fit into those available; None where the history is no considerable part of the memory.
     """
     styles = [style.picture.size for style in spec.styles]
-    _, peak = fitting_tile(spec.options, spec.content.size, styles, available)
+    _, peak = fitting_tile(spec.options, spec.content.size, styles, available, on_gpu=on_gpu)
     shorter = dataclasses.replace(spec.options, lbfgs_history=_SHORT_HISTORY)
-    _, less = fitting_tile(shorter, spec.content.size, styles, available)
+    _, less = fitting_tile(shorter, spec.content.size, styles, available, on_gpu=on_gpu)
     return (_SHORT_HISTORY, less) if less <= _CONSIDERABLY_LESS * peak else None
 
 
 def fitting_tile(
-    options: TransferOptions, size: Size, styles: Sequence[Size], available: int | None
+    options: TransferOptions, size: Size, styles: Sequence[Size], available: int | None, *, on_gpu: bool = False
 ) -> tuple[int | None, int]:
     """Return the largest tile that fits, None for the whole picture, and the peak of the memory with it."""
     tile: int | None = None
-    peak = peak_bytes(options, size, styles)
+    peak = peak_bytes(options, size, styles, on_gpu=on_gpu)
     if available is None or peak <= available:
         return tile, peak
     for tile in _TILES:
-        peak = peak_bytes(options, size, styles, tile)
+        peak = peak_bytes(options, size, styles, tile, on_gpu=on_gpu)
         if peak <= available:
             break
     return tile, peak

@@ -1,6 +1,6 @@
 """The architecture of VGG-19 (Simonyan & Zisserman, 2014, configuration E): names and shapes of its layers."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 _CHANNELS_OF_BLOCKS = ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4)
@@ -49,6 +49,11 @@ def convs_through(layers: Collection[str]) -> tuple[str, ...]:
     """Return the convolutions that run to compute these layers: all up to the last one of them."""
     last = max(CONVS.index(conv_of(layer)) for layer in layers)
     return CONVS[: last + 1]
+
+
+def pooled_convs(convs: Sequence[str]) -> frozenset[str]:
+    """Return those of successive convolutions that a pooling follows."""
+    return frozenset(conv for conv, following in pairwise(convs) if opens_block(following))
 
 
 def features_size(size: tuple[int, int], layer: str) -> tuple[int, int]:

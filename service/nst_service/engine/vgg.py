@@ -1,7 +1,6 @@
 """The trunk of VGG-19 with frozen weights: a picture in, the activations of named layers out."""
 
 from collections.abc import Collection, Iterator
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nst_service.engine.convolution import FrozenConv, Padding
-from nst_service.engine.layers import LAYERS, conv_of, convs_through, opens_block, relu_of
+from nst_service.engine.layers import LAYERS, conv_of, convs_through, pooled_convs, relu_of
 from nst_service.engine.pooling import Pooling, pool
 from nst_service.engine.precision import Precision
 from nst_service.engine.weights import Weights
@@ -68,7 +67,7 @@ class Vgg19:
         """Yield what `features` returns layer by layer, from the picture upwards, while the rest is still to come."""
         x = ((pixels - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
         convs = convs_through(layers)
-        pooled = {conv for conv, following in pairwise(convs) if opens_block(following)}
+        pooled = pooled_convs(convs)
         for conv in convs:
             relu = relu_of(conv)
             if conv in pooled and conv not in layers and relu not in layers:
