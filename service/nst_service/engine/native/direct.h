@@ -3,10 +3,16 @@
 //
 // Included once for each instruction set, after winograd.h.
 
-// Calls visit(0..8, pixel) with the index of each input that an output sees, or -1 for one that is zero.
+// Calls visit(tap, taps, pixel) for the inputs that an output sees, with the number and the count of taps that stand
+// side by side, and the index of the first one's input, or -1 for zeros.
 template <class Visit> static inline void taps_of(const Layer &layer, int row, int column, Visit visit) {
-    for (int i = 0; i < 3; ++i)
-        for (int j = 0; j < 3; ++j) visit(3 * i + j, layer.input_at(row + i - 1, column + j - 1));
+    const bool is_inside = column > 0 && column + 1 < layer.width;
+    for (int i = 0; i < 3; ++i) {
+        if (is_inside)
+            visit(3 * i, 3, layer.input_at(row + i - 1, column - 1));
+        else
+            for (int j = 0; j < 3; ++j) visit(3 * i + j, 1, layer.input_at(row + i - 1, column + j - 1));
+    }
 }
 
 // kernel: [panels][9 * inputs][PANEL].
@@ -24,9 +30,9 @@ static void direct_forward(const Layer &layer, const float *x, const float *kern
             for (int first = 0; first < layer.width; first += TILES_AT_ONCE) {
                 const int count = std::min(TILES_AT_ONCE, layer.width - first);
                 for (int at = 0; at < count; ++at)
-                    taps_of(layer, row, first + at, [&](int tap, ptrdiff_t pixel) {
+                    taps_of(layer, row, first + at, [&](int tap, int taps, ptrdiff_t pixel) {
                         const float *from = pixel < 0 ? layer.zeros : x + pixel * layer.inputs;
-                        std::copy(from, from + layer.inputs, patches + at * depth + tap * layer.inputs);
+                        std::copy(from, from + taps * layer.inputs, patches + at * depth + tap * layer.inputs);
                     });
                 float *y = result.y + (ptrdiff_t(row) * layer.width + first) * layer.outputs;
                 for (int channel = 0; channel < layer.outputs; channel += PANEL) {
@@ -67,10 +73,11 @@ static void direct_backward(const Layer &layer, const Slope &slope, const float 
                         }
                         multiply(gradients, kernel, Spectrum::rows(count), depth, products);
                         for (int at = 0; at < count; ++at)
-                            taps_of(layer, row, first + at, [&](int tap, ptrdiff_t pixel) {
+                            taps_of(layer, row, first + at, [&](int tap, int taps, ptrdiff_t pixel) {
                                 if (pixel < 0) return;
                                 const float *from = products + at * PANEL + tap * layer.inputs;
-                                for (int c = 0; c < layer.inputs; ++c) by_input[pixel * layer.inputs + c] += from[c];
+                                float *to = by_input + pixel * layer.inputs;
+                                for (int c = 0; c < taps * layer.inputs; ++c) to[c] += from[c];
                             });
                     }
         }
