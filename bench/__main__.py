@@ -115,8 +115,7 @@ def _measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         )
         results["jobs"] = jobs
         if "cold" in args.only:
-            warm = jobs["jobs"][1]["first_progress"]
-            results["cold"] = measure_cold_start(stage, task, warm, rounds=args.service_rounds)
+            results["cold"] = measure_cold_start(stage, task, jobs["jobs"][1:], rounds=args.service_rounds)
     if "memory" in args.only:
         results["memory"] = measure_memory(pair, folder, size=args.size, iterations=25)
     if "throughput" in args.only:

@@ -3,11 +3,11 @@
     python -m bench.jobs [--directory DIR] [--database postgresql://...]
 
 A server with its directory in memory waits for no disk, while the code is the same: it cannot do without a store
-altogether. A second one has its directory on the disk. Two processes never are alike, and on a shared machine the
-luck of one can be worth a few percent: so what checkpoints cost, which is most of it, is measured in one process,
-which takes them in every other job.
+altogether. A second one has its directory on the disk, and takes checkpoints in every other job. Both live in one
+process: two processes are never alike, and the luck of one can be worth a few percent.
 
-The jobs of a round follow each other, so that whatever else the machine does meets all alike. Linux only.
+The jobs of a round follow each other, so that whatever else the machine does meets all alike. It is mostly slower
+than it could be: beside the medians stand the fastest jobs of each. Linux only.
 """
 
 import argparse
@@ -54,11 +54,11 @@ class Contender:
 
 
 class Running:
-    """A server in a process of its own, and a client."""
+    """Several servers in one process, and a client of each."""
 
-    def __init__(self, connection: Connection, client: StyleTransferClient):
+    def __init__(self, connection: Connection, clients: Mapping[str, StyleTransferClient]):
         self._connection = connection
-        self.client = client
+        self.clients = clients
 
     def take_checkpoints(self, seconds: float) -> None:
         """Have the jobs to come take a checkpoint every so many seconds."""
@@ -66,42 +66,52 @@ class Running:
         self._connection.recv()
 
     def store_seconds(self) -> float:
-        """Return the seconds of a processor that the threads of the store have had so far."""
+        """Return the seconds of a processor that the threads of the stores have had so far."""
         self._connection.send("seconds")
         seconds: float = self._connection.recv()
         return seconds
 
 
 @contextmanager
-def running(settings: Mapping[str, Any]) -> Iterator[Running]:
-    """Run a server."""
+def running(servers: Mapping[str, Mapping[str, Any]]) -> Iterator[Running]:
+    """Run servers with these settings."""
     # As the command line does: a process that has computed nothing before.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(dict(settings), theirs))
+    process = context.Process(
+        target=_serve, args=({name: dict(settings) for name, settings in servers.items()}, theirs)
+    )
     process.start()
     try:
-        with StyleTransferClient(f"127.0.0.1:{ours.recv()}") as client:
-            client.wait_until_ready(timeout=_START_SECONDS)
-            yield Running(ours, client)
+        with ExitStack() as stack:
+            clients = {}
+            for name in servers:
+                clients[name] = stack.enter_context(StyleTransferClient(f"127.0.0.1:{ours.recv()}"))
+                clients[name].wait_until_ready(timeout=_START_SECONDS)
+            yield Running(ours, clients)
         ours.send("stop")
         process.join()
     finally:
         process.kill()
 
 
-def _serve(settings: dict[str, Any], connection: Connection) -> None:
+def _serve(settings: dict[str, dict[str, Any]], connection: Connection) -> None:
     async def serve() -> None:
-        stop = asyncio.Event()
-        server = Server(ServerConfig(address="127.0.0.1:0", **settings))
-        serving = asyncio.create_task(server.run(stop, connection.send))
+        stop, serving, servers = asyncio.Event(), [], []
+        for some in settings.values():
+            started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            servers.append(Server(ServerConfig(address="127.0.0.1:0", **some)))
+            serving.append(asyncio.create_task(servers[-1].run(stop, started.set_result)))
+            connection.send(await started)
         while (order := await asyncio.to_thread(connection.recv)) != "stop":
             if isinstance(order, float):
-                durability = dataclasses.replace(server.scheduler.durability, checkpoint_seconds=order)
-                server.scheduler.durability = durability
+                for server in servers:
+                    server.scheduler.durability = dataclasses.replace(
+                        server.scheduler.durability, checkpoint_seconds=order
+                    )
             connection.send(_store_seconds())
         stop.set()
-        await serving
+        await asyncio.gather(*serving)
 
     asyncio.run(serve())
 
@@ -125,30 +135,31 @@ def measure(
     """Run the jobs, one of each contender in every round."""
     (pair,) = pairs(None, 1)
     content, style = pair.write(folder, size)
-    with ExitStack() as stack:
-        started = {name: stack.enter_context(running(settings)) for name, settings in servers.items()}
-        for server in started.values():
-            run_job(server.client, content, style, size, min(5, iterations))
+    with running(servers) as process:
+        for client in process.clients.values():
+            run_job(client, content, style, size, min(5, iterations))
         for number in range(rounds):
             # Each is the first as often as the others.
             turn = number % len(contenders)
             for contender in (*contenders[turn:], *contenders[:turn]):
-                server = started[contender.server]
-                server.take_checkpoints(contender.checkpoint_seconds)
-                before = server.store_seconds()
-                contender.seconds.append(run_job(server.client, content, style, size, iterations).seconds)
-                contender.store_seconds.append(server.store_seconds() - before)
+                process.take_checkpoints(contender.checkpoint_seconds)
+                before = process.store_seconds()
+                job = run_job(process.clients[contender.server], content, style, size, iterations)
+                contender.seconds.append(job.seconds)
+                contender.store_seconds.append(process.store_seconds() - before)
 
 
 def show(contenders: list[Contender]) -> None:
-    """Print what the jobs took, each beside those of the contender before it."""
-    print(f"{'':<20}{'job s':>9}{'beside the one before':>24}{'threads of the store, CPU':>27}")
-    for before, contender in zip((contenders[0], *contenders), contenders, strict=False):
-        ratios = [ours / theirs for ours, theirs in zip(contender.seconds, before.seconds, strict=True)]
+    """Print what the jobs took, beside those of the first contender, and of it the threads of the store."""
+    print(f"{'':<20}{'job s':>9}{'to the first':>15}{'fastest s':>12}{'to the first':>15}{'store, CPU':>13}")
+    first = contenders[0]
+    for contender in contenders:
+        ratios = [ours / theirs for ours, theirs in zip(contender.seconds, first.seconds, strict=True)]
         shares = [ours / whole for ours, whole in zip(contender.store_seconds, contender.seconds, strict=True)]
+        fastest = min(contender.seconds)
         print(
-            f"{contender.name:<20}{statistics.median(contender.seconds):>9.2f}"
-            f"{statistics.median(ratios) - 1:>+24.2%}{statistics.median(shares):>27.2%}"
+            f"{contender.name:<20}{statistics.median(contender.seconds):>9.2f}{statistics.median(ratios) - 1:>+15.2%}"
+            f"{fastest:>12.2f}{fastest / min(first.seconds) - 1:>+15.2%}{statistics.median(shares):>13.2%}"
         )
     print(f"Medians; the goal is at most {_GOAL:+.0%}.")
 

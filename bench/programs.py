@@ -112,6 +112,12 @@ class Stage:
             export_weights(path, pixels)
         return path
 
+    def import_bytes(self) -> int:
+        """Return the most memory that a process holds which imports torch and does nothing else."""
+        code = "import torch; from bench.recorder import peak_bytes; print(peak_bytes())"
+        output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)
+        return int(output.stdout)
+
     def run(self, program: Program, task: Task) -> Trace:
         """Run a program in a process of its own.
 

@@ -98,6 +98,7 @@ class Race:
             "runs": _plain(self.runs),
             "turns": _plain(self.turns),
             "failures": self.failures,
+            "import_bytes": self._stage.import_bytes(),
         }
 
     def _compete(self, pair: Pair, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,16 +48,20 @@ def measure_jobs(pair: Pair, folder: Path, *, size: int, iterations: int, count:
     return {"size": size, "iterations": iterations, "jobs": [dataclasses.asdict(job) for job in jobs]}
 
 
-def measure_cold_start(stage: Stage, task: Task, warm_seconds: float, *, rounds: int) -> dict[str, Any]:
-    """Start a process for one job, again and again, and compare its first iteration with that of a warm server.
+def measure_cold_start(stage: Stage, task: Task, jobs: Sequence[Mapping[str, float]], *, rounds: int) -> dict[str, Any]:
+    """Start a process for one job, again and again, and compare its first iteration with those of a warm server.
 
-    The process is the leanest there can be: the engine without a server.
+    The process is the leanest there can be: the engine without a server. The jobs are those of the server that were not
+    its first.
     """
     cold = []
     for _ in range(rounds):
         started = time.time()
-        cold.append(stage.run(NST, dataclasses.replace(task, evaluations=1, samples=())).first_at - started)
-    return {"size": task.size, "cold": cold, "warm": warm_seconds}
+        trace = stage.run(NST, dataclasses.replace(task, evaluations=1, samples=()))
+        ends = trace.first_at - started
+        cold.append({"begins": ends - trace.ends[0], "ends": ends})
+    warm = [{"begins": job["first_progress"] - job["iteration"], "ends": job["first_progress"]} for job in jobs]
+    return {"size": task.size, "cold": cold, "warm": warm}
 
 
 def measure_memory(pair: Pair, folder: Path, *, size: int, iterations: int) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def _race(race: Results) -> Table:
     for program in race["programs"]:
         name = program["name"]
         if name in race["failures"]:
-            rows.append([name, f"not run: {race['failures'][name]}", *[""] * 6])
+            rows.append([name, f"not run: {race['failures'][name]}", *[""] * 8])
         else:
             rows.append(_row(race, name, references))
     return Table(
@@ -66,7 +66,7 @@ def _race(race: Results) -> Table:
             "of the ratios to nst in the same turn. The loss is that of the one judge, relative to the best "
             f"competitor's after {settings['iterations']} evaluations; the seconds are those until that loss is "
             "reached, and their ratio is to the seconds of that competitor. Memory is the high-water mark of the "
-            "process."
+            f"process, and what that has beyond the {race['import_bytes'] / 2**20:.0f} MiB of `import torch`."
         ),
         columns=[
             "program",
@@ -76,6 +76,8 @@ def _race(race: Results) -> Table:
             "s to best competitor's loss",
             "x its seconds",
             "peak MiB",
+            "nst is x",
+            "beyond torch",
             "nst is x",
         ],
         rows=rows,
@@ -103,7 +105,14 @@ def _row(race: Results, name: str, references: Mapping[tuple[str, int], tuple[fl
         _number(statistics.median(ratios), 2) if ratios else "-",
         _number(_median(theirs, "peak_bytes") / 2**20, 0),
         _number(_median_ratio(mine, theirs, "peak_bytes"), 2),
+        _number((_median(theirs, "peak_bytes") - race["import_bytes"]) / 2**20, 0),
+        _number(_median_ratio(*(_beyond(race, runs) for runs in (mine, theirs)), "peak_bytes"), 2),
     ]
+
+
+def _beyond(race: Results, runs: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """Return the memory of runs beyond what the import of torch takes."""
+    return [{"peak_bytes": run["peak_bytes"] - race["import_bytes"]} for run in runs]
 
 
 def _references(race: Results) -> dict[tuple[str, int], tuple[float, float]]:
@@ -154,12 +163,15 @@ def _jobs(section: Results) -> Table:
 
 
 def _cold(section: Results) -> Table:
-    cold = statistics.median(section["cold"])
+    rows = []
+    for moment in ("begins", "ends"):
+        cold, warm = (statistics.median(run[moment] for run in section[kind]) for kind in ("cold", "warm"))
+        rows.append([f"the first iteration {moment}", f"{cold:.2f} s", f"{warm:.2f} s", _number(warm / cold, 3)])
     return Table(
-        title=f"First iteration at {section['size']} px",
-        text="From the start of a process that does one job, and from the second request to a warm server.",
-        columns=["cold process", "warm server", "warm is x"],
-        rows=[[f"{cold:.2f} s", f"{section['warm']:.2f} s", _number(section["warm"] / cold, 3)]],
+        title=f"Until the first iteration at {section['size']} px",
+        text="From the start of a process that does one job, and from a request to a warm server that has had one.",
+        columns=["until", "cold process", "warm server", "warm is x"],
+        rows=rows,
     )
 
 

@@ -46,6 +46,7 @@ def test_the_best_competitor_reaches_its_own_loss_in_its_own_time():
     assert rows["nst"][5] == "0.50"
     assert rows["slow"][5] == "1.00"
     assert rows["broken"][5] == "never"
+    assert rows["slow"][6:] == ["1", "1.00", "0", "1.00"]
     assert rows["absent"][1].startswith("not run: ")
 
 
@@ -74,4 +75,5 @@ def _race(ends: dict[str, tuple[float, float]]) -> dict:
         "runs": {**runs, "absent": []},
         "turns": {name: [] for name in names},
         "failures": {"absent": "no such version"},
+        "import_bytes": 2**19,
     }
