@@ -21,7 +21,7 @@ class Arena {
     void *take(size_t bytes) {
         const size_t wanted = std::max<size_t>(1, (bytes + BLOCK - 1) / BLOCK) * BLOCK;
         const std::lock_guard<std::mutex> lock(mutex_);
-        for (auto it = free_.begin(); it != free_.end(); ++it) { // The first that fits: what lies at the end stays free.
+        for (auto it = free_.begin(); it != free_.end(); ++it) { // The first that fits: the end stays free.
             if (it->second < wanted) continue;
             const size_t at = it->first, left = it->second - wanted;
             free_.erase(it);

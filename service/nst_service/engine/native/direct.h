@@ -36,7 +36,8 @@ static void direct_forward(const Layer &layer, const float *x, const float *kern
                     });
                 float *y = result.y + (ptrdiff_t(row) * layer.width + first) * layer.outputs;
                 for (int channel = 0; channel < layer.outputs; channel += PANEL) {
-                    multiply(patches, kernel + ptrdiff_t(channel) * depth, Spectrum::rows(count), depth, products);
+                    multiply(patches, depth, kernel + ptrdiff_t(channel) * depth, Spectrum::rows(count), depth,
+                             products);
                     for (int at = 0; at < count; ++at)
                         for (int k = 0; k < PANEL; k += LANES) {
                             const Vector value = load(products + at * PANEL + k) + load(bias + channel + k);
@@ -71,7 +72,7 @@ static void direct_backward(const Layer &layer, const Slope &slope, const float 
                             store(gradients + at,
                                   slope.then == Then::relu ? where_positive(value, load(slope.y + place + at)) : value);
                         }
-                        multiply(gradients, kernel, Spectrum::rows(count), depth, products);
+                        multiply(gradients, depth, kernel, Spectrum::rows(count), depth, products);
                         for (int at = 0; at < count; ++at)
                             taps_of(layer, row, first + at, [&](int tap, int taps, ptrdiff_t pixel) {
                                 if (pixel < 0) return;

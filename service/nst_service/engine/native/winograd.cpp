@@ -25,6 +25,8 @@ namespace {
 constexpr int PANEL = 32;         // Output channels that are worked on at once; channels are multiples of it.
 constexpr int DEPTH_AT_ONCE = 256; // Input channels whose products are summed at once.
 constexpr int TILES_AT_ONCE = 48;  // A multiple of every ROWS.
+constexpr int SPECTRUM_TILES = 240; // Of layers with many channels, transformed at once; a multiple of TILES_AT_ONCE.
+constexpr int MANY_CHANNELS = 256;
 
 // Memory of float32 that nothing has been written to.
 class Buffer {
@@ -310,7 +312,7 @@ PyMethodDef methods[] = {
      "threads)"},
     {"pool", py_pool, METH_VARARGS, "pool(x, y, height, width, channels, threads)"},
     {"unpool", py_unpool, METH_VARARGS, "unpool(x, gradient, by_input, height, width, channels, threads)"},
-    {"take", py_take, METH_VARARGS, "take(size): a writable block of memory for activations, or None where none is left"},
+    {"take", py_take, METH_VARARGS, "take(size): writable memory for activations, or None where none is left"},
     {"trim", py_trim, METH_NOARGS, "Give the memory of blocks that were freed back to the system."},
     {nullptr, nullptr, 0, nullptr},
 };

@@ -134,29 +134,30 @@ static inline void multiply_block(const float *left, ptrdiff_t left_stride, cons
         for (int half = 0; half < 2; ++half) store(product + row * PANEL + half * LANES, sums[row][half]);
 }
 
-// left (rows, depth) times right (depth, PANEL); rows is a multiple of ROWS.
-static void multiply(const float *left, const float *right, int rows, int depth, float *product) {
+// left (rows, depth) times right (depth, PANEL); rows is a multiple of ROWS. Rows of the left are `pitch` apart.
+static void multiply(const float *left, ptrdiff_t pitch, const float *right, int rows, int depth, float *product) {
     for (int k = 0; k < depth; k += DEPTH_AT_ONCE) // What is read again and again stays in the first cache.
         for (int column = 0; column < PANEL; column += 2 * LANES)
             for (int row = 0; row < rows; row += ROWS)
-                multiply_block(left + ptrdiff_t(row) * depth + k, depth, right + ptrdiff_t(k) * PANEL + column,
+                multiply_block(left + row * pitch + k, pitch, right + ptrdiff_t(k) * PANEL + column,
                                std::min(DEPTH_AT_ONCE, depth - k), k > 0, product + ptrdiff_t(row) * PANEL + column);
 }
 
-// Tiles that were transformed, [36][rows][depth].
+// Tiles that were transformed, [36][rows][pitch], of which `depth` values are used.
 struct Spectrum {
     float *data;
     int depth;
-    ptrdiff_t stride;
+    ptrdiff_t pitch, stride; // Between rows and between planes.
 
-    Spectrum(float *data, int tiles, int depth) : data(data), depth(depth), stride(plane_of(rows(tiles), depth)) {}
+    Spectrum(float *data, int tiles, int depth)
+        : data(data), depth(depth), pitch(pitch_of(depth)), stride(plane_of(rows(tiles), pitch)) {}
     static int rows(int tiles) { return (tiles + ROWS - 1) / ROWS * ROWS; }
-    static ptrdiff_t size(int tiles, int depth) { return 36 * plane_of(rows(tiles), depth); }
-    float *row(int tile) const { return data + ptrdiff_t(tile) * depth; }
+    static int pitch_of(int depth) { return depth + 16; } // As with planes.
+    static ptrdiff_t size(int tiles, int depth) { return 36 * plane_of(rows(tiles), pitch_of(depth)); }
+    float *row(int tile) const { return data + tile * pitch; }
     void clear_from(int tiles) const { // The last rows that `multiply` reads belong to no tile.
         for (int plane = 0; plane < 36; ++plane)
-            std::fill(data + plane * stride + ptrdiff_t(tiles) * depth,
-                      data + plane * stride + ptrdiff_t(rows(tiles)) * depth, 0.0f);
+            std::fill(row(tiles) + plane * stride, row(rows(tiles)) + plane * stride, 0.0f);
     }
 };
 
@@ -335,40 +336,45 @@ static void finish(const Way &way, const Spectrum &spectrum, int first, int begi
     const int rows = Spectrum::rows(end - begin), depth = spectrum.depth;
     const ptrdiff_t stride = plane_of(rows, PANEL);
     for (int plane = 0; plane < 36; ++plane)
-        multiply(spectrum.row(begin) + plane * spectrum.stride, weights + plane * plane_of(depth, PANEL), rows, depth,
-                 products + plane * stride);
+        multiply(spectrum.row(begin) + plane * spectrum.stride, spectrum.pitch,
+                 weights + plane * plane_of(depth, PANEL), rows, depth, products + plane * stride);
     for (int tile = begin; tile < end; ++tile)
         way.scatter(first + tile, panel * PANEL, products + ptrdiff_t(tile - begin) * PANEL, stride);
 }
 
 static ptrdiff_t products_size() { return 36 * plane_of(TILES_AT_ONCE, PANEL); }
 
-// Few tiles, many channels: transform all tiles, then let each thread take panels of the weights.
+// Many channels: transform tiles, as many as the last cache holds, then let each thread take panels of the weights.
 template <class Way>
 static void by_panels(const Way &way, const float *kernel, int depth, int panels, int threads) {
-    const int tiles = way.layer.tiles();
-    Buffer planes(Spectrum::size(tiles, depth));
-    const Spectrum spectrum(planes.get(), tiles, depth);
-    spectrum.clear_from(tiles);
+    const int tiles = way.layer.tiles(), at_once = std::min(tiles, SPECTRUM_TILES);
     const ptrdiff_t panel_size = 36 * plane_of(depth, PANEL);
-    // Of each thread; what is allocated inside of the parallel region could not fail safely.
+    // What is allocated inside of the parallel region could not fail safely.
+    Buffer planes(Spectrum::size(at_once, depth));
     Buffer all_weights(threads * panel_size), all_products(threads * products_size());
 #pragma omp parallel num_threads(threads)
     {
         float *weights = all_weights.get() + omp_get_thread_num() * panel_size;
         float *products = all_products.get() + omp_get_thread_num() * products_size();
+        for (int first = 0; first < tiles; first += at_once) {
+            const int count = std::min(at_once, tiles - first);
+            const Spectrum spectrum(planes.get(), count, depth);
 #pragma omp for schedule(static)
-        for (int tile = 0; tile < tiles; ++tile) way.gather(tile, spectrum.row(tile), spectrum.stride);
+            for (int tile = 0; tile < count; ++tile) way.gather(first + tile, spectrum.row(tile), spectrum.stride);
+#pragma omp single
+            spectrum.clear_from(count);
 #pragma omp for schedule(dynamic)
-        for (int panel = 0; panel < panels; ++panel) {
-            transform_weights(kernel + ptrdiff_t(panel) * 9 * depth * PANEL, depth, weights);
-            for (int begin = 0; begin < tiles; begin += TILES_AT_ONCE)
-                finish(way, spectrum, 0, begin, std::min(tiles, begin + TILES_AT_ONCE), weights, panel, products);
+            for (int panel = 0; panel < panels; ++panel) {
+                transform_weights(kernel + ptrdiff_t(panel) * 9 * depth * PANEL, depth, weights);
+                for (int begin = 0; begin < count; begin += TILES_AT_ONCE)
+                    finish(way, spectrum, first, begin, std::min(count, begin + TILES_AT_ONCE), weights, panel,
+                           products);
+            }
         }
     }
 }
 
-// Many tiles: transform all weights, then let each thread take tiles, as many as its cache holds.
+// Few channels: transform all weights, then let each thread take tiles, as many as its cache holds.
 template <class Way>
 static void by_tiles(const Way &way, const float *kernel, int depth, int panels, int threads) {
     const Layer &layer = way.layer;
@@ -405,7 +411,7 @@ static void by_tiles(const Way &way, const float *kernel, int depth, int panels,
 }
 
 template <class Way> static void run(const Way &way, const float *kernel, int depth, int width, int threads) {
-    if (way.layer.tiles() < width)
+    if (way.layer.tiles() < width || width >= MANY_CHANNELS)
         by_panels(way, kernel, depth, width / PANEL, threads);
     else
         by_tiles(way, kernel, depth, width / PANEL, threads);
