@@ -290,8 +290,8 @@ class TestRefusals:
                 assert Snapshot.from_bytes(bytes(flipped)).to_bytes() == data
 
     def test_another_version_is_refused_by_its_number(self, data: bytes, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(snapshot_module, "_VERSION", 3)
-        with pytest.raises(SnapshotError, match="of version 2, accepted is 3"):
+        monkeypatch.setattr(snapshot_module, "_VERSION", 4)
+        with pytest.raises(SnapshotError, match="of version 3, accepted is 4"):
             Snapshot.from_bytes(data)
 
     @pytest.mark.parametrize(

@@ -262,6 +262,21 @@ def test_a_job_that_fits_in_no_tiles_goes_on_smaller_where_the_request_allows_it
     assert completed.iterations == 6
 
 
+def test_less_is_left_of_a_job_that_goes_on_smaller(
+    device: Device, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+):
+    def note() -> None:
+        is_smaller = any(isinstance(event, Reduced) for event in followed.events)
+        left.setdefault(is_smaller, []).append(followed.job.remaining_seconds)
+
+    left: dict[bool, list[float]] = {}
+    monkeypatch.setattr(run_module, "transfer", running_out(edge=200, after=3))
+    request = make_request(iterations=6, image_size=256, min_image_size=100)
+    followed = device.join(request, on_preparing=note, on_progress=note)
+    device.worker.serve()
+    assert left[True][0] < left[False][-1]
+
+
 def test_a_job_that_has_no_picture_yet_begins_smaller(
     device: Device, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
 ):

@@ -19,7 +19,7 @@ from nst_service.engine.errors import SnapshotError
 from nst_service.engine.optimizers import OptimizerState
 from nst_service.engine.pictures import Size
 
-_VERSION = 2
+_VERSION = 3
 """Of the bytes: grows with every change of what they hold."""
 _KEY = "nst_snapshot"
 """Of the metadata. There is one: the library writes several in any order."""
@@ -37,6 +37,8 @@ class Snapshot:
     """Steps done over all scales."""
     seconds: float
     """Of work since the first step began."""
+    excess_seconds: float
+    """Of these, what the work until now would not have taken at this size: it was done at another one."""
     step_seconds: float
     """Of the last step alone."""
     optimizer: OptimizerState

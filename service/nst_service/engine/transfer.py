@@ -100,6 +100,7 @@ class Iterate:
     """What the optimiser stands on."""
     best: Evaluation
     """The evaluation with the least loss at this scale."""
+    _excess_seconds: float
     _stage: "_Stage"
     _full: Canvas
 
@@ -124,7 +125,7 @@ class Iterate:
         Args:
             history: whether with the steps that L-BFGS has learnt from, which are copied (see `Optimizer.state`).
         """
-        return self._stage.snapshot(self.seconds, history=history)
+        return self._stage.snapshot(self.seconds, self._excess_seconds, history=history)
 
 
 Transfer = Generator[Preparing | Iterate, None, None]
@@ -249,13 +250,14 @@ class _Stage:
         stage._losses.extend(snapshot.least_losses)
         return stage
 
-    def snapshot(self, seconds: float, *, history: bool) -> Snapshot:
-        """Return how far it is, after so many seconds of work."""
+    def snapshot(self, seconds: float, excess_seconds: float, *, history: bool) -> Snapshot:
+        """Return how far it is, after so many seconds of work (see `Snapshot`)."""
         return Snapshot(
             scale=self.number,
             done=self.done,
             iteration=self.iteration,
             seconds=seconds,
+            excess_seconds=excess_seconds,
             step_seconds=self.step_seconds,
             optimizer=self.optimizer.state(history=history),
             best=kept(self.best),
@@ -358,9 +360,13 @@ class _Transfer:
         self._scales = schedule(spec.content.size, spec.options.scale_iterations)
         self._total_work = sum(scale.work for scale in self._scales)
         self._watch = _Stopwatch()
+        self._excess_seconds = 0.0
+        """See `Snapshot`."""
 
     def run(self, snapshot: Snapshot | Draft | None) -> Transfer:
         stage: _Stage | None = None
+        if snapshot is not None:
+            self._excess_seconds = snapshot.excess_seconds
         if isinstance(snapshot, Draft):
             stage = yield from self._redrawn(snapshot)
         elif snapshot is not None:
@@ -485,7 +491,7 @@ class _Transfer:
 
     def _iterate(self, stage: _Stage, elapsed: float) -> Iterate:
         """Return where the transfer stands, after so many seconds of work."""
-        pace = elapsed / self._work(stage)
+        pace = self._pace(stage, elapsed)
         return Iterate(
             iteration=stage.iteration,
             total_iterations=sum(scale.iterations for scale in self._scales),
@@ -499,6 +505,7 @@ class _Transfer:
             ending=self._ending(stage, elapsed) if stage.scale.is_last else None,
             evaluation=stage.evaluation,
             best=stage.best,
+            _excess_seconds=self._excess_seconds,
             _stage=stage,
             _full=self._full,
         )
@@ -508,6 +515,10 @@ class _Transfer:
         coarser = sum(scale.work for scale in self._scales[: stage.number - 1])
         return coarser + stage.done * stage.scale.step_work
 
+    def _pace(self, stage: _Stage, elapsed: float) -> float:
+        """Return the seconds that a pixel of work takes, after so many seconds of it."""
+        return (elapsed - self._excess_seconds) / self._work(stage)
+
     def _ending(self, stage: _Stage, elapsed: float) -> Ending | None:
         """Return why a scale ends after so many seconds of work, or None."""
         if stage.done == stage.scale.iterations:
@@ -515,7 +526,7 @@ class _Transfer:
         # A scale that ended early leaves its time to the next.
         planned = sum(scale.work for scale in self._scales[: stage.number])
         allowed = self._options.time_budget_seconds * planned / self._total_work or math.inf
-        next_seconds = elapsed / self._work(stage) * stage.scale.step_work
+        next_seconds = self._pace(stage, elapsed) * stage.scale.step_work
         if elapsed + next_seconds > allowed:
             return Ending.TIME_BUDGET
         return Ending.CONVERGED if stage.is_flat else None

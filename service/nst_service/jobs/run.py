@@ -121,8 +121,10 @@ class Run:
         job.snapshot = self.snapshot(history=smaller is None) or job.snapshot
         if smaller:
             job.spec, cost = smaller, estimate(smaller, available)
-            self._publish(Reduced(width=smaller.content.width, height=smaller.content.height))
+        job.remaining_seconds *= cost.flops / job.cost.flops
         job.cost = cost
+        if smaller:
+            self._publish(Reduced(width=smaller.content.width, height=smaller.content.height))
         self._restart()
         return True
 
