@@ -60,7 +60,7 @@ def test_a_transfer_goes_on_at_a_smaller_size_from_its_best_picture_and_counts_o
     spec = make_spec(**options)
     for iteration in (2, 4):
         iterate = at(spec, model, iteration)
-        draft = carried(Snapshot.from_bytes(iterate.snapshot().to_bytes()), smaller(spec))
+        draft = carried(Snapshot.from_bytes(b"".join(iterate.snapshot().to_buffers())), smaller(spec))
         assert isinstance(draft, Draft)
         rest = list(optimize(smaller(spec), model, snapshot=draft))
         steps = [step.iteration for step in rest]
@@ -91,7 +91,7 @@ def test_fewer_pixels_are_expected_to_take_less(make_spec: MakeSpec, model: Vgg1
         share = math.prod(now.content.size) / math.prod(spec.content.size)
         assert first.seconds == pytest.approx(3e9)
         assert first.next_seconds == pytest.approx(3e9 * share / 4, rel=1e-3)
-        again = next(optimize(now, model, snapshot=Snapshot.from_bytes(first.snapshot().to_bytes())))
+        again = next(optimize(now, model, snapshot=Snapshot.from_bytes(b"".join(first.snapshot().to_buffers()))))
         assert again.eta_seconds == first.eta_seconds == pytest.approx(2 * first.next_seconds)
 
 
@@ -116,7 +116,7 @@ def test_snapshots_of_a_transfer_that_went_on_smaller_are_of_its_size(make_spec:
         optimize(smaller(spec), model, snapshot=carried(at(spec, model, 3).snapshot(), smaller(spec)))
     )
     snapshot = next(optimize(smaller(spec), model, snapshot=carried(at(spec, model, 3).snapshot(), smaller(spec))))
-    *_, again = optimize(smaller(spec), model, snapshot=Snapshot.from_bytes(snapshot.snapshot().to_bytes()))
+    *_, again = optimize(smaller(spec), model, snapshot=Snapshot.from_bytes(b"".join(snapshot.snapshot().to_buffers())))
     assert [step.iteration for step in steps] == [4, 5, 6, 7, 8]
     assert torch.equal(again.result(), last.result())
 

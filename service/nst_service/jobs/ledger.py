@@ -164,7 +164,7 @@ class Ledger:
     # In a thread
 
     def _accept(self, job: Job, order: Order, accepted: Accepted) -> Submission:
-        pictures = [Blob(kind=BlobKind.PICTURE, data=data) for data in order.pictures.values()]
+        pictures = [Blob(kind=BlobKind.PICTURE, parts=[data]) for data in order.pictures.values()]
         deadline = None if job.deadline is None else time.time() + job.deadline - time.monotonic()
         return self._store.submit(
             NewJob(
@@ -175,7 +175,7 @@ class Ledger:
                 disconnect_policy=order.disconnect_policy,
                 deadline=deadline,
                 options=self._codec.event(LoggedEvent(ACCEPTED_SEQUENCE, accepted)),
-                blobs=[Blob(kind=BlobKind.REQUEST, data=order.document), *pictures],
+                blobs=[Blob(kind=BlobKind.REQUEST, parts=[order.document]), *pictures],
             )
         )
 
@@ -207,7 +207,7 @@ class Ledger:
         self._store.append(_lease(job), [self._stored(logged)], durable=isinstance(logged.event, Reduced))
 
     def _checkpoint(self, job: Job, snapshot: Snapshot) -> None:
-        self._store.save_checkpoint(_lease(job), snapshot.to_bytes())
+        self._store.save_checkpoint(_lease(job), *snapshot.to_buffers())
 
     def _deliver(self, job: Job, state: JobState, delivery: Delivery, sequence: int) -> None:
         last = sequence + 1 + delivery.chunk_count

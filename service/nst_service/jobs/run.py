@@ -8,7 +8,7 @@ from importlib.metadata import version
 from types import MappingProxyType
 
 from nst_service.engine.draft import carried
-from nst_service.engine.estimate import estimate, snapshot_bytes, step_flops
+from nst_service.engine.estimate import estimate, keeps_history, step_flops
 from nst_service.engine.metadata import describe
 from nst_service.engine.pictures import PREVIEW_MEDIA_TYPE, encode, preview
 from nst_service.engine.snapshot import Snapshot
@@ -36,8 +36,6 @@ from nst_service.jobs.states import StopReason
 
 PROGRESS_INTERVAL = 0.1
 """Seconds between two Progress or Preparing events of a job whose steps are faster than that."""
-_LARGEST_SNAPSHOT = 2**28
-"""Bytes. Of larger ones, what the optimiser has learnt is left out: it would take seconds and gigabytes."""
 
 _VERSION = version("nst-stylize")
 
@@ -146,8 +144,7 @@ class Run:
         iterate, first = self._iterate, self.job.snapshot.iteration if self.job.snapshot else 0
         if iterate is None or iterate.iteration <= first:
             return None
-        is_small = snapshot_bytes(self.job.spec.options, iterate.size) <= _LARGEST_SNAPSHOT
-        return iterate.snapshot(history=history and is_small)
+        return iterate.snapshot(history=history and keeps_history(self.job.spec.options, iterate.size))
 
     def close(self) -> None:
         """Free what the job holds."""

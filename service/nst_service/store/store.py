@@ -26,6 +26,7 @@ from nst_service.store.errors import (
 from nst_service.store.records import (
     Blob,
     BlobKind,
+    Buffer,
     DisconnectPolicy,
     Lease,
     NewJob,
@@ -245,13 +246,17 @@ class Store:
             self._hold(connection, lease, row_bytes=JOBS.c.row_bytes + _size(events))
             self._add_events(connection, lease.job.number, events)
 
-    def save_checkpoint(self, lease: Lease, data: bytes | memoryview) -> None:
+    def save_checkpoint(self, lease: Lease, *parts: Buffer) -> None:
         """Replace the checkpoint of a job, which has come further.
+
+        Args:
+            lease: the right to do so.
+            parts: of the checkpoint, one after the other.
 
         Raises:
             LeaseLostError: the job is no longer run under this lease.
         """
-        blob = Blob(kind=BlobKind.CHECKPOINT, data=data)
+        blob = Blob(kind=BlobKind.CHECKPOINT, parts=parts)
         self._uses.put([blob])
         with self._database.write() as connection:
             self._hold(connection, lease, lost_runs=0)
@@ -282,7 +287,7 @@ class Store:
         *,
         outcome: bytes,
         events: Sequence[StoredEvent] = (),
-        result: bytes | memoryview | None = None,
+        result: Buffer | None = None,
     ) -> None:
         """End a job. Its state, its last events and its picture are stored together or not at all.
 
@@ -299,7 +304,7 @@ class Store:
         """
         if not state.is_terminal:
             raise TransitionError(JobState.RUNNING, state)
-        blobs = [] if result is None else [Blob(kind=BlobKind.RESULT, data=result)]
+        blobs = [] if result is None else [Blob(kind=BlobKind.RESULT, parts=[result])]
         self._uses.put(blobs)
         number = lease.job.number
         with self._database.write() as connection:
