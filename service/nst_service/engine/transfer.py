@@ -163,7 +163,8 @@ def transfer(
         NonFiniteLossError: the loss is infinite or undefined and no recovery helped.
         SnapshotError: the snapshot is of a transfer of something else.
     """
-    yield from _Transfer(spec, model, tile, styles).run(snapshot)
+    # Handed on, so that nobody but the run holds the snapshot, which may be as large as all that a step needs.
+    return _Transfer(spec, model, tile, styles).run(snapshot)
 
 
 def optimize(
@@ -371,15 +372,16 @@ class _Transfer:
             stage = yield from self._redrawn(snapshot)
         elif snapshot is not None:
             self._check(snapshot)
-            builder = self._builder(snapshot.scale)
+            builder, seconds = self._builder(snapshot.scale), snapshot.seconds
             scale = self._scales[snapshot.scale - 1]
             stage = _Stage.restored(snapshot.to(self._model.device), scale, builder.canvas, self._options)
-            yield self._iterate(stage, snapshot.seconds)
-            self._watch = _Stopwatch(snapshot.seconds)
-            if not self._ending(stage, snapshot.seconds):
+            del snapshot
+            yield self._iterate(stage, seconds)
+            self._watch = _Stopwatch(seconds)
+            if not self._ending(stage, seconds):
                 criterion = yield from self._criterion(builder, stage.number)
                 # These targets have been counted when they were computed for the first time.
-                self._watch = _Stopwatch(snapshot.seconds)
+                self._watch = _Stopwatch(seconds)
                 yield from self._optimize(stage, criterion)
         for number in range(1 if stage is None else stage.number + 1, len(self._scales) + 1):
             if stage is not None:

@@ -61,6 +61,8 @@ class Run:
         self._pace = pace
         self._styles = styles
         self._steps = self._transfer()
+        self._kept = 0
+        """Steps that were done where it began here."""
         self._preparing: Preparing | None = None
         """What the last step was, where it was none of the optimiser."""
         self._iterate: Iterate | None = None
@@ -75,6 +77,7 @@ class Run:
         """Say that the job has its device."""
         self._started_at = time.monotonic()
         self._next_report = self._started_at + PROGRESS_INTERVAL
+        self._kept = self.job.snapshot.iteration if self.job.snapshot else 0
         self._publish(Started(device=str(self._model.device), queued_seconds=self._queued))
 
     def step(self) -> None:
@@ -90,6 +93,7 @@ class Run:
     def _note(self, iterate: Iterate) -> None:
         if self._iterate is None:
             self._began_at = time.monotonic() - iterate.seconds
+            self.job.snapshot = None
         self._iterate = iterate
         self._pace.observe(step_flops(self.job.spec.options, iterate.size, self.job.cost.tile), iterate.step_seconds)
         self.job.next_seconds = iterate.next_seconds
@@ -115,8 +119,9 @@ class Run:
             smaller = reduced(job.spec, available)
             if smaller is None:
                 return False
-        # What the optimiser has learnt is of no use at another size.
-        job.snapshot = self.snapshot(history=smaller is None) or job.snapshot
+        if self._iterate:
+            # What the optimiser has learnt is of no use at another size.
+            job.snapshot = self._snapshot(self._iterate, history=smaller is None)
         if smaller:
             job.spec, cost = smaller, estimate(smaller, available)
         job.remaining_seconds *= cost.flops / job.cost.flops
@@ -128,22 +133,19 @@ class Run:
 
     def begin_anew(self) -> None:
         """Forget where the job was to go on."""
-        self.job.snapshot = None
+        self.job.snapshot, self._kept = None, 0
         self._restart()
 
     def _restart(self) -> None:
         self.close()
         self._steps = self._transfer()
 
-    def snapshot(self, *, history: bool = True) -> Snapshot | None:
-        """Return where the job stands; None where that is where it began.
+    def snapshot(self) -> Snapshot | None:
+        """Return where the job stands; None where that is where it began."""
+        iterate = self._iterate
+        return self._snapshot(iterate) if iterate and iterate.iteration > self._kept else None
 
-        Args:
-            history: whether to include what the optimiser has learnt, if it is not too large.
-        """
-        iterate, first = self._iterate, self.job.snapshot.iteration if self.job.snapshot else 0
-        if iterate is None or iterate.iteration <= first:
-            return None
+    def _snapshot(self, iterate: Iterate, *, history: bool = True) -> Snapshot:
         return iterate.snapshot(history=history and keeps_history(self.job.spec.options, iterate.size))
 
     def close(self) -> None:
