@@ -338,7 +338,7 @@ _BY_CODE = MappingProxyType(
 
 _PLAIN_MESSAGES = MappingProxyType(
     {
-        grpc.StatusCode.CANCELLED: "the call was cancelled",
+        grpc.StatusCode.CANCELLED: "the connection broke",
         grpc.StatusCode.DEADLINE_EXCEEDED: "the timeout passed before the call was done",
     }
 )
@@ -353,6 +353,9 @@ def from_rpc_error(error: grpc.RpcError) -> NstError:
     message = plain or error.details() or code.value[1]
     plain_error = NstError(message, code=code, status=status)
     kind = _BY_REASON.get(plain_error.reason) or _BY_RESOURCE.get(plain_error.resource_type) or _BY_CODE[code]
+    if kind is JobCancelledError and not (status and status.details):
+        # gRPC says so where a server stops at the moment at which the call reaches it: nobody has cancelled a job.
+        kind = UnavailableError
     if kind is NstError and code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE.search(message):
         kind = RequestTooLargeError
     return kind(message, code=code, status=status)

@@ -92,6 +92,10 @@ class Job:
     """How it ended, if it has a picture."""
     failure: JobFailure | None
     """Why it ended without a picture."""
+    width: int
+    """Width of the result in pixels: less than that of `accepted` once the job goes on at a smaller size."""
+    height: int
+    """Height of the result in pixels."""
 
 
 class Health(StrEnum):

@@ -396,9 +396,6 @@ class Session:
             return delay
         # The job has ended, or the server is away.
         self._is_over = True
-        if is_lost(error) and error.code is grpc.StatusCode.CANCELLED:
-            # Nobody has cancelled anything.
-            raise UnavailableError("the connection broke", code=error.code, status=error.status) from error
         raise error
 
     def abandon(self, *, ending: bool = False) -> pb.CancelJobRequest | None:

@@ -383,6 +383,8 @@ def job_from_proto(message: pb.Job) -> Job:
         )
         if message.HasField("failure")
         else None,
+        width=message.width,
+        height=message.height,
     )
 
 

@@ -46,6 +46,9 @@ _LEASE_SECONDS = 30.0
 _KEEPALIVE_SECONDS, _KEEPALIVE_PATIENCE = 30.0, 20.0
 """Without a sign of life, after which a client is asked for one, and after which it has vanished: nothing else tells of
 one whose machine has lost its power or its network, and its job would keep the device."""
+_UNCOMPRESSED = 1 << 0
+"""The ways in which messages may be compressed, as a set of bits: none. Pictures are compressed already, and a few
+kilobytes could become as much as any request may have."""
 _HANDSHAKE_SECONDS = 20
 """For a connection to become one, TLS included."""
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -132,6 +135,7 @@ class Server:
                 # Those without calls take places, too.
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.so_reuseport", 0),
+                ("grpc.compression_enabled_algorithms_bitset", _UNCOMPRESSED),
             ],
         )
         health_servicer = health.aio.HealthServicer()

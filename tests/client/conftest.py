@@ -373,6 +373,7 @@ def description(script):
         job = pb.Job(job_id=job_id, state=state, disconnect_policy=pb.DISCONNECT_POLICY_CANCEL, **fields)
         job.create_time.FromJsonString("2026-11-24T18:00:00Z")
         job.accepted.CopyFrom(script.accepted(job_id).accepted)
+        job.width, job.height = job.accepted.width, job.accepted.height
         if state == pb.JOB_STATE_SUCCEEDED:
             job.end_time.FromJsonString("2026-11-24T18:01:00Z")
             job.result.CopyFrom(script.header(b"the picture").result_header)

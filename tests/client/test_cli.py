@@ -386,9 +386,9 @@ def test_get_writes_the_picture_of_a_job_that_has_one(run, servicer, script, des
     assert (done.exit_code, done.stderr) == (1, "Error: the job job-2 has no picture: it is running\n")
 
 
-def test_the_size_of_a_job_is_that_of_its_picture_once_there_is_one(run, servicer, description):
+def test_the_size_of_a_job_is_the_one_that_it_has_come_down_to(run, servicer, description):
     servicer.described = [description("job-1"), description("job-2", pb.JOB_STATE_RUNNING)]
-    servicer.described[0].result.width = 32
+    servicer.described[0].width = 32
     assert "32x48" in run("get", "job-1").stdout
     assert [line.split()[4] for line in run("list").stdout.splitlines()[1:]] == ["32x48", "64x48"]
 

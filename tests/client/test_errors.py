@@ -46,6 +46,11 @@ def test_every_status_becomes_an_nst_error_that_keeps_its_code(code):
     assert error.message
 
 
+@pytest.mark.parametrize("make", [SyncError, aio_error])
+def test_a_call_that_nobody_has_cancelled_is_a_broken_connection(make):
+    assert type(from_rpc_error(make(grpc.StatusCode.CANCELLED, "RST_STREAM"))) is errors.UnavailableError
+
+
 @pytest.mark.parametrize(
     ("code", "reason", "kind"),
     [

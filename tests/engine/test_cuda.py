@@ -131,7 +131,7 @@ def test_a_transfer_on_a_gpu_goes_on_from_a_snapshot(spec: TransferSpec, on_gpu:
     for last in optimize(spec, on_gpu):
         snapshots.append(last.snapshot(history=history))
     early = next(snapshot for snapshot in snapshots if snapshot.iteration > 5)
-    *_, again = optimize(spec, on_gpu, snapshot=Snapshot.from_bytes(early.to_bytes()))
+    *_, again = optimize(spec, on_gpu, snapshot=Snapshot.from_bytes(b"".join(early.to_buffers())))
     assert again.iteration == last.iteration
     assert again.best.loss == pytest.approx(last.best.loss, rel=0.02 if history else 0.5)
 
@@ -140,8 +140,8 @@ def test_no_later_step_on_a_gpu_changes_a_snapshot(spec: TransferSpec, on_gpu: V
     at_once, snapshots = [], []
     for iterate in optimize(spec, on_gpu):
         snapshots.append(iterate.snapshot())
-        at_once.append(snapshots[-1].to_bytes())
-    assert [snapshot.to_bytes() for snapshot in snapshots] == at_once
+        at_once.append(b"".join(snapshots[-1].to_buffers()))
+    assert [b"".join(snapshot.to_buffers()) for snapshot in snapshots] == at_once
 
 
 def test_losses_that_are_not_finite_end_a_transfer_on_a_gpu(

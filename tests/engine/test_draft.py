@@ -1,4 +1,5 @@
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -59,7 +60,7 @@ def test_a_transfer_goes_on_at_a_smaller_size_from_its_best_picture_and_counts_o
     spec = make_spec(**options)
     for iteration in (2, 4):
         iterate = at(spec, model, iteration)
-        draft = carried(Snapshot.from_bytes(iterate.snapshot().to_bytes()), smaller(spec))
+        draft = carried(Snapshot.from_bytes(b"".join(iterate.snapshot().to_buffers())), smaller(spec))
         assert isinstance(draft, Draft)
         rest = list(optimize(smaller(spec), model, snapshot=draft))
         steps = [step.iteration for step in rest]
@@ -78,6 +79,20 @@ def test_a_draft_starts_better_than_the_content(make_spec: MakeSpec, model: Vgg1
     draft = carried(at(spec, model, 15).snapshot(), smaller(spec))
     first = next(optimize(smaller(spec), model, snapshot=draft))
     assert first.evaluation.loss < 0.5 * next(optimize(smaller(spec), model)).evaluation.loss
+
+
+def test_fewer_pixels_are_expected_to_take_less(make_spec: MakeSpec, model: Vgg19):
+    spec = make_spec()
+    once, twice = smaller(spec), smaller(spec, 24)
+    # So long that what the test takes is nothing beside it.
+    snapshot = dataclasses.replace(at(spec, model, 3).snapshot(), seconds=3e9)
+    for start, now in ((snapshot, once), (carried(snapshot, once), twice)):
+        first = next(optimize(now, model, snapshot=carried(start, now)))
+        share = math.prod(now.content.size) / math.prod(spec.content.size)
+        assert first.seconds == pytest.approx(3e9)
+        assert first.next_seconds == pytest.approx(3e9 * share / 4, rel=1e-3)
+        again = next(optimize(now, model, snapshot=Snapshot.from_bytes(b"".join(first.snapshot().to_buffers()))))
+        assert again.eta_seconds == first.eta_seconds == pytest.approx(2 * first.next_seconds)
 
 
 def test_a_transfer_at_the_size_of_its_snapshot_stays_as_it_is(make_spec: MakeSpec, model: Vgg19):
@@ -101,7 +116,7 @@ def test_snapshots_of_a_transfer_that_went_on_smaller_are_of_its_size(make_spec:
         optimize(smaller(spec), model, snapshot=carried(at(spec, model, 3).snapshot(), smaller(spec)))
     )
     snapshot = next(optimize(smaller(spec), model, snapshot=carried(at(spec, model, 3).snapshot(), smaller(spec))))
-    *_, again = optimize(smaller(spec), model, snapshot=Snapshot.from_bytes(snapshot.snapshot().to_bytes()))
+    *_, again = optimize(smaller(spec), model, snapshot=Snapshot.from_bytes(b"".join(snapshot.snapshot().to_buffers())))
     assert [step.iteration for step in steps] == [4, 5, 6, 7, 8]
     assert torch.equal(again.result(), last.result())
 

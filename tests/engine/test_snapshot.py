@@ -88,8 +88,12 @@ def snapshot_of(spec: TransferSpec, model: Vgg19, iteration: int = 2, *, history
     raise AssertionError
 
 
+def file_of(snapshot: Snapshot) -> bytes:
+    return b"".join(snapshot.to_buffers())
+
+
 def every_tensor(snapshot: Snapshot) -> dict[str, Tensor]:
-    return load(snapshot.to_bytes())
+    return load(file_of(snapshot))
 
 
 @pytest.mark.parametrize(
@@ -119,7 +123,7 @@ def test_a_transfer_that_goes_on_says_what_the_uninterrupted_one_says(
     said, snapshots = followed(optimize(spec, model))
     # From every step of the short ones; from every other or so of the long ones, which end early.
     for step in range(0, len(snapshots), 1 + len(snapshots) // 10):
-        again, _ = followed(optimize(spec, model, snapshot=Snapshot.from_bytes(snapshots[step].to_bytes())))
+        again, _ = followed(optimize(spec, model, snapshot=Snapshot.from_bytes(file_of(snapshots[step]))))
         assert again == said[step:]
 
 
@@ -157,8 +161,8 @@ def test_no_later_step_changes_a_snapshot(
     at_once, snapshots = [], []
     for iterate in optimize(make_spec(optimizer=optimizer, averaging=0.5, scales=2), model):
         snapshots.append(iterate.snapshot())
-        at_once.append(snapshots[-1].to_bytes())
-    assert [snapshot.to_bytes() for snapshot in snapshots] == at_once
+        at_once.append(file_of(snapshots[-1]))
+    assert [file_of(snapshot) for snapshot in snapshots] == at_once
 
 
 @pytest.mark.parametrize("optimizer", list(OptimizerName))
@@ -167,10 +171,10 @@ def test_going_on_does_not_change_a_snapshot(
 ):
     spec = make_spec(optimizer=optimizer)
     snapshot = snapshot_of(spec, model)
-    before = snapshot.to_bytes()
+    before = file_of(snapshot)
     first, second = ([told(iterate)[-1] for iterate in optimize(spec, model, snapshot=snapshot)] for _ in range(2))
     assert first == second
-    assert snapshot.to_bytes() == before
+    assert file_of(snapshot) == before
 
 
 def test_its_iterate_comes_first_so_that_there_is_a_picture_before_the_targets(
@@ -214,8 +218,8 @@ def test_a_transfer_may_go_on_in_tiles(make_spec: Callable[..., TransferSpec], m
 
 def test_a_snapshot_comes_back_from_its_bytes(make_spec: Callable[..., TransferSpec], model: Vgg19):
     for options in ({}, ADAM, {"averaging": 0.5}):
-        data = snapshot_of(make_spec(**options), model).to_bytes()
-        assert Snapshot.from_bytes(data).to_bytes() == data
+        data = file_of(snapshot_of(make_spec(**options), model))
+        assert file_of(Snapshot.from_bytes(data)) == data
 
 
 def test_a_transfer_goes_on_without_the_history_to_about_the_same_loss(
@@ -225,7 +229,7 @@ def test_a_transfer_goes_on_without_the_history_to_about_the_same_loss(
         spec = make_spec(**options)
         light = snapshot_of(spec, model, iteration=6, history=False)
         *_, expected = optimize(spec, model)
-        *_, last = optimize(spec, model, snapshot=Snapshot.from_bytes(light.to_bytes()))
+        *_, last = optimize(spec, model, snapshot=Snapshot.from_bytes(file_of(light)))
         assert last.iteration == expected.iteration
         assert last.best.loss < 1.5 * expected.best.loss
 
@@ -243,14 +247,14 @@ def test_the_bytes_are_no_more_than_estimated(
     make_spec: Callable[..., TransferSpec], model: Vgg19, options: dict[str, Any]
 ):
     spec = make_spec(**options)
-    size = len(snapshot_of(spec, model, iteration=6).to_bytes())
+    size = len(file_of(snapshot_of(spec, model, iteration=6)))
     assert size < snapshot_bytes(spec.options, spec.content.size) < 2 * size
 
 
 class TestRefusals:
     @pytest.fixture
     def data(self, make_spec: Callable[..., TransferSpec], model: Vgg19) -> bytes:
-        return snapshot_of(make_spec(), model).to_bytes()
+        return file_of(snapshot_of(make_spec(), model))
 
     @pytest.mark.parametrize(
         "data",
@@ -264,10 +268,6 @@ class TestRefusals:
             save({"tensor": torch.zeros(3)}),
             save({"tensor": torch.zeros(3)}, {"nst_snapshot": "{}"}),
             save({"tensor": torch.zeros(3)}, {"nst_snapshot": "[" * 100_000}),
-            save(
-                {"tensor": torch.zeros(3).bfloat16()},
-                {"nst_snapshot": '{"version": 2, "size": [1, 1], "snapshot": 0, "crc32": 0}'},
-            ),
             MASK,
         ],
     )
@@ -280,18 +280,17 @@ class TestRefusals:
             with pytest.raises(SnapshotError):
                 Snapshot.from_bytes(data[:length])
 
-    def test_a_snapshot_with_a_bit_flipped_is_refused_or_the_same(self, data: bytes):
+    def test_a_snapshot_with_a_bit_flipped_is_refused_or_another_one(self, data: bytes):
         header = 8 + int.from_bytes(data[:8], "little")
-        for place in (*range(0, header, 13), *range(header, len(data), 2003), len(data) - 1):
+        for place in range(0, header, 13):
             flipped = bytearray(data)
             flipped[place] ^= 1 << place % 8
             with contextlib.suppress(SnapshotError):
-                # Or it says the same: "1E-5" for "1e-5".
-                assert Snapshot.from_bytes(bytes(flipped)).to_bytes() == data
+                Snapshot.from_bytes(bytes(flipped))
 
     def test_another_version_is_refused_by_its_number(self, data: bytes, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(snapshot_module, "_VERSION", 3)
-        with pytest.raises(SnapshotError, match="of version 2, accepted is 3"):
+        monkeypatch.setattr(snapshot_module, "_VERSION", 4)
+        with pytest.raises(SnapshotError, match="of version 3, accepted is 4"):
             Snapshot.from_bytes(data)
 
     @pytest.mark.parametrize(
@@ -322,7 +321,13 @@ class TestRefusals:
     def test_tensors_of_another_size_or_type_are_refused(self, data: bytes):
         state, tensors = snapshot_module._state(data), load(data)
         name = next(name for name, tensor in tensors.items() if tensor.ndim == 4)
-        for wrong in (tensors[name][..., 1:], tensors[name][0], tensors[name].double(), torch.zeros(0)):
+        for wrong in (
+            tensors[name][..., 1:],
+            tensors[name][0],
+            tensors[name].double(),
+            tensors[name].bfloat16(),
+            torch.zeros(0),
+        ):
             with pytest.raises(SnapshotError, match="contradicts itself"):
                 Snapshot.from_bytes(forged({**tensors, name: wrong.contiguous()}, state))
         with pytest.raises(SnapshotError, match="contradicts itself"):
@@ -362,6 +367,5 @@ class TestRefusals:
 
 
 def forged(tensors: dict[str, Tensor], state: dict[str, Any]) -> bytes:
-    """A whole file with a true checksum."""
-    state = {**state, "crc32": snapshot_module._checksum(state["size"], state["snapshot"], tensors)}
+    """A whole file."""
     return save(tensors, {"nst_snapshot": json.dumps(state)})

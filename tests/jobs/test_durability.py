@@ -22,7 +22,8 @@ from nst_service.jobs.errors import (
     RecordedFailureError,
     UnknownJobError,
 )
-from nst_service.jobs.events import Progress, Recorded, ResultChunk, ResultHeader, Started
+from nst_service.jobs.events import Progress, Recorded, Reduced, ResultChunk, ResultHeader, Started
+from nst_service.jobs.job import Job
 from nst_service.jobs.ledger import Ledger
 from nst_service.jobs.log import LoggedEvent
 from nst_service.jobs.quotas import Owner
@@ -242,9 +243,10 @@ async def test_a_job_that_was_made_smaller_on_acceptance_keeps_its_size_where_an
     assert picture_in(events) == picture_in(expected)
 
 
-async def test_a_job_for_which_memory_ran_out_stays_as_small_after_a_restart(
-    serving, make_request: MakeRequest, brake: Brake, monkeypatch: pytest.MonkeyPatch
-):
+@pytest.fixture
+def little_memory(brake: Brake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have it run out in the third step of every picture that is 256 px wide."""
+
     def run_out(spec: TransferSpec, *arguments: Any) -> Iterator[Iterate]:
         if spec.content.width == 256:
             yield from itertools.islice(optimize(spec, *arguments), 2)
@@ -252,6 +254,53 @@ async def test_a_job_for_which_memory_ran_out_stays_as_small_after_a_restart(
         yield from brake.transfer(spec, *arguments)
 
     monkeypatch.setattr(run_module, "transfer", run_out)
+
+
+@pytest.mark.usefixtures("little_memory")
+async def test_a_view_tells_the_size_that_a_job_has_come_down_to(serving, make_request: MakeRequest, brake: Brake):
+    brake.before = 1
+    async with serving() as scheduler:
+        waiting_for = await submit(scheduler, make_request(iterations=1), request_id="other")
+        await until(lambda: brake.steps == 1)
+        job = await submit(scheduler, make_request(iterations=8, image_size=256, min_image_size=100), request_id="one")
+        assert (await scheduler.view(job.id)).size == (256, 197)
+        brake.before = 3
+        brake.released.set()
+        await events_of(scheduler, waiting_for.id)
+        events = await events_of(scheduler, job.id)
+        views = await scheduler.views(Owner(name=""), states=(), before=None, limit=9)
+        assert [view.size for view in views] == [*sizes_in(events), (48, 37)]
+
+
+@pytest.mark.usefixtures("little_memory")
+async def test_a_smaller_size_is_kept_before_it_is_told(
+    serving, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+):
+    note, told = Ledger.note, []
+
+    async def slowly(ledger: Ledger, job: Job, logged: LoggedEvent) -> None:
+        await note(ledger, job, logged)
+        await asyncio.sleep(0.1)
+        if isinstance(logged.event, Reduced):
+            told.extend(each for each in seen if each.sequence >= logged.sequence)
+
+    monkeypatch.setattr(Ledger, "note", slowly)
+    async with serving() as scheduler:
+        request = make_request(iterations=4, image_size=256, min_image_size=100)
+        job, seen = await submit(scheduler, request, request_id="one"), list[LoggedEvent]()
+        async with contextlib.aclosing(scheduler.follow(job.id)) as events:
+            async for logged in events:
+                seen.append(logged)
+        kept = [event.sequence for event in await scheduler._ledger.events(job.id)]
+    assert told == []
+    (reduced,) = [logged for logged in seen if isinstance(logged.event, Reduced)]
+    assert reduced.sequence in kept
+
+
+@pytest.mark.usefixtures("little_memory")
+async def test_a_job_for_which_memory_ran_out_stays_as_small_after_a_restart(
+    serving, make_request: MakeRequest, brake: Brake, monkeypatch: pytest.MonkeyPatch
+):
     request = make_request(iterations=8, image_size=256, min_image_size=100)
     expected = await undisturbed(serving, request)
     job_id = await left_at_step_3(serving, request, brake)

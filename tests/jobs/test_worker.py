@@ -2,6 +2,7 @@
 
 import io
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -262,6 +263,21 @@ def test_a_job_that_fits_in_no_tiles_goes_on_smaller_where_the_request_allows_it
     assert completed.iterations == 6
 
 
+def test_less_is_left_of_a_job_that_goes_on_smaller(
+    device: Device, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+):
+    def note() -> None:
+        is_smaller = any(isinstance(event, Reduced) for event in followed.events)
+        left.setdefault(is_smaller, []).append(followed.job.remaining_seconds)
+
+    left: dict[bool, list[float]] = {}
+    monkeypatch.setattr(run_module, "transfer", running_out(edge=200, after=3))
+    request = make_request(iterations=6, image_size=256, min_image_size=100)
+    followed = device.join(request, on_preparing=note, on_progress=note)
+    device.worker.serve()
+    assert left[True][0] < left[False][-1]
+
+
 def test_a_job_that_has_no_picture_yet_begins_smaller(
     device: Device, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
 ):
@@ -319,6 +335,34 @@ def test_where_a_job_goes_on_is_no_news(device: Device, make_request: MakeReques
     second.job.snapshot, second.job.next_checkpoint = snapshot, 0.0
     device.worker.serve()
     assert [snapshot.iteration for snapshot in second.kept] == [snapshot.iteration + 1]
+
+
+def test_a_job_that_goes_on_does_not_hold_what_it_has_gone_on_from(device: Device, make_request: MakeRequest):
+    first = device.join(make_request(iterations=6))
+    first.job.next_checkpoint = 0.0
+    device.worker.serve()
+    second = device.join(make_request(iterations=6), on_progress=lambda: held.append(learnt() is not None))
+    held: list[bool] = []
+    second.job.snapshot = first.kept.pop()
+    learnt = weakref.ref(second.job.snapshot.optimizer.next)
+    device.worker.serve()
+    assert second.outcome is StopReason.ITERATIONS
+    assert not held[-1]
+
+
+def test_a_job_that_has_become_smaller_is_kept_as_far_as_it_is(
+    device: Device, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+):
+    def leave() -> None:
+        followed.job.must_leave = followed.iterations == 4
+
+    monkeypatch.setattr(run_module, "transfer", running_out(edge=200, after=3))
+    # In tiles, at the third step once more.
+    followed = device.join(make_request(iterations=6, image_size=256), on_progress=leave)
+    device.worker.serve()
+    assert isinstance(followed.outcome, Left)
+    assert followed.outcome.snapshot
+    assert followed.outcome.snapshot.iteration == 3
 
 
 @pytest.mark.usefixtures("_no_preparing")

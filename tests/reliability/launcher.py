@@ -26,6 +26,9 @@ from nst_service.engine.weights import load_weights
 from nst_service.jobs import events as events_module
 from nst_service.jobs import run as run_module
 from nst_service.jobs import scheduler as scheduler_module
+from nst_service.jobs.job import Job
+from nst_service.jobs.ledger import Ledger
+from nst_service.jobs.log import LoggedEvent
 from nst_service.jobs.worker import DeviceWorker
 from nst_service.server import serve
 from nst_service.store.store import Store
@@ -102,6 +105,19 @@ def _with(arguments: tuple[Any, ...], step: int, act: Callable[[], None]) -> Ite
             yield each
 
 
+def _die_before_keeping_a_smaller_size(seconds: float) -> None:
+    """Have the process die when a smaller size of a job is to be kept, so long after it could have been told."""
+    note = Ledger.note
+
+    async def dying(ledger: Ledger, job: Job, logged: LoggedEvent) -> None:
+        if isinstance(logged.event, events_module.Reduced):
+            await asyncio.sleep(seconds)
+            os.kill(os.getpid(), signal.SIGKILL)
+        await note(ledger, job, logged)
+
+    Ledger.note = dying
+
+
 def _forgive(deaths: int) -> None:
     """Have a job not be blamed before so many servers in a row have died with it."""
     scheduler_module._MAX_LOST_RUNS = deaths
@@ -120,6 +136,7 @@ _FAULTS: Mapping[str, Callable[[Any], None]] = MappingProxyType(
         "no_memory": _have_no_memory,
         "memory_up_to": _have_memory_up_to,
         "death": _die,
+        "death_of_a_smaller_size": _die_before_keeping_a_smaller_size,
         "stall": _stall,
         "forgiven_deaths": _forgive,
         "keepalive": _ask_for_signs_of_life,

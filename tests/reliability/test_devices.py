@@ -8,7 +8,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 from nst.v1 import style_transfer_pb2 as pb
 
-from tests.reliability.serving import ENDLESS, KillableServer, MakeRequest, Story, Stub, Undisturbed, refusal
+from tests.reliability.serving import ENDLESS, KillableServer, MakeRequest, Story, Stub, Undisturbed, refusal, told
 
 _KEEP = pb.DISCONNECT_POLICY_KEEP_RUNNING
 _DEVICE_FAILED = 3
@@ -105,6 +105,8 @@ async def test_a_job_that_fits_in_no_tiles_goes_on_smaller_where_the_request_all
         await story.read(stub.stylize(request), "reduced")
         reduced = story.kept[-1].reduced
         assert story.iteration == 3
+        job = await stub.job(story.job_id)
+        assert (job.width, job.height) == (reduced.width, reduced.height)
         await story.read(stub.watch(story.job_id, story.last))
         assert story.completed
         assert story.completed.iterations == 8
@@ -112,6 +114,33 @@ async def test_a_job_that_fits_in_no_tiles_goes_on_smaller_where_the_request_all
         assert (story.header.width, story.header.height) == (reduced.width, reduced.height)
         assert 64 <= story.header.width <= 300
         await stub.idle()
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+async def test_a_smaller_size_is_told_once_where_the_server_dies_with_it(
+    server: KillableServer, named: MakeRequest, is_told: bool
+):
+    request, faults = named(8, disconnect_policy=_KEEP), {"memory_up_to": 300}
+    request.options.image_size, request.options.min_image_size = 512, 64
+    await server.serve(faults if is_told else faults | {"death_of_a_smaller_size": 0.2})
+    async with server.stub() as stub:
+        call, story = stub.stylize(request), Story()
+        if is_told:
+            await story.read(call, "reduced")
+        else:
+            with pytest.raises(grpc.aio.AioRpcError):
+                await story.read(call)
+    server.kill()
+    await server.serve(faults)
+    async with server.stub() as stub:
+        await story.read(stub.watch(story.job_id, story.last))
+        again = await told(stub, story.job_id)
+    assert story.completed
+    assert story.completed.iterations == 8
+    for each in (story, again):
+        [reduced] = [event.reduced for event in each.kept if event.HasField("reduced")]
+        assert each.header
+        assert (each.header.width, each.header.height) == (reduced.width, reduced.height)
 
 
 async def test_a_job_that_fits_in_no_tiles_fails_and_nothing_else_does(server: KillableServer, named: MakeRequest):

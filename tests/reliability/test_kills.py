@@ -140,7 +140,7 @@ async def test_a_client_of_ours_gets_its_pictures_whatever_breaks(
                 if rng.random() < 0.5:
                     proxy.cut()
                 else:
-                    server.kill()
+                    await asyncio.to_thread(server.kill, rng.choice((signal.SIGKILL, signal.SIGTERM)))
                     server.start(_INNOCENT)
             is_over = True
     async with server.stub() as stub:

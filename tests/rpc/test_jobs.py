@@ -158,7 +158,8 @@ async def test_a_running_job_goes_on_after_a_restart(serving, named):
     async with serving() as stub:
         call = stub.Stylize(named("one", 300, disconnect_policy=pb.DISCONNECT_POLICY_KEEP_RUNNING))
         accepted = await read_until(call, "accepted")
-        last = await read_until(call, "progress")
+        while (last := await read_until(call, "progress")).progress.iteration == 1:
+            pass
     async with serving() as stub:
         request = pb.WatchJobRequest(job_id=accepted.accepted.job_id, after_sequence=last.sequence)
         events = await events_of(stub.WatchJob(request))

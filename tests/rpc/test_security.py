@@ -554,6 +554,17 @@ async def test_bytes_that_are_no_request_are_refused_without_quoting_any_library
     assert details["ErrorInfo"].reason == "MALFORMED_REQUEST"
 
 
+async def test_a_request_that_would_grow_when_it_is_read_is_refused():
+    request = pb.EstimateRequest(stylize=pb.StylizeRequest(content=pb.Picture(data=bytes(2**20))))
+    async with (
+        serving() as service,
+        grpc.aio.insecure_channel(service.target, compression=grpc.Compression.Gzip) as channel,
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await pb_grpc.StyleTransferServiceStub(channel).Estimate(request)
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
 async def test_a_request_that_is_wrong_in_many_ways_still_gets_its_answer(request_: pb.StylizeRequest):
     for number in range(500):
         request_.options.style_layers.add(layer=f"\N{SNOWMAN}{number}" + "\N{SNOWMAN}" * 100)

@@ -84,8 +84,8 @@ def new_job(
         deadline=None,
         options=options,
         blobs=[
-            Blob(kind=BlobKind.REQUEST, data=request),
-            *(Blob(kind=BlobKind.PICTURE, data=picture) for picture in pictures),
+            Blob(kind=BlobKind.REQUEST, parts=[request]),
+            *(Blob(kind=BlobKind.PICTURE, parts=[picture]) for picture in pictures),
         ],
         events=events,
     )

@@ -183,6 +183,21 @@ class TestEvents:
         assert store.events(job.id, after=1, limit=2) == [started, progress[0]]
         assert store.events(job.id, after=progress[-1].sequence) == []
 
+    def test_the_logs_of_several_jobs_are_read_at_once(self, store: Store) -> None:
+        jobs = [
+            store.submit(
+                new_job(events=[StoredEvent(sequence=sequence, data=b"%d" % sequence) for sequence in log])
+            ).job
+            for log in ([1, 2], [], [3])
+        ]
+        read = store.all_events([jobs[2], *jobs[:2]])
+        assert {job_id: [event.data for event in events] for job_id, events in read.items()} == {
+            jobs[0].id: [b"1", b"2"],
+            jobs[1].id: [],
+            jobs[2].id: [b"3"],
+        }
+        assert store.all_events([]) == {}
+
     def test_a_batch_whose_answer_was_lost_can_be_appended_again(self, store: Store) -> None:
         job = store.submit(new_job()).job
         lease = store.lease(job.id)

@@ -144,16 +144,10 @@ def _row(job: Job) -> tuple[str, ...]:
         job.job_id,
         job.state,
         _local(job.create_time),
-        _size(job),
+        f"{job.width}x{job.height}",
         f"{_iterations(job)}/{job.accepted.options.iterations}",
         job.request_id,
     )
-
-
-def _size(job: Job) -> str:
-    # The picture may have become smaller than it was to be.
-    sized = job.accepted if job.result is None else job.result
-    return f"{sized.width}x{sized.height}"
 
 
 def _local(time: datetime) -> str:
@@ -174,7 +168,7 @@ def _rows(job: Job) -> dict[str, object]:
         "created": _local(job.create_time),
         "ended": None if job.end_time is None else _local(job.end_time),
         "when nobody follows": job.disconnect_policy.replace("_", " "),
-        "size": _size(job),
+        "size": f"{job.width}x{job.height}",
         "iterations": f"{_iterations(job)}/{job.accepted.options.iterations}",
     }
     if job.progress is not None:

@@ -1715,6 +1715,8 @@ class Job(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     COMPLETED_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Names the job in WatchJob, GetJob and CancelJob."""
     request_id: _builtins.str
@@ -1723,6 +1725,10 @@ class Job(_message.Message):
     """Where it is in its life."""
     disconnect_policy: Global___DisconnectPolicy.ValueType
     """As the request had it, or its default."""
+    width: _builtins.int
+    """Width of the result in pixels: less than that of accepted once the job goes on at a smaller size (Reduced)."""
+    height: _builtins.int
+    """Height of the result in pixels, likewise."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was accepted."""
@@ -1765,10 +1771,12 @@ class Job(_message.Message):
         result: Global___ResultHeader | None = ...,
         completed: Global___Completed | None = ...,
         failure: Global___JobFailure | None = ...,
+        width: _builtins.int = ...,
+        height: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completed", b"completed", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "progress", b"progress", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completed", b"completed", "create_time", b"create_time", "disconnect_policy", b"disconnect_policy", "end_time", b"end_time", "failure", b"failure", "job_id", b"job_id", "progress", b"progress", "request_id", b"request_id", "result", b"result", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completed", b"completed", "create_time", b"create_time", "disconnect_policy", b"disconnect_policy", "end_time", b"end_time", "failure", b"failure", "height", b"height", "job_id", b"job_id", "progress", b"progress", "request_id", b"request_id", "result", b"result", "state", b"state", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,5 +1,6 @@
 """A transfer that goes on at another size than it began with: its picture, and how far it is."""
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -23,6 +24,8 @@ class Draft:
     """Steps done over all scales."""
     seconds: float
     """Of work since the first step began."""
+    excess_seconds: float
+    """Of these, what the work until now would not have taken at this size: it was done at another one."""
     pixels: Tensor
     """The picture to go on from, (1, 3, H, W) in [0, 1]."""
 
@@ -44,6 +47,7 @@ def carried(start: Snapshot | Draft, spec: TransferSpec) -> Snapshot | Draft:
     scale = scales[start.scale - 1]
     if start.size == scale.size:
         return start
+    as_if_here = math.prod(scale.size) / math.prod(start.size)
     # A step must be left: only what has been evaluated is a result.
     again = max(0, start.done + 1 - scale.iterations)
     width, height = scale.size
@@ -55,6 +59,7 @@ def carried(start: Snapshot | Draft, spec: TransferSpec) -> Snapshot | Draft:
         done=start.done - again,
         iteration=start.iteration - again,
         seconds=start.seconds,
+        excess_seconds=start.seconds - as_if_here * (start.seconds - start.excess_seconds),
         pixels=pixels.clamp_(0, 1),
     )
 

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from nst_service.engine.layers import (
     KERNEL_SHAPES,
@@ -16,7 +17,7 @@ from nst_service.engine.layers import (
 )
 from nst_service.engine.losses import StyleLossName
 from nst_service.engine.objective import DIRECTIONS
-from nst_service.engine.options import TransferOptions
+from nst_service.engine.options import OptimizerName, TransferOptions
 from nst_service.engine.pictures import Size, fit, scaled
 from nst_service.engine.pooling import Pooling
 from nst_service.engine.schedule import schedule
@@ -28,11 +29,13 @@ _FLOAT_BYTES, _INDEX_BYTES = 4, 8
 _PICTURES = 12
 """That an optimiser and the losses on pixels hold at once, beside the history of L-BFGS: pixels, gradients, the best so
 far, the content, differences of neighbours, spectra ..."""
-_SNAPSHOT_PICTURES = 8
-"""That a snapshot holds beside the history of L-BFGS: where the optimiser stands, the best so far and their gradients,
-where it goes, moments of Adam, the average."""
+_SNAPSHOT_PICTURES = MappingProxyType({OptimizerName.LBFGS: 5, OptimizerName.ADAM: 7})
+"""That a snapshot holds beside the history of L-BFGS and the average: where the optimiser stands, the best so far and
+their gradients, where it goes, moments of Adam."""
 _SNAPSHOT_TEXT = 2**15
 """Bytes: all of a snapshot that is no picture."""
+_LARGEST_SNAPSHOT = 2**28
+"""Bytes. From larger ones, what the optimiser has learnt is left out: it would take seconds and gigabytes."""
 _FINISHING_PICTURES = 10
 """That the conversion of colours and the encoder hold at once."""
 _TEMPORARIES = 5
@@ -128,15 +131,22 @@ def peak_bytes(
     if style_layers := options.active_style_layers:
         parts = [_largest_part(style, tile, layers) for style in styles]
         work += [_features_bytes(part, style_layers, is_native=is_native) for part in parts]
-    return round(_HEAP * (held + max(work)))
+    return round(_HEAP * (held + max(work))) + snapshot_bytes(options, size)
 
 
 def snapshot_bytes(options: TransferOptions, size: Size) -> int:
-    """Estimate the most that a snapshot of a transfer has as bytes.
+    """Estimate the most that a snapshot of a transfer has as bytes, which is what it holds on the device, too."""
+    return _snapshot_bytes(options, size, history=keeps_history(options, size))
 
-    `peak_bytes` does not count them.
-    """
-    return _SNAPSHOT_TEXT + (_SNAPSHOT_PICTURES + 2 * options.pairs) * _picture_bytes(size)
+
+def keeps_history(options: TransferOptions, size: Size) -> bool:
+    """Return whether snapshots of a transfer are to have what the optimiser has learnt."""
+    return _snapshot_bytes(options, size, history=True) <= _LARGEST_SNAPSHOT
+
+
+def _snapshot_bytes(options: TransferOptions, size: Size, *, history: bool) -> int:
+    pictures = _SNAPSHOT_PICTURES[options.optimizer] + bool(options.averaging) + 2 * history * options.pairs
+    return _SNAPSHOT_TEXT + pictures * _picture_bytes(size)
 
 
 def _picture_bytes(size: Size) -> int:

@@ -3,15 +3,15 @@
 import contextlib
 import dataclasses
 import json
-import zlib
-from collections.abc import Mapping, Sequence
+import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor
 
 from nst_service.engine.criterion import Evaluation, Values
@@ -19,8 +19,10 @@ from nst_service.engine.errors import SnapshotError
 from nst_service.engine.optimizers import OptimizerState
 from nst_service.engine.pictures import Size
 
-_VERSION = 2
+_VERSION = 3
 """Of the bytes: grows with every change of what they hold."""
+_LENGTH = struct.Struct("<Q")
+"""Of the header of a safetensors file."""
 _KEY = "nst_snapshot"
 """Of the metadata. There is one: the library writes several in any order."""
 
@@ -37,6 +39,8 @@ class Snapshot:
     """Steps done over all scales."""
     seconds: float
     """Of work since the first step began."""
+    excess_seconds: float
+    """Of these, what the work until now would not have taken at this size: it was done at another one."""
     step_seconds: float
     """Of the last step alone."""
     optimizer: OptimizerState
@@ -59,39 +63,34 @@ class Snapshot:
         packed = packer.pack(self)
         return _unpacked(packed, {name: tensor.to(device) for name, tensor in packer.tensors.items()}, self.size)
 
-    def to_bytes(self) -> bytes:
-        """Return all of it as a safetensors file, whatever device it is on.
+    def to_buffers(self) -> list[memoryview]:
+        """Return all of it as the parts of a safetensors file, whatever device it is on.
 
-        Takes a while, and can be done in another thread while the transfer goes on.
+        On a CPU they are its tensors, and nothing is copied. Can be done in another thread while the transfer goes on.
         """
         packer = _Packer()
         packed = packer.pack(self)
         tensors = {name: tensor.cpu().contiguous() for name, tensor in packer.tensors.items()}
-        state = {
-            "version": _VERSION,
-            "crc32": _checksum(self.size, packed, tensors),
-            "size": self.size,
-            "snapshot": packed,
-        }
-        return save(tensors, {_KEY: json.dumps(state)})
+        state = {"version": _VERSION, "size": self.size, "snapshot": packed}
+        header = _header(tensors, json.dumps(state))
+        return [memoryview(header), *(tensor.numpy().data.cast("B") for tensor in tensors.values())]
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Snapshot":
-        """Return what `to_bytes` made bytes of, on the CPU.
+        """Return what `to_buffers` made buffers of, which have become one, on the CPU.
+
+        Whoever has kept them sees that they are the same: there is no checksum here.
 
         Raises:
-            SnapshotError: damaged, truncated, of another version, or something else altogether.
+            SnapshotError: truncated, of another version, or something else altogether.
         """
         try:
             tensors, state = load(data), _state(data)
             version, packed = state["version"], state["snapshot"]
-            is_whole = state["crc32"] == _checksum(state["size"], packed, tensors)
         except Exception as error:  # Hostile bytes have parsers raise almost anything.
             raise SnapshotError("is no snapshot, or damaged or truncated") from error
         if version != _VERSION:
             raise SnapshotError(f"is a snapshot of version {version!r:.32}, accepted is {_VERSION}")
-        if not is_whole:
-            raise SnapshotError("is a damaged snapshot")
         try:
             width, height = state["size"]
             # The library has tensors begin anywhere, torch at a multiple of 64 bytes: that may decide on the last bit.
@@ -101,17 +100,23 @@ class Snapshot:
             raise SnapshotError("is a snapshot that contradicts itself") from error
 
 
+def _header(tensors: Mapping[str, Tensor], state: str) -> bytes:
+    """Return what stands before the tensors of a safetensors file; the library would copy them to write it."""
+    header: dict[str, object] = {"__metadata__": {_KEY: state}}
+    end = 0
+    for name, tensor in tensors.items():
+        begin, end = end, end + tensor.nbytes
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    # So that what follows is aligned.
+    text += b" " * (-len(text) % _LENGTH.size)
+    return _LENGTH.pack(len(text)) + text
+
+
 def _state(data: bytes) -> Any:
     """Return what stands in the metadata of a safetensors file, which the library reads from files on disk only."""
-    length = int.from_bytes(data[:8], "little")
-    return json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_KEY])
-
-
-def _checksum(size: Sequence[int], packed: object, tensors: Mapping[str, Tensor]) -> int:
-    checksum = zlib.crc32(json.dumps([size, packed]).encode())
-    for name in sorted(tensors):
-        checksum = zlib.crc32(tensors[name].numpy().data, checksum)
-    return checksum
+    (length,) = _LENGTH.unpack_from(data)
+    return json.loads(json.loads(data[_LENGTH.size : _LENGTH.size + length])["__metadata__"][_KEY])
 
 
 class _Packer:

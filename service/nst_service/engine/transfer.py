@@ -100,6 +100,7 @@ class Iterate:
     """What the optimiser stands on."""
     best: Evaluation
     """The evaluation with the least loss at this scale."""
+    _excess_seconds: float
     _stage: "_Stage"
     _full: Canvas
 
@@ -124,7 +125,7 @@ class Iterate:
         Args:
             history: whether with the steps that L-BFGS has learnt from, which are copied (see `Optimizer.state`).
         """
-        return self._stage.snapshot(self.seconds, history=history)
+        return self._stage.snapshot(self.seconds, self._excess_seconds, history=history)
 
 
 Transfer = Generator[Preparing | Iterate, None, None]
@@ -162,7 +163,8 @@ def transfer(
         NonFiniteLossError: the loss is infinite or undefined and no recovery helped.
         SnapshotError: the snapshot is of a transfer of something else.
     """
-    yield from _Transfer(spec, model, tile, styles).run(snapshot)
+    # Handed on, so that nobody but the run holds the snapshot, which may be as large as all that a step needs.
+    return _Transfer(spec, model, tile, styles).run(snapshot)
 
 
 def optimize(
@@ -249,13 +251,14 @@ class _Stage:
         stage._losses.extend(snapshot.least_losses)
         return stage
 
-    def snapshot(self, seconds: float, *, history: bool) -> Snapshot:
-        """Return how far it is, after so many seconds of work."""
+    def snapshot(self, seconds: float, excess_seconds: float, *, history: bool) -> Snapshot:
+        """Return how far it is, after so many seconds of work (see `Snapshot`)."""
         return Snapshot(
             scale=self.number,
             done=self.done,
             iteration=self.iteration,
             seconds=seconds,
+            excess_seconds=excess_seconds,
             step_seconds=self.step_seconds,
             optimizer=self.optimizer.state(history=history),
             best=kept(self.best),
@@ -358,22 +361,27 @@ class _Transfer:
         self._scales = schedule(spec.content.size, spec.options.scale_iterations)
         self._total_work = sum(scale.work for scale in self._scales)
         self._watch = _Stopwatch()
+        self._excess_seconds = 0.0
+        """See `Snapshot`."""
 
     def run(self, snapshot: Snapshot | Draft | None) -> Transfer:
         stage: _Stage | None = None
+        if snapshot is not None:
+            self._excess_seconds = snapshot.excess_seconds
         if isinstance(snapshot, Draft):
             stage = yield from self._redrawn(snapshot)
         elif snapshot is not None:
             self._check(snapshot)
-            builder = self._builder(snapshot.scale)
+            builder, seconds = self._builder(snapshot.scale), snapshot.seconds
             scale = self._scales[snapshot.scale - 1]
             stage = _Stage.restored(snapshot.to(self._model.device), scale, builder.canvas, self._options)
-            yield self._iterate(stage, snapshot.seconds)
-            self._watch = _Stopwatch(snapshot.seconds)
-            if not self._ending(stage, snapshot.seconds):
+            del snapshot
+            yield self._iterate(stage, seconds)
+            self._watch = _Stopwatch(seconds)
+            if not self._ending(stage, seconds):
                 criterion = yield from self._criterion(builder, stage.number)
                 # These targets have been counted when they were computed for the first time.
-                self._watch = _Stopwatch(snapshot.seconds)
+                self._watch = _Stopwatch(seconds)
                 yield from self._optimize(stage, criterion)
         for number in range(1 if stage is None else stage.number + 1, len(self._scales) + 1):
             if stage is not None:
@@ -485,7 +493,7 @@ class _Transfer:
 
     def _iterate(self, stage: _Stage, elapsed: float) -> Iterate:
         """Return where the transfer stands, after so many seconds of work."""
-        pace = elapsed / self._work(stage)
+        pace = self._pace(stage, elapsed)
         return Iterate(
             iteration=stage.iteration,
             total_iterations=sum(scale.iterations for scale in self._scales),
@@ -499,6 +507,7 @@ class _Transfer:
             ending=self._ending(stage, elapsed) if stage.scale.is_last else None,
             evaluation=stage.evaluation,
             best=stage.best,
+            _excess_seconds=self._excess_seconds,
             _stage=stage,
             _full=self._full,
         )
@@ -508,6 +517,10 @@ class _Transfer:
         coarser = sum(scale.work for scale in self._scales[: stage.number - 1])
         return coarser + stage.done * stage.scale.step_work
 
+    def _pace(self, stage: _Stage, elapsed: float) -> float:
+        """Return the seconds that a pixel of work takes, after so many seconds of it."""
+        return (elapsed - self._excess_seconds) / self._work(stage)
+
     def _ending(self, stage: _Stage, elapsed: float) -> Ending | None:
         """Return why a scale ends after so many seconds of work, or None."""
         if stage.done == stage.scale.iterations:
@@ -515,7 +528,7 @@ class _Transfer:
         # A scale that ended early leaves its time to the next.
         planned = sum(scale.work for scale in self._scales[: stage.number])
         allowed = self._options.time_budget_seconds * planned / self._total_work or math.inf
-        next_seconds = elapsed / self._work(stage) * stage.scale.step_work
+        next_seconds = self._pace(stage, elapsed) * stage.scale.step_work
         if elapsed + next_seconds > allowed:
             return Ending.TIME_BUDGET
         return Ending.CONVERGED if stage.is_flat else None

@@ -44,7 +44,7 @@ class Job:
     lease: Lease | None = None
     """The right to run it, once it runs."""
     snapshot: Snapshot | Draft | None = None
-    """Where it goes on."""
+    """Where it goes on, until it does."""
     next_checkpoint: float = math.inf
     """When to keep where it stands, on the clock of `time.monotonic`; never while the last one is being kept."""
     followers: int = 0

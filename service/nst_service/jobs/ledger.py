@@ -15,7 +15,7 @@ from nst_service.engine.snapshot import Snapshot
 from nst_service.engine.spec import TransferRequest
 from nst_service.jobs.codec import Codec
 from nst_service.jobs.errors import JobCancelledError, JobError, RecordedFailureError
-from nst_service.jobs.events import Accepted, Delivery, Event, Recorded, result_chunks
+from nst_service.jobs.events import Accepted, Delivery, Event, Recorded, Reduced, result_chunks
 from nst_service.jobs.job import Job
 from nst_service.jobs.log import ACCEPTED_SEQUENCE, LoggedEvent
 from nst_service.jobs.order import Order
@@ -128,10 +128,9 @@ class Ledger:
         stored = await self._read(self._store.events, job_id)
         return [LoggedEvent(event.sequence, Recorded(event.data)) for event in stored]
 
-    def size(self, events: Sequence[LoggedEvent]) -> Size:
-        """Return the size of the result that the kept events of a job, Accepted first, tell last."""
-        told = [self._codec.size(logged.event.data) for logged in events if isinstance(logged.event, Recorded)]
-        return [size for size in told if size][-1]
+    async def sizes(self, jobs: Sequence[StoredJob]) -> dict[str, Size]:
+        """Return the sizes of the results of jobs that their kept events tell last, by the ids of the jobs."""
+        return await self._read(self._sizes, jobs)
 
     async def replay(self, job: StoredJob, after: int) -> AsyncGenerator[LoggedEvent, None]:
         """Yield what is kept of a job's events with a larger sequence than `after`, its picture included.
@@ -165,7 +164,7 @@ class Ledger:
     # In a thread
 
     def _accept(self, job: Job, order: Order, accepted: Accepted) -> Submission:
-        pictures = [Blob(kind=BlobKind.PICTURE, data=data) for data in order.pictures.values()]
+        pictures = [Blob(kind=BlobKind.PICTURE, parts=[data]) for data in order.pictures.values()]
         deadline = None if job.deadline is None else time.time() + job.deadline - time.monotonic()
         return self._store.submit(
             NewJob(
@@ -176,7 +175,7 @@ class Ledger:
                 disconnect_policy=order.disconnect_policy,
                 deadline=deadline,
                 options=self._codec.event(LoggedEvent(ACCEPTED_SEQUENCE, accepted)),
-                blobs=[Blob(kind=BlobKind.REQUEST, data=order.document), *pictures],
+                blobs=[Blob(kind=BlobKind.REQUEST, parts=[order.document]), *pictures],
             )
         )
 
@@ -204,10 +203,11 @@ class Ledger:
             self._store.finish(lease, JobState.FAILED, outcome=self._codec.failure(error))
 
     def _note(self, job: Job, logged: LoggedEvent) -> None:
-        self._store.append(_lease(job), [self._stored(logged)])
+        # All that comes after a smaller size is of that size.
+        self._store.append(_lease(job), [self._stored(logged)], durable=isinstance(logged.event, Reduced))
 
     def _checkpoint(self, job: Job, snapshot: Snapshot) -> None:
-        self._store.save_checkpoint(_lease(job), snapshot.to_bytes())
+        self._store.save_checkpoint(_lease(job), *snapshot.to_buffers())
 
     def _deliver(self, job: Job, state: JobState, delivery: Delivery, sequence: int) -> None:
         last = sequence + 1 + delivery.chunk_count
@@ -224,6 +224,14 @@ class Ledger:
 
     def _stored(self, logged: LoggedEvent) -> StoredEvent:
         return StoredEvent(sequence=logged.sequence, data=self._codec.event(logged))
+
+    def _sizes(self, jobs: Sequence[StoredJob]) -> dict[str, Size]:
+        events = self._store.all_events(jobs)
+        return {job.id: self._size(job, events[job.id]) for job in jobs}
+
+    def _size(self, job: StoredJob, events: Sequence[StoredEvent]) -> Size:
+        told = [self._codec.size(data) for data in (job.options, *(event.data for event in events))]
+        return [size for size in told if size][-1]
 
     def _request(self, job: StoredJob) -> TransferRequest | None:
         document = self._store.request(job.id)

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from types import MappingProxyType
 
 from nst_service.engine.draft import carried
-from nst_service.engine.estimate import estimate, snapshot_bytes, step_flops
+from nst_service.engine.estimate import estimate, keeps_history, step_flops
 from nst_service.engine.metadata import describe
 from nst_service.engine.pictures import PREVIEW_MEDIA_TYPE, encode, preview
 from nst_service.engine.snapshot import Snapshot
@@ -36,8 +36,6 @@ from nst_service.jobs.states import StopReason
 
 PROGRESS_INTERVAL = 0.1
 """Seconds between two Progress or Preparing events of a job whose steps are faster than that."""
-_LARGEST_SNAPSHOT = 2**28
-"""Bytes. Of larger ones, what the optimiser has learnt is left out: it would take seconds and gigabytes."""
 
 _VERSION = version("nst-stylize")
 
@@ -63,6 +61,8 @@ class Run:
         self._pace = pace
         self._styles = styles
         self._steps = self._transfer()
+        self._kept = 0
+        """Steps that were done where it began here."""
         self._preparing: Preparing | None = None
         """What the last step was, where it was none of the optimiser."""
         self._iterate: Iterate | None = None
@@ -77,6 +77,7 @@ class Run:
         """Say that the job has its device."""
         self._started_at = time.monotonic()
         self._next_report = self._started_at + PROGRESS_INTERVAL
+        self._kept = self.job.snapshot.iteration if self.job.snapshot else 0
         self._publish(Started(device=str(self._model.device), queued_seconds=self._queued))
 
     def step(self) -> None:
@@ -92,6 +93,7 @@ class Run:
     def _note(self, iterate: Iterate) -> None:
         if self._iterate is None:
             self._began_at = time.monotonic() - iterate.seconds
+            self.job.snapshot = None
         self._iterate = iterate
         self._pace.observe(step_flops(self.job.spec.options, iterate.size, self.job.cost.tile), iterate.step_seconds)
         self.job.next_seconds = iterate.next_seconds
@@ -117,35 +119,34 @@ class Run:
             smaller = reduced(job.spec, available)
             if smaller is None:
                 return False
-        # What the optimiser has learnt is of no use at another size.
-        job.snapshot = self.snapshot(history=smaller is None) or job.snapshot
+        if self._iterate:
+            # What the optimiser has learnt is of no use at another size.
+            job.snapshot = self._snapshot(self._iterate, history=smaller is None)
         if smaller:
             job.spec, cost = smaller, estimate(smaller, available)
-            self._publish(Reduced(width=smaller.content.width, height=smaller.content.height))
+        job.remaining_seconds *= cost.flops / job.cost.flops
         job.cost = cost
+        if smaller:
+            self._publish(Reduced(width=smaller.content.width, height=smaller.content.height))
         self._restart()
         return True
 
     def begin_anew(self) -> None:
         """Forget where the job was to go on."""
-        self.job.snapshot = None
+        self.job.snapshot, self._kept = None, 0
         self._restart()
 
     def _restart(self) -> None:
         self.close()
         self._steps = self._transfer()
 
-    def snapshot(self, *, history: bool = True) -> Snapshot | None:
-        """Return where the job stands; None where that is where it began.
+    def snapshot(self) -> Snapshot | None:
+        """Return where the job stands; None where that is where it began."""
+        iterate = self._iterate
+        return self._snapshot(iterate) if iterate and iterate.iteration > self._kept else None
 
-        Args:
-            history: whether to include what the optimiser has learnt, if it is not too large.
-        """
-        iterate, first = self._iterate, self.job.snapshot.iteration if self.job.snapshot else 0
-        if iterate is None or iterate.iteration <= first:
-            return None
-        is_small = snapshot_bytes(self.job.spec.options, iterate.size) <= _LARGEST_SNAPSHOT
-        return iterate.snapshot(history=history and is_small)
+    def _snapshot(self, iterate: Iterate, *, history: bool = True) -> Snapshot:
+        return iterate.snapshot(history=history and keeps_history(self.job.spec.options, iterate.size))
 
     def close(self) -> None:
         """Free what the job holds."""

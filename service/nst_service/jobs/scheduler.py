@@ -90,6 +90,8 @@ class JobView:
     """Where a job stands."""
 
     stored: StoredJob
+    size: Size
+    """Of its result, in pixels."""
     progress: Progress | None
     """Its last one, where it runs here."""
 
@@ -391,7 +393,8 @@ class Scheduler:
         Raises:
             UnknownJobError: no job of this owner has this id.
         """
-        return self._view(await self._stored(job_id, owner))
+        (view,) = await self._views([await self._stored(job_id, owner)])
+        return view
 
     async def job_id(self, request_id: str, owner: Owner = ANYONE) -> str:
         """Return the id of the job that a request has led to, one that is being taken on included.
@@ -412,11 +415,15 @@ class Scheduler:
         self, owner: Owner, *, states: Collection[JobState], before: int | None, limit: int
     ) -> list[JobView]:
         """Return where the jobs of an owner stand, newest first (see `Store.jobs` for the arguments)."""
-        return [self._view(stored) for stored in await self._ledger.jobs(owner.name, states, before, limit)]
+        return await self._views(await self._ledger.jobs(owner.name, states, before, limit))
 
-    def _view(self, stored: StoredJob) -> JobView:
+    async def _views(self, jobs: Sequence[StoredJob]) -> list[JobView]:
+        sizes = await self._ledger.sizes(jobs)
+        return [self._view(stored, sizes[stored.id]) for stored in jobs]
+
+    def _view(self, stored: StoredJob, size: Size) -> JobView:
         job = self._jobs.get(stored.id)
-        return JobView(stored, job.log.latest(Progress) if job else None)
+        return JobView(stored, size, job.log.latest(Progress) if job else None)
 
     async def _stored(self, job_id: str, owner: Owner) -> StoredJob:
         stored = await self._ledger.job(job_id)
@@ -566,7 +573,10 @@ class Scheduler:
         job.next_checkpoint = time.monotonic() + self.durability.checkpoint_seconds
 
         def publish(event: Event) -> None:
-            loop.call_soon_threadsafe(self._publish, job, event)
+            if isinstance(event, Reduced):
+                asyncio.run_coroutine_threadsafe(self._publish_kept(job, event), loop).result()
+            else:
+                loop.call_soon_threadsafe(self._publish, job, event)
 
         def keep(snapshot: Snapshot) -> None:
             loop.call_soon_threadsafe(lambda: self._spawn(self._keep_checkpoint(job, snapshot)))
@@ -652,8 +662,14 @@ class Scheduler:
         if job.state.is_terminal:
             return
         logged = job.log.append(event)
-        if isinstance(event, Started | Reduced):
+        if isinstance(event, Started):
             self._spawn(self._note(job, logged))
+
+    async def _publish_kept(self, job: Job, event: Event) -> None:
+        """Keep an event, then tell it, so that no later run contradicts it. No other may come meanwhile."""
+        await self._note(job, LoggedEvent(job.log.next_sequence, event))
+        if not job.state.is_terminal:
+            job.log.append(event)
 
     async def _note(self, job: Job, logged: LoggedEvent) -> None:
         try:
@@ -743,8 +759,8 @@ class Scheduler:
         request = await self._ledger.request(stored)
         if request is None:
             raise UnknownJobError(stored.id)
-        log = [first_event(stored), *await self._ledger.events(stored.id)]
-        spec = await self._in_thread(self._prepare_again, request, self._ledger.size(log))
+        sizes = await self._ledger.sizes([stored])
+        spec = await self._in_thread(self._prepare_again, request, sizes[stored.id])
         # The clocks of two processes have only the time of day in common, which may have been set.
         age = max(0.0, time.time() - stored.created_at)
         deadline = None
@@ -756,7 +772,7 @@ class Scheduler:
         job.id, job.request_id, job.runs = stored.id, stored.request_id, stored.epoch
         job.disconnect_policy = stored.disconnect_policy
         job.accepted_at -= age
-        job.log = EventLog(log)
+        job.log = EventLog([first_event(stored), *await self._ledger.events(stored.id)])
         return job
 
     async def _give_up(self, stored: StoredJob, error: JobError) -> None:

@@ -42,15 +42,28 @@ class StatusSeal(grpc.aio.ServerInterceptor):
             else (grpc.unary_unary_rpc_method_handler, handler.unary_unary)
         )
         sealed: Any = _sealed(behavior, handler.request_deserializer)
-        return make(sealed, response_serializer=handler.response_serializer)
+        receive: Any = _Received
+        return make(sealed, request_deserializer=receive, response_serializer=handler.response_serializer)
+
+
+class _Received:
+    """The bytes of a request, until they are taken: gRPC holds what it hands over until the call ends."""
+
+    def __init__(self, data: bytes):
+        self._data = data
+
+    def taken(self) -> bytes:
+        """Return them, and forget them."""
+        data, self._data = self._data, b""
+        return data
 
 
 def _sealed(
     behavior: Callable[[Any, _Context], Awaitable[Any]], decode: Callable[[bytes], Any]
-) -> Callable[[bytes, _Context], Awaitable[Any]]:
-    async def sealed(data: bytes, context: _Context) -> Any:
+) -> Callable[[_Received, _Context], Awaitable[Any]]:
+    async def sealed(received: _Received, context: _Context) -> Any:
         try:
-            return await behavior(_decoded(data, decode), context)
+            return await behavior(_decoded(received.taken(), decode), context)
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
         except Exception as error:

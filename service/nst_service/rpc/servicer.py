@@ -55,6 +55,8 @@ class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
         owner = self._callers.of(context)
         read = functools.partial(order_from_proto, request)
         job = await self._scheduler.submit(read, deadline, owner, request.request_id or None)
+        # Many calls may follow a job for long, and each has brought its pictures.
+        del request, read
         async with contextlib.aclosing(self._follow(job.id, owner, 0)) as events:
             async for event in events:
                 await context.write(pb.StylizeResponse(event=event))

@@ -61,7 +61,8 @@ class BlobFolder:
             partial = self._path(f"{_PARTIAL}.{self._writer}.{uuid.uuid4().hex}")
             try:
                 with self._files.open(partial, "wb") as file:
-                    file.write(blob.data)
+                    for part in blob.parts:
+                        file.write(part)
                     self._sync(file)
                 self._rename(partial, self._path(blob.sha256))
             except BaseException:
@@ -113,11 +114,13 @@ class BlobFolder:
             return int(shutil.disk_usage(self._root).free)
 
     def _holds(self, blob: Blob) -> bool:
-        path = self._path(blob.sha256)
         try:
-            return bool(self._files.info(path)["size"] == blob.size and self._files.cat_file(path) == blob.data)
-        except FileNotFoundError:
+            if self._files.info(self._path(blob.sha256))["size"] != blob.size:
+                return False
+            self.get(blob.sha256)
+        except (FileNotFoundError, CorruptBlobError):
             return False
+        return True
 
     def _names(self) -> list[str]:
         with _translated():

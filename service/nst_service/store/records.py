@@ -32,22 +32,29 @@ class DisconnectPolicy(StrEnum):
     KEEP_RUNNING = "keep_running"
 
 
+Buffer = bytes | memoryview
+
+
 @dataclass(frozen=True, kw_only=True)
 class Blob:
     """Bytes to keep for a job, known by their checksum."""
 
     kind: BlobKind
-    data: bytes | memoryview = field(repr=False)
+    parts: Sequence[Buffer] = field(repr=False)
+    """One after the other: what is large and in pieces need not be copied into one."""
 
     @cached_property
     def sha256(self) -> str:
         """Checksum in hexadecimal; computed once."""
-        return hashlib.sha256(self.data).hexdigest()
+        checksum = hashlib.sha256()
+        for part in self.parts:
+            checksum.update(part)
+        return checksum.hexdigest()
 
     @property
     def size(self) -> int:
         """In bytes."""
-        return memoryview(self.data).nbytes
+        return sum(memoryview(part).nbytes for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ from nst_service.store.errors import (
 from nst_service.store.records import (
     Blob,
     BlobKind,
+    Buffer,
     DisconnectPolicy,
     Lease,
     NewJob,
@@ -230,23 +231,32 @@ class Store:
         # Two servers that ask at once get two jobs, instead of one of them none.
         return self._lease(JOBS.c.number == waiting.with_for_update(skip_locked=True).scalar_subquery())
 
-    def append(self, lease: Lease, events: Sequence[StoredEvent]) -> None:
+    def append(self, lease: Lease, events: Sequence[StoredEvent], *, durable: bool = False) -> None:
         """Add events to the log of a job. Those that a power failure takes are the last ones, and all that came later.
+
+        Args:
+            lease: the right to do so.
+            events: that come after those that are there.
+            durable: whether to wait until a power failure takes none of them.
 
         Raises:
             LeaseLostError: the job is no longer run under this lease.
         """
-        with self._database.write(durable=False) as connection:
+        with self._database.write(durable=durable) as connection:
             self._hold(connection, lease, row_bytes=JOBS.c.row_bytes + _size(events))
             self._add_events(connection, lease.job.number, events)
 
-    def save_checkpoint(self, lease: Lease, data: bytes | memoryview) -> None:
+    def save_checkpoint(self, lease: Lease, *parts: Buffer) -> None:
         """Replace the checkpoint of a job, which has come further.
+
+        Args:
+            lease: the right to do so.
+            parts: of the checkpoint, one after the other.
 
         Raises:
             LeaseLostError: the job is no longer run under this lease.
         """
-        blob = Blob(kind=BlobKind.CHECKPOINT, data=data)
+        blob = Blob(kind=BlobKind.CHECKPOINT, parts=parts)
         self._uses.put([blob])
         with self._database.write() as connection:
             self._hold(connection, lease, lost_runs=0)
@@ -277,7 +287,7 @@ class Store:
         *,
         outcome: bytes,
         events: Sequence[StoredEvent] = (),
-        result: bytes | memoryview | None = None,
+        result: Buffer | None = None,
     ) -> None:
         """End a job. Its state, its last events and its picture are stored together or not at all.
 
@@ -294,7 +304,7 @@ class Store:
         """
         if not state.is_terminal:
             raise TransitionError(JobState.RUNNING, state)
-        blobs = [] if result is None else [Blob(kind=BlobKind.RESULT, data=result)]
+        blobs = [] if result is None else [Blob(kind=BlobKind.RESULT, parts=[result])]
         self._uses.put(blobs)
         number = lease.job.number
         with self._database.write() as connection:
@@ -377,6 +387,16 @@ class Store:
         )
         with self._database.read() as connection:
             return [StoredEvent(sequence=row.sequence, data=row.data) for row in connection.execute(wanted)]
+
+    def all_events(self, jobs: Collection[StoredJob]) -> dict[str, list[StoredEvent]]:
+        """Return the events of some jobs, in order, by the ids of the jobs."""
+        ids = {job.number: job.id for job in jobs}
+        wanted = select(EVENTS).where(EVENTS.c.job_number.in_(ids)).order_by(EVENTS.c.job_number, EVENTS.c.sequence)
+        events: dict[str, list[StoredEvent]] = {job.id: [] for job in jobs}
+        with self._database.read() as connection:
+            for row in connection.execute(wanted):
+                events[ids[row.job_number]].append(StoredEvent(sequence=row.sequence, data=row.data))
+        return events
 
     def request(self, job_id: str) -> bytes | None:
         """Return what was asked for; None for an unknown job.
