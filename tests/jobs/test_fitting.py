@@ -1,4 +1,5 @@
 import pytest
+from nst_service.engine import estimate as estimate_module
 from nst_service.engine.estimate import estimate
 from nst_service.engine.options import OutputOptions, TransferOptions
 from nst_service.engine.pictures import Picture, Size
@@ -49,3 +50,11 @@ def test_the_error_names_a_shorter_history_where_that_helps():
     assert "with an lbfgs_history of 3 it needs about" in str(does_not_fit(large, cost.peak_bytes, 2**32))
     short = spec_of((4096, 3072), (4096, 3072), lbfgs_history=3)
     assert "lbfgs_history" not in str(does_not_fit(short, estimate(short, 2**32).peak_bytes, 2**32))
+
+
+def test_what_fits_on_a_cpu_with_the_native_kernel_may_not_fit_on_a_gpu(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(estimate_module, "NATIVE", True)
+    spec = spec_of((2048, 1536), (2048, 1536), min_image_size=100)
+    available = estimate(spec, 0).peak_bytes
+    assert fitted(spec, available) is spec
+    assert fitted(spec, available, on_gpu=True).content.width < 2048

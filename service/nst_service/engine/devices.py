@@ -87,6 +87,11 @@ def _has_matrix_units(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= _AMPERE
 
 
+def is_gpu(device: torch.device) -> bool:
+    """Whether a device is a GPU."""
+    return device.type == "cuda"
+
+
 def available_bytes(device: torch.device) -> int:
     """Return the memory that a new allocation on the device can have, in bytes."""
     if device.type == "cuda":

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from types import MappingProxyType
 
+from nst_service.engine.devices import is_gpu
 from nst_service.engine.draft import carried
 from nst_service.engine.estimate import estimate, keeps_history, step_flops
 from nst_service.engine.metadata import describe
@@ -113,17 +114,18 @@ class Run:
         """
         job = self.job
         available = job.cost.peak_bytes // 2
-        cost = estimate(job.spec, available)
+        on_gpu = is_gpu(self._model.device)
+        cost = estimate(job.spec, available, on_gpu=on_gpu)
         smaller: TransferSpec | None = None
         if cost.tile is None or cost.tile >= (job.cost.tile or math.inf):
-            smaller = reduced(job.spec, available)
+            smaller = reduced(job.spec, available, on_gpu=on_gpu)
             if smaller is None:
                 return False
         if self._iterate:
             # What the optimiser has learnt is of no use at another size.
             job.snapshot = self._snapshot(self._iterate, history=smaller is None)
         if smaller:
-            job.spec, cost = smaller, estimate(smaller, available)
+            job.spec, cost = smaller, estimate(smaller, available, on_gpu=on_gpu)
         job.remaining_seconds *= cost.flops / job.cost.flops
         job.cost = cost
         if smaller:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from nst_service.engine.devices import is_gpu
 from nst_service.engine.estimate import estimate
 from nst_service.engine.options import Limits
 from nst_service.engine.pictures import Size
@@ -264,17 +265,25 @@ class Scheduler:
         self._check_accepting()
         spec = prepare(request, self.limits, self.layers)
         check_job(owner, pixels=spec.content.width * spec.content.height, iterations=spec.options.iterations)
-        return fitted(spec, self._capacity)
+        return self._fitted(spec)
 
     def _prepare_again(self, request: TransferRequest, size: Size) -> TransferSpec:
         """Decode the request of a job that goes on, in a thread; its result is as large as was told last."""
         spec = prepare(request, self.limits, self.layers)
-        return fitted(spec if size == spec.content.size else spec.reduced(size), self._capacity)
+        return self._fitted(spec if size == spec.content.size else spec.reduced(size))
+
+    def _fitted(self, spec: TransferSpec) -> TransferSpec:
+        return fitted(spec, self._capacity, on_gpu=self._on_gpu)
 
     @property
     def _capacity(self) -> int:
         """Memory that a job can have on any device, in bytes."""
         return min(device.worker.capacity for device in self._devices)
+
+    @property
+    def _on_gpu(self) -> bool:
+        """Whether any device is a GPU: a job can come to any of them."""
+        return any(is_gpu(device.worker.device) for device in self._devices)
 
     async def estimate(self, read: ReadOrder, owner: Owner = ANYONE) -> Accepted:
         """Return what a job would begin with, without taking it on; its id is empty.
@@ -305,7 +314,7 @@ class Scheduler:
 
     def _plan(self, spec: TransferSpec, owner: str, deadline: float | None = None) -> Job:
         """Return a job that has not been taken on yet."""
-        cost = estimate(spec, self._capacity)
+        cost = estimate(spec, self._capacity, on_gpu=self._on_gpu)
         # On the slowest device.
         seconds = max(device.worker.pace.expected(cost) for device in self._devices)
         return Job(

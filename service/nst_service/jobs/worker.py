@@ -9,7 +9,7 @@ from queue import SimpleQueue
 
 import torch
 
-from nst_service.engine.devices import available_bytes, release_memory
+from nst_service.engine.devices import available_bytes, is_gpu, release_memory
 from nst_service.engine.errors import NonFiniteLossError, SnapshotError
 from nst_service.engine.estimate import step_flops
 from nst_service.engine.options import DEFAULT_PRESET, KEEP_SIZE, OutputOptions, TransferOptions
@@ -232,7 +232,7 @@ class DeviceWorker:
         except Exception as error:
             if not _is_out_of_memory(error):
                 return self._failure(run, error)
-        return does_not_fit(job.spec, job.cost.peak_bytes, self.capacity, share=0.5)
+        return does_not_fit(job.spec, job.cost.peak_bytes, self.capacity, share=0.5, on_gpu=is_gpu(self.device))
 
     def _end(self, run: Run, outcome: Outcome) -> None:
         leave = self._leaves.pop(run)
