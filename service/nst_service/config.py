@@ -58,6 +58,11 @@ class ServerConfig:
     )
     max_request_bytes: int = _setting(64 * 2**20, "Size of a request.", min=1024, max=2**30)
     max_connections: int = _setting(1024, "Connections that may be open; more are closed.", min=1, max=2**20)
+    max_pending_bytes: int = _setting(
+        512 * 2**20,
+        "Bytes of requests that may wait to be read, all together: what they hold until then is the server's memory.",
+        min=1,
+    )
     max_streams: int = _setting(256, "Calls at once on a connection; more wait in the client.", min=1, max=2**20)
     # Pillow refuses pictures of more than 2 ** 28 / 1.5 pixels by itself.
     max_input_pixels: int = _setting(64_000_000, "Width times height of an input picture.", min=1, max=178_000_000)

@@ -100,6 +100,7 @@ class Server:
             Ledger(self._store, ProtoCodec(self._model)),
             limits=limits,
             max_queued=config.max_queued,
+            max_pending_bytes=config.max_pending_bytes,
             max_running=config.max_running,
             max_job_bytes=config.max_job_bytes,
             style_cache_bytes=config.style_cache_bytes,

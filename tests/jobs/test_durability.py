@@ -86,6 +86,7 @@ def serving(model: Vgg19, limits: Limits, open_ledger: OpenLedger):
             open_ledger(),
             limits=limits,
             max_queued=8,
+            max_pending_bytes=2**30,
             max_running=1,
             durability=dataclasses.replace(DURABILITY, **durability),
         )

@@ -19,6 +19,7 @@ from nst_service.jobs.errors import DeadlineTooShortError, DoesNotFitError, Queu
 from nst_service.jobs.events import Accepted, Completed, Event, Queued, ResultHeader, Started
 from nst_service.jobs.job import Job
 from nst_service.jobs.ledger import Ledger
+from nst_service.jobs.order import FindPicture, Order
 from nst_service.jobs.scheduler import Scheduler
 from nst_service.jobs.states import JobState, StopReason
 from nst_service.jobs.worker import DeviceWorker
@@ -31,6 +32,7 @@ _HANG_SECONDS = 60
 """After which a test has hung. Nothing is measured by it."""
 _LONG, _SHORT = 5000, 5
 """Iterations: those that no test waits for, and those that it does."""
+_LIMITS = {"max_queued": 8, "max_pending_bytes": 2**30, "max_running": 4}
 _SECONDS_PER_FLOP = 1e-3
 """Of the device as it is thought to be: so slow that what a test takes itself does not count."""
 
@@ -78,9 +80,7 @@ def gate(_open_gate: Gate) -> Gate:
 def scheduling(model: Vgg19, limits: Limits, ledger: Ledger):
     @contextlib.asynccontextmanager
     async def scheduling(**settings) -> AsyncIterator[Scheduler]:
-        scheduler = Scheduler(
-            [model], ledger, limits=limits, durability=DURABILITY, **{"max_queued": 8, "max_running": 4} | settings
-        )
+        scheduler = Scheduler([model], ledger, limits=limits, durability=DURABILITY, **_LIMITS | settings)
         await scheduler.start()
         try:
             async with asyncio.timeout(_HANG_SECONDS):
@@ -190,6 +190,25 @@ async def test_a_full_queue_refuses(scheduling, make_request: MakeRequest, gate:
             await submit(scheduler, make_request(iterations=_SHORT))
         assert caught.value.retry_after > 0
         gate.free.set()
+
+
+async def test_requests_that_wait_to_be_read_are_bounded_by_their_bytes(scheduling, make_request: MakeRequest):
+    request, may_be_read = make_request(iterations=_SHORT), threading.Event()
+
+    def slow(picture: FindPicture) -> Order:
+        may_be_read.wait()
+        return read_order(request)(picture)
+
+    async with scheduling(max_pending_bytes=100) as scheduler:
+        # Larger than all that may wait, but alone.
+        reading = asyncio.ensure_future(scheduler.estimate(slow, size=101))
+        await asyncio.sleep(0)
+        for refused in (scheduler.submit(read_order(request), size=1), scheduler.estimate(read_order(request), size=1)):
+            with pytest.raises(QueueFullError, match="101 bytes are waiting already"):
+                await refused
+        may_be_read.set()
+        await reading
+        await ended(await scheduler.submit(read_order(request), size=100))
 
 
 async def test_a_job_that_would_make_another_miss_its_deadline_waits(scheduling, make_request: MakeRequest, gate: Gate):

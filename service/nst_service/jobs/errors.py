@@ -9,10 +9,10 @@ class JobError(Exception):
 
 
 class QueueFullError(JobError):
-    """As many jobs wait as may wait."""
+    """As much waits as may wait."""
 
-    def __init__(self, waiting: int, retry_after: float):
-        super().__init__(f"{waiting} jobs are waiting already, which is all that may wait")
+    def __init__(self, waiting: str, retry_after: float):
+        super().__init__(f"{waiting} are waiting already, which is all that may wait")
         self.retry_after = retry_after
         """Seconds after which a place may be free."""
 

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -119,6 +119,7 @@ class Scheduler:
         *,
         limits: Limits,
         max_queued: int,
+        max_pending_bytes: int,
         max_running: int,
         max_job_bytes: int = 0,
         style_cache_bytes: int = 0,
@@ -131,6 +132,7 @@ class Scheduler:
             ledger: keeps the jobs.
             limits: of what a request may ask for.
             max_queued: jobs that may wait.
+            max_pending_bytes: of requests that may wait to be read. One is always read.
             max_running: jobs that may share a device.
             max_job_bytes: memory of a job on its device; 0 for all that the device has.
             style_cache_bytes: memory on each device for the statistics of styles that may come again.
@@ -140,6 +142,8 @@ class Scheduler:
         self.durability = durability
         self._ledger = ledger
         self.max_queued = max_queued
+        self._max_pending_bytes = max_pending_bytes
+        self._pending_bytes = 0
         self._max_running = max_running
         self.layers = models[0].layers
         self._devices = [_Device(DeviceWorker(model, max_job_bytes, style_cache_bytes)) for model in models]
@@ -191,7 +195,13 @@ class Scheduler:
             self._refusal = None
 
     async def submit(
-        self, read: ReadOrder, deadline: float | None = None, owner: Owner = ANYONE, request_id: str | None = None
+        self,
+        read: ReadOrder,
+        deadline: float | None = None,
+        owner: Owner = ANYONE,
+        request_id: str | None = None,
+        *,
+        size: int = 0,
     ) -> Job | StoredJob:
         """Take a job on, or find the one that the same request has led to before.
 
@@ -200,11 +210,12 @@ class Scheduler:
             deadline: when its result must be delivered, on the clock of `time.monotonic`.
             owner: whose it is.
             request_id: that of what is read.
+            size: of what is read, in bytes.
 
         Raises:
             NotServingError: warming up or draining.
             NotPermittedError, QuotaExceededError: see `quotas`.
-            QueueFullError: as many jobs wait as may wait.
+            QueueFullError: as many jobs wait as may wait, or as many bytes to be read.
             UnknownPictureError: a picture that is named is not there.
             InvalidRequestError: with everything that is wrong.
             RequestConflictError: the request id belongs to another request.
@@ -213,6 +224,12 @@ class Scheduler:
             StoreError: it cannot be kept.
         """
         self._check_accepting()
+        with self._pending(size):
+            return await self._submit(read, deadline, owner, request_id)
+
+    async def _submit(
+        self, read: ReadOrder, deadline: float | None, owner: Owner, request_id: str | None
+    ) -> Job | StoredJob:
         if request_id is not None:
             # A request that is repeated is not one more.
             order = await self._admit(self._read, read, owner)
@@ -235,6 +252,17 @@ class Scheduler:
         finally:
             self._admitting.remove(owner.name)
 
+    @contextlib.contextmanager
+    def _pending(self, size: int) -> Iterator[None]:
+        """Count the bytes of a request while it is read: whatever it asks for, it is held until then."""
+        if self._pending_bytes and self._pending_bytes + size > self._max_pending_bytes:
+            raise QueueFullError(f"requests of {self._pending_bytes} bytes", _RETRY_SECONDS[0])
+        self._pending_bytes += size
+        try:
+            yield
+        finally:
+            self._pending_bytes -= size
+
     def _note_failed_device(self, serving: "asyncio.Future[bool]") -> None:
         if serving.cancelled():
             return
@@ -248,7 +276,7 @@ class Scheduler:
         idle = sum(not device.jobs for device in self._devices)
         waiting = len(self._waiting) + len(self._admitting)
         if waiting >= self.max_queued + idle:
-            raise QueueFullError(waiting, self._retry_after())
+            raise QueueFullError(f"{waiting} jobs", self._retry_after())
 
     def _read(self, read: ReadOrder, owner: Owner) -> Order:
         # A drain may have begun while the request waited for the thread.
@@ -285,15 +313,17 @@ class Scheduler:
         """Whether any device is a GPU: a job can come to any of them."""
         return any(is_gpu(device.worker.device) for device in self._devices)
 
-    async def estimate(self, read: ReadOrder, owner: Owner = ANYONE) -> Accepted:
+    async def estimate(self, read: ReadOrder, owner: Owner = ANYONE, *, size: int = 0) -> Accepted:
         """Return what a job would begin with, without taking it on; its id is empty.
 
         Raises:
-            NotServingError, UnknownPictureError, InvalidRequestError, QuotaExceededError, DoesNotFitError: as `submit`
-                does.
+            NotServingError, QueueFullError, UnknownPictureError, InvalidRequestError, QuotaExceededError,
+                DoesNotFitError: as `submit` does.
         """
-        order = await self._admit(self._read, read, owner)
-        job = self._plan(await self._admit(self._prepare, order.request, owner), owner.name)
+        with self._pending(size):
+            order = await self._admit(self._read, read, owner)
+            spec = await self._admit(self._prepare, order.request, owner)
+        job = self._plan(spec, owner.name)
         return dataclasses.replace(self._accepted(job, self._forecast(job)[-1]), job_id="")
 
     def _accepted(self, job: Job, span: Span) -> Accepted:

@@ -49,12 +49,12 @@ class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
     # A coroutine that writes, not an async generator: grpc.aio does not close generators when a call is cancelled.
     async def Stylize(self, request: pb.StylizeRequest, context: Context) -> None:  # type: ignore[override]  # noqa: N802
         """Run a job, or find the one of the same request, and stream its events."""
-        self._check_size(request)
+        size = self._checked_size(request)
         remaining = context.time_remaining()
         deadline = None if remaining is None else time.monotonic() + remaining
         owner = self._callers.of(context)
         read = functools.partial(order_from_proto, request)
-        job = await self._scheduler.submit(read, deadline, owner, request.request_id or None)
+        job = await self._scheduler.submit(read, deadline, owner, request.request_id or None, size=size)
         # Many calls may follow a job for long, and each has brought its pictures.
         del request, read
         async with contextlib.aclosing(self._follow(job.id, owner, 0)) as events:
@@ -104,14 +104,16 @@ class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
         self, request: pb.EstimateRequest, context: Context
     ) -> pb.EstimateResponse:
         """Say what a job would do and cost."""
-        self._check_size(request)
+        size = self._checked_size(request)
         owner = self._callers.of(context)
         read = functools.partial(order_from_proto, request.stylize)
-        return estimate_to_proto(await self._scheduler.estimate(read, owner))
+        return estimate_to_proto(await self._scheduler.estimate(read, owner, size=size))
 
-    def _check_size(self, request: pb.StylizeRequest | pb.EstimateRequest) -> None:
-        if request.ByteSize() > self._max_request_bytes:
-            raise RequestTooLargeError(request.ByteSize(), self._max_request_bytes)
+    def _checked_size(self, request: pb.StylizeRequest | pb.EstimateRequest) -> int:
+        size = request.ByteSize()
+        if size > self._max_request_bytes:
+            raise RequestTooLargeError(size, self._max_request_bytes)
+        return size
 
     async def GetServerInfo(  # noqa: N802
         self, request: pb.GetServerInfoRequest, context: Context
