@@ -9,7 +9,7 @@ setup(
         Extension(
             "nst_service.engine._winograd",
             sources=[f"{ENGINE}/native/winograd.cpp"],
-            depends=[f"{ENGINE}/native/{name}.h" for name in ("winograd", "direct", "pooling")],
+            depends=[f"{ENGINE}/native/{name}.h" for name in ("winograd", "direct", "pooling", "arena")],
             extra_compile_args=["-O3", "-std=c++17", "-fopenmp"],
             extra_link_args=["-fopenmp"],
             py_limited_api=True,
