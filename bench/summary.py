@@ -88,6 +88,7 @@ def _row(race: Results, name: str, references: Mapping[tuple[str, int], tuple[fl
     ours = race["programs"][0]["name"]
     measured = "turns" if race["turns"][ours] else "runs"
     mine, theirs = race[measured][ours], race[measured][name]
+    my_own, their_own = (_beyond_import(race, runs) for runs in (mine, theirs))
     losses, seconds, ratios = [], [], []
     for run in race["runs"][name]:
         loss, limit = references.get((run["pair"], run["round"]), (math.nan, math.nan))
@@ -105,12 +106,12 @@ def _row(race: Results, name: str, references: Mapping[tuple[str, int], tuple[fl
         _number(statistics.median(ratios), 2) if ratios else "-",
         _number(_median(theirs, "peak_bytes") / 2**20, 0),
         _number(_median_ratio(mine, theirs, "peak_bytes"), 2),
-        _number((_median(theirs, "peak_bytes") - race["import_bytes"]) / 2**20, 0),
-        _number(_median_ratio(*(_beyond(race, runs) for runs in (mine, theirs)), "peak_bytes"), 2),
+        _number(_median(their_own, "peak_bytes") / 2**20, 0),
+        _number(_median_ratio(my_own, their_own, "peak_bytes"), 2),
     ]
 
 
-def _beyond(race: Results, runs: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+def _beyond_import(race: Results, runs: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
     """Return the memory of runs beyond what the import of torch takes."""
     return [{"peak_bytes": run["peak_bytes"] - race["import_bytes"]} for run in runs]
 

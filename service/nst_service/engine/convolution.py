@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nst_service.engine.devices import is_gpu
 from nst_service.engine.pooling import AVERAGE_FACTOR, Pooling, pool
 from nst_service.engine.precision import Precision
 from nst_service.engine.winograd import MAX_POOL, NativeConv, Then, TorchWinograd, average_pool
@@ -119,7 +120,7 @@ class _Padded:
         self._way: TorchWinograd | _Direct
         if TorchWinograd.fits(kernel):
             self._way = TorchWinograd(kernel, bias)
-        elif kernel.device.type == "cuda":
+        elif is_gpu(kernel.device):
             self._way = _OnGpu(kernel, bias, precision)
         else:
             self._way = _Direct(kernel, bias)

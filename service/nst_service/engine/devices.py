@@ -84,7 +84,7 @@ def resolve_precision(choice: str, devices: list[torch.device]) -> Precision:
 
 
 def _has_matrix_units(device: torch.device) -> bool:
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= _AMPERE
+    return is_gpu(device) and torch.cuda.get_device_capability(device) >= _AMPERE
 
 
 def is_gpu(device: torch.device) -> bool:
@@ -94,7 +94,7 @@ def is_gpu(device: torch.device) -> bool:
 
 def available_bytes(device: torch.device) -> int:
     """Return the memory that a new allocation on the device can have, in bytes."""
-    if device.type == "cuda":
+    if is_gpu(device):
         free, _ = torch.cuda.mem_get_info(device)
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return free + cached
@@ -115,7 +115,7 @@ def set_up_process(devices: list[torch.device], precision: Precision = Precision
     glibc, freed memory stays in the process: an evaluation allocates and frees the same large activations every time,
     and fresh pages for each of them cost about a tenth of its time (`release_memory` gives them back).
     """
-    if any(device.type == "cuda" for device in devices):
+    if any(map(is_gpu, devices)):
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.allow_tf32 = precision is not Precision.FLOAT32
@@ -128,7 +128,7 @@ def set_up_process(devices: list[torch.device], precision: Precision = Precision
 
 def release_memory(device: torch.device) -> None:
     """Give memory that is kept for reuse back to the system."""
-    if device.type == "cuda":
+    if is_gpu(device):
         torch.cuda.empty_cache()
         return
     release_features()

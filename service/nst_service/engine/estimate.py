@@ -12,7 +12,7 @@ from nst_service.engine.layers import (
     convs_through,
     features_size,
     minimum_edge,
-    opens_block,
+    pooled_convs,
     relu_of,
 )
 from nst_service.engine.losses import StyleLossName
@@ -170,11 +170,13 @@ def _network_bytes(options: TransferOptions, part: Size, *, is_native: bool) -> 
     """Return the most that the network holds on the way back: what it kept, and the gradients of the layer it is at."""
     layers = options.active_layers
     convs = convs_through(layers)
+    pooled = pooled_convs(convs)
     kept = most = 0
-    for conv, following in zip(convs, (*convs[1:], None), strict=True):
+    for conv in convs:
         values, is_tapped = _activation_bytes(part, conv), conv in layers or relu_of(conv) in layers
+        following = pooled.get(conv)
         passing = _passing_bytes(part, conv, following)
-        if following is None or not opens_block(following):
+        if following is None:
             kept += values
         elif is_native and not is_tapped and options.pooling is not Pooling.L2:
             kept += _pooled_values(part, following)
@@ -186,9 +188,7 @@ def _network_bytes(options: TransferOptions, part: Size, *, is_native: bool) -> 
             kept += values
         # The losses of a layer have a gradient of their own, which is added to that of what follows.
         most = max(most, kept + (max(passing, 2 * values) if is_tapped else passing))
-    if is_native:
-        return most
-    return kept + _TEMPORARIES * max(_activation_bytes(part, conv) for conv in convs)
+    return most if is_native else kept + _temporary_bytes(part, convs)
 
 
 def _features_bytes(part: Size, layers: Collection[str], *, is_native: bool) -> int:
@@ -196,17 +196,21 @@ def _features_bytes(part: Size, layers: Collection[str], *, is_native: bool) -> 
     convs = convs_through(layers)
     features = sum(_activation_bytes(part, conv_of(layer)) for layer in layers)
     if is_native:
-        steps = zip(convs, (*convs[1:], None), strict=True)
-        return features + max(_passing_bytes(part, conv, following) for conv, following in steps)
-    return features + _TEMPORARIES * max(_activation_bytes(part, conv) for conv in convs)
+        pooled = pooled_convs(convs)
+        return features + max(_passing_bytes(part, conv, pooled.get(conv)) for conv in convs)
+    return features + _temporary_bytes(part, convs)
+
+
+def _temporary_bytes(part: Size, convs: Iterable[str]) -> int:
+    return _TEMPORARIES * max(_activation_bytes(part, conv) for conv in convs)
 
 
 def _passing_bytes(part: Size, conv: str, following: str | None) -> int:
-    """Return what goes into a convolution and what comes out of it, pooled where a pooling follows."""
+    """Return what goes into a convolution and what comes out of it, pooled where one follows after a pooling."""
     inputs = _FLOAT_BYTES * KERNEL_SHAPES[conv][1] * _area(part, conv)
-    if following is not None and opens_block(following):
-        return inputs + _FLOAT_BYTES * _pooled_values(part, following)
-    return inputs + _activation_bytes(part, conv)
+    if following is None:
+        return inputs + _activation_bytes(part, conv)
+    return inputs + _FLOAT_BYTES * _pooled_values(part, following)
 
 
 def _pooled_values(part: Size, conv: str) -> int:

@@ -51,9 +51,9 @@ def convs_through(layers: Collection[str]) -> tuple[str, ...]:
     return CONVS[: last + 1]
 
 
-def pooled_convs(convs: Sequence[str]) -> frozenset[str]:
-    """Return those of successive convolutions that a pooling follows."""
-    return frozenset(conv for conv, following in pairwise(convs) if opens_block(following))
+def pooled_convs(convs: Sequence[str]) -> dict[str, str]:
+    """Return those of successive convolutions that a pooling follows, each with the one after the pooling."""
+    return {conv: following for conv, following in pairwise(convs) if opens_block(following)}
 
 
 def features_size(size: tuple[int, int], layer: str) -> tuple[int, int]:

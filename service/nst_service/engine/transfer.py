@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from nst_service.engine.canvas import Canvas
 from nst_service.engine.criterion import Criterion, Evaluation
-from nst_service.engine.devices import release_memory
+from nst_service.engine.devices import is_gpu, release_memory
 from nst_service.engine.draft import Draft
 from nst_service.engine.errors import SnapshotError
 from nst_service.engine.graphs import RecordedStep
@@ -296,7 +296,7 @@ class _Stage:
 
     def _step(self, criterion: Criterion) -> None:
         """Take a step without waiting for the device."""
-        is_on_gpu = self.canvas.content.device.type == "cuda"
+        is_on_gpu = is_gpu(self.canvas.content.device)
         if is_on_gpu and self._taken == _STEPS_BEFORE_RECORDING and not criterion.waits:
             self._recorded = RecordedStep(lambda: self._compute(criterion), self._tensors, self._adopt)
         if self._recorded:
