@@ -1,5 +1,7 @@
 PANEL: int
 """Channels are multiples of it."""
+FEW_INPUTS: int
+"""Or inputs are at most as many."""
 
 def forward(
     x: int,

@@ -101,13 +101,13 @@ class NativeConv:
         if _winograd is None or kernel.device.type != "cpu":
             return False
         outputs, inputs = kernel.shape[:2]
-        return outputs % _winograd.PANEL == 0 and (inputs % _winograd.PANEL == 0 or _are_few(inputs))
+        return outputs % _winograd.PANEL == 0 and (inputs % _winograd.PANEL == 0 or inputs <= _winograd.FEW_INPUTS)
 
     def __init__(self, kernel: Tensor, bias: Tensor):
         self._bias = bias
         self._outputs, self._inputs = kernel.shape[:2]
         self._forward = _panels(kernel)
-        self._backward = _taps(kernel) if _are_few(self._inputs) else _panels(kernel.transpose(0, 1))
+        self._backward = _taps(kernel) if self._inputs <= _winograd.FEW_INPUTS else _panels(kernel.transpose(0, 1))
 
     def forward(self, x: Tensor, *, mirrored: bool, relu: bool) -> Tensor:
         """Convolve features (1, C, H, W) with one row and column around them."""
@@ -302,10 +302,6 @@ def _squared(transform: tuple[tuple[float, ...], ...]) -> Tensor:
     """Return the transform of rows and columns at once."""
     matrix = torch.tensor(transform, dtype=torch.float32)
     return torch.kron(matrix, matrix)
-
-
-def _are_few(inputs: int) -> bool:
-    return 9 * inputs <= _winograd.PANEL
 
 
 def _taps(kernel: Tensor) -> Tensor:

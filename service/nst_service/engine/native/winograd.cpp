@@ -23,6 +23,7 @@
 namespace {
 
 constexpr int PANEL = 32;         // Output channels that are worked on at once; channels are multiples of it.
+constexpr int FEW_INPUTS = PANEL / 9; // All taps of so many are one panel: they are convolved directly.
 constexpr int DEPTH_AT_ONCE = 256; // Input channels whose products are summed at once.
 constexpr int TILES_AT_ONCE = 48;  // A multiple of every ROWS.
 constexpr int SPECTRUM_TILES = 240; // Of layers with many channels, transformed at once; a multiple of TILES_AT_ONCE.
@@ -197,8 +198,6 @@ Layer layer_of(int height, int width, int inputs, int outputs, int mirrored, con
     return {height, width, inputs, outputs, mirrored != 0, (height + 3) / 4, (width + 3) / 4, zeros.data()};
 }
 
-bool are_few(int inputs) { return 9 * inputs <= PANEL; }
-
 PyObject *py_forward(PyObject *, PyObject *arguments) {
     unsigned long long x, kernel, bias, y, kept;
     int height, width, inputs, outputs, mirrored, then, threads;
@@ -209,7 +208,7 @@ PyObject *py_forward(PyObject *, PyObject *arguments) {
     return without_interpreter([&] {
         const std::vector<float> zeros(std::max(inputs, outputs));
         const Result result{Then(then), address<float>(y), address<uint8_t>(kept), scale};
-        const auto forward = are_few(inputs) ? choose().direct_forward : choose().forward;
+        const auto forward = inputs <= FEW_INPUTS ? choose().direct_forward : choose().forward;
         forward(layer_of(height, width, inputs, outputs, mirrored, zeros), address<float>(x),
                          address<float>(kernel), address<float>(bias), result, threads);
     });
@@ -225,7 +224,7 @@ PyObject *py_backward(PyObject *, PyObject *arguments) {
     return without_interpreter([&] {
         const std::vector<float> zeros(std::max(inputs, outputs));
         const Slope slope{Then(then), address<float>(gradient), address<float>(kept), address<uint8_t>(kept), scale};
-        const auto backward = are_few(inputs) ? choose().direct_backward : choose().backward;
+        const auto backward = inputs <= FEW_INPUTS ? choose().direct_backward : choose().backward;
         backward(layer_of(height, width, inputs, outputs, mirrored, zeros), slope, address<float>(kernel),
                           address<float>(by_input), threads);
     });
@@ -321,6 +320,7 @@ int execute(PyObject *module) {
     PyObject *type = PyType_FromModuleAndSpec(module, &block_spec, nullptr);
     if (!type || PyModule_AddObjectRef(module, "Block", type) < 0) return -1;
     Py_DECREF(type);
+    if (PyModule_AddIntConstant(module, "FEW_INPUTS", FEW_INPUTS) < 0) return -1;
     return PyModule_AddIntConstant(module, "PANEL", PANEL);
 }
 
