@@ -14,7 +14,7 @@ from torch.nn import functional
 from nst_service.engine.devices import is_gpu
 from nst_service.engine.pooling import AVERAGE_FACTOR, Pooling, pool
 from nst_service.engine.precision import Precision
-from nst_service.engine.winograd import MAX_POOL, NativeConv, Then, TorchWinograd, average_pool
+from nst_service.engine.winograd import MAX_POOL, NOTHING, RELU, NativeConv, Then, TorchWinograd, average_pool
 
 
 class Padding(StrEnum):
@@ -42,7 +42,10 @@ class FrozenConv:
 
         On a GPU with the precision bfloat16, the result is bfloat16.
         """
-        result: Tensor = _Convolution.apply(x, self.way, padding is Padding.REFLECT, relu)
+        is_mirrored = padding is Padding.REFLECT
+        if isinstance(self.way, NativeConv):
+            return convolved(x, self.way, RELU if relu else NOTHING, mirrored=is_mirrored)
+        result: Tensor = _Convolution.apply(x, self.way, is_mirrored, relu)
         return result
 
     def pooled(self, x: Tensor, padding: Padding, pooling: Pooling) -> Tensor:
@@ -51,10 +54,9 @@ class FrozenConv:
         Where that is one step, what lies between is never in memory, and a byte for each result is all that is kept for
         the way back.
         """
-        then = _native(pooling)
+        then = native_pooling(pooling)
         if isinstance(self.way, NativeConv) and then is not None:
-            result: Tensor = _PooledConvolution.apply(x, self.way, padding is Padding.REFLECT, then)
-            return result
+            return convolved(x, self.way, then, mirrored=padding is Padding.REFLECT)
         return pool(self(x, padding, relu=True), pooling)
 
     @property
@@ -69,11 +71,28 @@ class FrozenConv:
         return self._way
 
 
-class _Convolution(torch.autograd.Function):
-    """Keeps for the way back what passed the ReLU; the gradient by the input does not need the input."""
+class _Native(torch.autograd.Function):
+    """By the native kernel, with what follows. The gradient by the input does not need the input."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, way: "NativeConv | _Padded", mirrored: bool, relu: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, way: NativeConv, then: Then, mirrored: bool) -> Tensor:
+        ctx.way, ctx.then, ctx.mirrored, ctx.size = way, then, mirrored, x.shape[-2:]
+        y, kept = way.forward(x, then, mirrored=mirrored)
+        ctx.save_for_backward(kept)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (kept,) = ctx.saved_tensors
+        by_input = ctx.way.backward(gradients[0], kept, ctx.size, ctx.then, mirrored=ctx.mirrored)
+        return by_input, None, None, None
+
+
+class _Convolution(torch.autograd.Function):
+    """By operations of torch. Keeps for the way back what passed the ReLU."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, way: "_Padded", mirrored: bool, relu: bool) -> Tensor:
         ctx.way, ctx.mirrored = way, mirrored
         y = way.forward(x, mirrored=mirrored, relu=relu)
         ctx.save_for_backward(y if relu else None)
@@ -85,24 +104,13 @@ class _Convolution(torch.autograd.Function):
         return ctx.way.backward(gradients[0], mirrored=ctx.mirrored, relu_output=relu_output), None, None, None
 
 
-class _PooledConvolution(torch.autograd.Function):
-    """The same with the ReLU and the pooling that follow."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, way: NativeConv, mirrored: bool, then: Then) -> Tensor:
-        ctx.way, ctx.mirrored, ctx.then, ctx.size = way, mirrored, then, x.shape[-2:]
-        y, kept = way.forward_pooled(x, then, mirrored=mirrored)
-        ctx.save_for_backward(kept)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        (kept,) = ctx.saved_tensors
-        by_input = ctx.way.backward_pooled(gradients[0], kept, ctx.size, ctx.then, mirrored=ctx.mirrored)
-        return by_input, None, None, None
+def convolved(x: Tensor, way: NativeConv, then: Then, *, mirrored: bool) -> Tensor:
+    """Convolve features (1, C, H, W) by the native kernel; differentiable by the features."""
+    result: Tensor = _Native.apply(x, way, then, mirrored)
+    return result
 
 
-def _native(pooling: Pooling) -> Then | None:
+def native_pooling(pooling: Pooling) -> Then | None:
     """Return how the native kernel pools, or None where it does not."""
     match pooling:
         case Pooling.MAX:

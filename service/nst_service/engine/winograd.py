@@ -76,24 +76,44 @@ class Then(NamedTuple):
     """As the kernel has it."""
     scale: float = 1.0
     """Of averages."""
+    pools: bool = False
+    """Whether the result has half the height and width, rounded up."""
 
 
 NOTHING, RELU = Then(0), Then(1)
-MAX_POOL = Then(2)
+MAX_POOL = Then(2, pools=True)
 """After a ReLU."""
 
 
 def average_pool(scale: float) -> Then:
     """Pool by scaled averages, after a ReLU."""
-    return Then(3, scale)
+    return Then(3, scale, pools=True)
+
+
+class Rows(NamedTuple):
+    """Those rows of features (1, C, H, W) that are in memory."""
+
+    values: Tensor
+    """(1, C, h, W), in channels-last memory order."""
+    first: int = 0
+    """Which one of all H the first is."""
+
+    @property
+    def address(self) -> int:
+        """Where the first row of all would stand."""
+        return self.values.data_ptr() - self.first * self.values.stride(2) * self.values.itemsize
 
 
 class NativeConv:
     """A convolution by the native kernel, with its bias, its padding and what follows it fused.
 
-    The kernel transforms weights as it goes: kept transformed, they would take four times the memory, and reading them
-    takes about as long. The three inputs of the first layer are too few for Winograd's way.
+    The kernel transforms weights as it goes, in both directions from the same ones: kept transformed, they would take
+    four times the memory, and reading them takes about as long. The three inputs of the first layer are too few for
+    Winograd's way.
     """
+
+    ROWS = 4
+    """Rows that are worked on together."""
 
     @staticmethod
     def fits(kernel: Tensor) -> bool:
@@ -105,80 +125,82 @@ class NativeConv:
 
     def __init__(self, kernel: Tensor, bias: Tensor):
         self._bias = bias
-        self._outputs, self._inputs = kernel.shape[:2]
+        self.outputs, self.inputs = kernel.shape[:2]
+        self._is_direct = self.inputs <= _winograd.FEW_INPUTS
         self._forward = _panels(kernel)
-        self._backward = _taps(kernel) if self._inputs <= _winograd.FEW_INPUTS else _panels(kernel.transpose(0, 1))
+        self._backward = _taps(kernel) if self._is_direct else self._forward
 
-    def forward(self, x: Tensor, *, mirrored: bool, relu: bool) -> Tensor:
-        """Convolve features (1, C, H, W) with one row and column around them."""
-        y = empty_features(self._outputs, *x.shape[-2:])
-        self._convolve(x, y, None, mirrored, RELU if relu else NOTHING)
-        return y
-
-    def forward_pooled(self, x: Tensor, then: Then, *, mirrored: bool) -> tuple[Tensor, Tensor]:
-        """Convolve, rectify and pool features (1, C, H, W).
+    def forward(self, x: Tensor, then: Then, *, mirrored: bool) -> tuple[Tensor, Tensor | None]:
+        """Convolve features (1, C, H, W) with one row and column around them.
 
         Returns:
-            The result (1, K, H / 2, W / 2), rounded up, and which of the outputs passed: a byte for each result.
+            What comes of it, (1, K, H, W) or half as high and wide where it is pooled, and what the way back needs to
+            know of it: which outputs passed, a bit for each.
         """
-        height, width = (-(-edge // 2) for edge in x.shape[-2:])
-        y, kept = (
-            empty_features(self._outputs, height, width),
-            empty_features(self._outputs, height, width, torch.uint8),
-        )
-        self._convolve(x, y, kept, mirrored, then)
+        x = _channels_last(x)
+        size = height, _ = x.shape[-2:]
+        y = empty_features(self.outputs, *(halved(size) if then.pools else size))
+        kept = None
+        if then is not NOTHING:
+            kept = y if self._is_direct else empty_features(self.outputs, *halved(halved(size)), torch.int16)
+        self.forward_rows(range(height), height, Rows(x), Rows(y), kept, then, mirrored=mirrored)
         return y, kept
 
-    def backward(self, gradient: Tensor, *, mirrored: bool, relu_output: Tensor | None) -> Tensor:
-        """Return the gradient by the input from that by the output, or by the ReLU that gave the output."""
-        by_input = empty_features(self._inputs, *gradient.shape[-2:])
-        self._transpose(gradient, by_input, relu_output, mirrored, NOTHING if relu_output is None else RELU)
-        return by_input
-
-    def backward_pooled(
-        self, gradient: Tensor, kept: Tensor, size: tuple[int, int], then: Then, *, mirrored: bool
+    def backward(
+        self, gradient: Tensor, kept: Tensor | None, size: tuple[int, int], then: Then, *, mirrored: bool
     ) -> Tensor:
-        """Return the gradient by an input (1, C, *size) from that by the result of `forward_pooled`."""
-        by_input = empty_features(self._inputs, *size)
-        self._transpose(gradient, by_input, kept, mirrored, then)
+        """Return the gradient by an input (1, C, *size) from that by the result of `forward`."""
+        by_input = empty_features(self.inputs, *size).zero_()
+        gradient = _channels_last(gradient)
+        self.backward_rows(range(size[0]), size[0], Rows(gradient), kept, Rows(by_input), then, mirrored=mirrored)
         return by_input
 
-    def _convolve(self, x: Tensor, y: Tensor, kept: Tensor | None, mirrored: bool, then: Then) -> None:
-        x = _channels_last(x)
-        height, width = x.shape[-2:]
+    def forward_rows(
+        self, rows: range, height: int, x: Rows, y: Rows, kept: Tensor | None, then: Then, *, mirrored: bool
+    ) -> None:
+        """Compute some rows of the outputs of all `height`.
+
+        Args:
+            rows: which ones. Their bounds are multiples of `ROWS` where they are not that of the picture, but for few
+                inputs.
+            height: of the outputs.
+            x: the inputs, with a row before and a row after those that take part.
+            y: where the results go.
+            kept: where what `forward` keeps goes, for all rows.
+            then: what becomes of the outputs.
+            mirrored: whether the inputs are mirrored at the edge of the picture, or zero beyond it.
+        """
         _winograd.forward(
-            x.data_ptr(),
+            x.address,
             self._forward.data_ptr(),
             self._bias.data_ptr(),
-            y.data_ptr(),
+            y.address,
             0 if kept is None else kept.data_ptr(),
-            height,
-            width,
-            self._inputs,
-            self._outputs,
+            *self._shape(rows, height, x),
             mirrored,
-            then.code,
-            then.scale,
+            *then[:2],
             torch.get_num_threads(),
         )
 
-    def _transpose(self, gradient: Tensor, by_input: Tensor, kept: Tensor | None, mirrored: bool, then: Then) -> None:
-        gradient = _channels_last(gradient)
-        height, width = by_input.shape[-2:]
+    def backward_rows(
+        self, rows: range, height: int, gradient: Rows, kept: Rows | Tensor | None, by_input: Rows, then: Then, *, mirrored: bool
+    ) -> None:
+        """Add to the gradient by the input what comes from some rows of the outputs (see `forward_rows`)."""
+        if isinstance(kept, Tensor):
+            kept = Rows(kept)
         _winograd.backward(
-            gradient.data_ptr(),
-            0 if kept is None else kept.data_ptr(),
+            gradient.address,
+            0 if kept is None else kept.address,
             self._backward.data_ptr(),
-            by_input.data_ptr(),
-            height,
-            width,
-            self._inputs,
-            self._outputs,
+            by_input.address,
+            *self._shape(rows, height, by_input),
             mirrored,
-            then.code,
-            then.scale,
+            *then[:2],
             torch.get_num_threads(),
         )
+
+    def _shape(self, rows: range, height: int, inputs: Rows) -> tuple[int, ...]:
+        return height, inputs.values.shape[-1], rows.start, rows.stop, self.inputs, self.outputs
 
 
 class NativeMaxPool(torch.autograd.Function):
@@ -316,6 +338,12 @@ def _panels(kernel: Tensor) -> Tensor:
     outputs, inputs = kernel.shape[:2]
     panels = kernel.reshape(outputs // _winograd.PANEL, _winograd.PANEL, inputs, 9)
     return panels.permute(0, 3, 2, 1).contiguous()
+
+
+def halved(size: tuple[int, int]) -> tuple[int, int]:
+    """Return half of a size, rounded up."""
+    height, width = size
+    return -(-height // 2), -(-width // 2)
 
 
 def _channels_last(x: Tensor) -> Tensor:

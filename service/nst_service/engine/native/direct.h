@@ -26,7 +26,7 @@ static void direct_forward(const Layer &layer, const float *x, const float *kern
         float *products = all_products.get() + omp_get_thread_num() * TILES_AT_ONCE * PANEL;
         std::fill(patches, patches + TILES_AT_ONCE * depth, 0.0f);
 #pragma omp for schedule(static)
-        for (int row = 0; row < layer.height; ++row)
+        for (int row = layer.first_row; row < layer.end_row; ++row)
             for (int first = 0; first < layer.width; first += TILES_AT_ONCE) {
                 const int count = std::min(TILES_AT_ONCE, layer.width - first);
                 for (int at = 0; at < count; ++at)
@@ -51,9 +51,9 @@ static void direct_forward(const Layer &layer, const float *x, const float *kern
 
 // kernel: [outputs][PANEL], where the first 9 * inputs of a panel are used.
 static void direct_backward(const Layer &layer, const Slope &slope, const float *kernel, float *by_input, int threads) {
-    std::memset(by_input, 0, sizeof(float) * layer.height * layer.width * layer.inputs);
     constexpr int rows_at_once = 4;
-    const int depth = layer.outputs, groups = (layer.height + rows_at_once - 1) / rows_at_once;
+    const int depth = layer.outputs;
+    const int groups = (layer.end_row - layer.first_row + rows_at_once - 1) / rows_at_once;
     Buffer all_gradients(threads * TILES_AT_ONCE * depth), all_products(threads * TILES_AT_ONCE * PANEL);
 #pragma omp parallel num_threads(threads)
     {
@@ -62,8 +62,9 @@ static void direct_backward(const Layer &layer, const Slope &slope, const float 
         std::fill(gradients, gradients + TILES_AT_ONCE * depth, 0.0f);
         for (int turn = 0; turn < 2; ++turn) { // Neighbours write to the same pixels.
 #pragma omp for schedule(dynamic)
-            for (int group = turn; group < groups; group += 2)
-                for (int row = group * rows_at_once; row < std::min(layer.height, (group + 1) * rows_at_once); ++row)
+            for (int group = turn; group < groups; group += 2) {
+                const int begin = layer.first_row + group * rows_at_once;
+                for (int row = begin; row < std::min(layer.end_row, begin + rows_at_once); ++row)
                     for (int first = 0; first < layer.width; first += TILES_AT_ONCE) {
                         const int count = std::min(TILES_AT_ONCE, layer.width - first);
                         const ptrdiff_t place = (ptrdiff_t(row) * layer.width + first) * depth;
@@ -81,6 +82,7 @@ static void direct_backward(const Layer &layer, const Slope &slope, const float 
                                 for (int c = 0; c < taps * layer.inputs; ++c) to[c] += from[c];
                             });
                     }
+            }
         }
     }
 }

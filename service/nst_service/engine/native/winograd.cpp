@@ -46,11 +46,14 @@ class Buffer {
 // What lies where: tiles of 4x4 outputs, row by row, each with the 6x6 inputs around it.
 struct Layer {
     int height, width, inputs, outputs;
-    bool mirrored; // What lies beyond the edge: the inputs mirrored at it, or zeros.
-    int rows, columns;
+    bool mirrored;         // What lies beyond the edge: the inputs mirrored at it, or zeros.
+    int first_row, end_row; // Rows of outputs that are worked on, by a Winograd way in multiples of four.
+    int columns;           // Of tiles.
     const float *zeros;
 
-    int tiles() const { return rows * columns; }
+    int first_tiles() const { return first_row / 4; }     // The first row of tiles that is worked on,
+    int end_tiles() const { return (end_row + 3) / 4; } // and that after the last.
+    int tiles() const { return (end_tiles() - first_tiles()) * columns; }
 
     // Calls visit(0..15, pixel) with the index of each output's pixel, or -1 for one beyond the picture.
     template <class Visit> void outputs_of(int tile, Visit visit) const {
@@ -110,12 +113,10 @@ struct Layer {
 // What becomes of the outputs.
 enum class Then { nothing, relu, max_pool, average_pool }; // Both poolings rectify first; they halve, rounding up.
 
-bool is_pooled(Then then) { return then == Then::max_pool || then == Then::average_pool; }
-
 struct Result {
     Then then;
     float *y;
-    uint8_t *kept; // A byte for each pooled output: which of the four passed.
+    uint16_t *kept; // Unless nothing becomes of them: bits for each tile and channel, which of the 16 outputs passed.
     float scale;   // Of an average.
 };
 
@@ -123,8 +124,8 @@ struct Result {
 struct Slope {
     Then then;
     const float *gradient;
-    const float *y;
-    const uint8_t *kept;
+    const uint16_t *kept;
+    const float *y; // What `kept` is for few inputs.
     float scale;
 };
 
@@ -194,39 +195,46 @@ template <class Call> PyObject *without_interpreter(Call call) {
     Py_RETURN_NONE;
 }
 
-Layer layer_of(int height, int width, int inputs, int outputs, int mirrored, const std::vector<float> &zeros) {
-    return {height, width, inputs, outputs, mirrored != 0, (height + 3) / 4, (width + 3) / 4, zeros.data()};
-}
+// What both ways are told of a layer, in the order in which they are.
+struct Shape {
+    int height, width, first_row, end_row, inputs, outputs, mirrored;
+
+    Layer layer(const std::vector<float> &zeros) const {
+        return {height, width, inputs, outputs, mirrored != 0, first_row, end_row, (width + 3) / 4, zeros.data()};
+    }
+};
 
 PyObject *py_forward(PyObject *, PyObject *arguments) {
     unsigned long long x, kernel, bias, y, kept;
-    int height, width, inputs, outputs, mirrored, then, threads;
+    Shape shape;
+    int then, threads;
     float scale;
-    if (!PyArg_ParseTuple(arguments, "KKKKKiiiipifi", &x, &kernel, &bias, &y, &kept, &height, &width, &inputs,
-                          &outputs, &mirrored, &then, &scale, &threads))
+    if (!PyArg_ParseTuple(arguments, "KKKKKiiiiiipifi", &x, &kernel, &bias, &y, &kept, &shape.height, &shape.width,
+                          &shape.first_row, &shape.end_row, &shape.inputs, &shape.outputs, &shape.mirrored, &then,
+                          &scale, &threads))
         return nullptr;
     return without_interpreter([&] {
-        const std::vector<float> zeros(std::max(inputs, outputs));
-        const Result result{Then(then), address<float>(y), address<uint8_t>(kept), scale};
-        const auto forward = inputs <= FEW_INPUTS ? choose().direct_forward : choose().forward;
-        forward(layer_of(height, width, inputs, outputs, mirrored, zeros), address<float>(x),
-                         address<float>(kernel), address<float>(bias), result, threads);
+        const std::vector<float> zeros(std::max(shape.inputs, shape.outputs));
+        const Result result{Then(then), address<float>(y), address<uint16_t>(kept), scale};
+        const auto forward = shape.inputs <= FEW_INPUTS ? choose().direct_forward : choose().forward;
+        forward(shape.layer(zeros), address<float>(x), address<float>(kernel), address<float>(bias), result, threads);
     });
 }
 
 PyObject *py_backward(PyObject *, PyObject *arguments) {
     unsigned long long gradient, kept, kernel, by_input;
-    int height, width, inputs, outputs, mirrored, then, threads;
+    Shape shape;
+    int then, threads;
     float scale;
-    if (!PyArg_ParseTuple(arguments, "KKKKiiiipifi", &gradient, &kept, &kernel, &by_input, &height, &width, &inputs,
-                          &outputs, &mirrored, &then, &scale, &threads))
+    if (!PyArg_ParseTuple(arguments, "KKKKiiiiiipifi", &gradient, &kept, &kernel, &by_input, &shape.height,
+                          &shape.width, &shape.first_row, &shape.end_row, &shape.inputs, &shape.outputs,
+                          &shape.mirrored, &then, &scale, &threads))
         return nullptr;
     return without_interpreter([&] {
-        const std::vector<float> zeros(std::max(inputs, outputs));
-        const Slope slope{Then(then), address<float>(gradient), address<float>(kept), address<uint8_t>(kept), scale};
-        const auto backward = inputs <= FEW_INPUTS ? choose().direct_backward : choose().backward;
-        backward(layer_of(height, width, inputs, outputs, mirrored, zeros), slope, address<float>(kernel),
-                          address<float>(by_input), threads);
+        const std::vector<float> zeros(std::max(shape.inputs, shape.outputs));
+        const Slope slope{Then(then), address<float>(gradient), address<uint16_t>(kept), address<float>(kept), scale};
+        const auto backward = shape.inputs <= FEW_INPUTS ? choose().direct_backward : choose().backward;
+        backward(shape.layer(zeros), slope, address<float>(kernel), address<float>(by_input), threads);
     });
 }
 
@@ -305,10 +313,11 @@ PyObject *py_trim(PyObject *, PyObject *) {
 
 PyMethodDef methods[] = {
     {"forward", py_forward, METH_VARARGS,
-     "forward(x, kernel, bias, y, kept or 0, height, width, inputs, outputs, mirrored, then, scale, threads)"},
+     "forward(x, kernel, bias, y, kept or 0, height, width, first_row, end_row, inputs, outputs, mirrored, then, scale, "
+     "threads): computes rows of the outputs"},
     {"backward", py_backward, METH_VARARGS,
-     "backward(gradient, y or kept or 0, kernel, by_input, height, width, inputs, outputs, mirrored, then, scale, "
-     "threads)"},
+     "backward(gradient, kept or 0, kernel, by_input, height, width, first_row, end_row, inputs, outputs, mirrored, "
+     "then, scale, threads): adds to the gradient by the input what comes from rows of the outputs"},
     {"pool", py_pool, METH_VARARGS, "pool(x, y, height, width, channels, threads)"},
     {"unpool", py_unpool, METH_VARARGS, "unpool(x, gradient, by_input, height, width, channels, threads)"},
     {"take", py_take, METH_VARARGS, "take(size): writable memory for activations, or None where none is left"},

@@ -5,18 +5,18 @@
 
 typedef float Vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int Mask __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef uint8_t Bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
+typedef uint16_t Bits __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
 
 static inline Vector load(const float *from) { return *reinterpret_cast<const Vector *>(from); }
 static inline void store(float *to, Vector value) { *reinterpret_cast<Vector *>(to) = value; }
 static inline Vector where(Mask mask, Vector value) { return (Vector)((Mask)value & mask); }
 static inline Vector where_positive(Vector value, Vector of) { return where(of > 0, value); }
 static inline Vector larger(Vector a, Vector b) { return a > b ? a : b; }
-static inline Mask load_bytes(const uint8_t *from) {
-    return __builtin_convertvector(*reinterpret_cast<const Bytes *>(from), Mask);
+static inline Mask load_bits(const uint16_t *from) {
+    return __builtin_convertvector(*reinterpret_cast<const Bits *>(from), Mask);
 }
-static inline void store_bytes(uint8_t *to, Mask value) {
-    *reinterpret_cast<Bytes *>(to) = __builtin_convertvector(value, Bytes);
+static inline void store_bits(uint16_t *to, Mask value) {
+    *reinterpret_cast<Bits *>(to) = __builtin_convertvector(value, Bits);
 }
 
 // The one-dimensional transforms; each is applied to the columns of a tile, then to its rows.
@@ -104,12 +104,17 @@ template <class Transform, class Get, class Put> static inline void transform(Ge
 // Distance of the 36 planes of transformed values: not a power of two, or they fall on the same lines of the cache.
 static inline ptrdiff_t plane_of(int rows, int depth) { return ptrdiff_t(rows) * depth + 16; }
 
-// Transforms the weights of a panel, [9][depth][PANEL] -> [36][depth][PANEL].
-static void transform_weights(const float *kernel, int depth, float *weights) {
-    const ptrdiff_t size = ptrdiff_t(depth) * PANEL, plane = plane_of(depth, PANEL);
+// Transforms `size` weights of each of the nine taps, which stand one after the other, into 36 planes.
+static void transform_weights(const float *taps, ptrdiff_t size, float *weights, ptrdiff_t plane) {
     for (ptrdiff_t at = 0; at < size; at += LANES)
-        transform<KernelTransform>([&](int i, int j) { return load(kernel + (3 * i + j) * size + at); },
+        transform<KernelTransform>([&](int i, int j) { return load(taps + (3 * i + j) * size + at); },
                                    [&](int i, int j, Vector u) { store(weights + (6 * i + j) * plane + at, u); });
+}
+
+// Transposes a square of PANEL rows and columns.
+static inline void transpose(const float *from, float *to) {
+    for (int row = 0; row < PANEL; ++row)
+        for (int column = 0; column < PANEL; ++column) to[row * PANEL + column] = from[column * PANEL + row];
 }
 
 // Products of ROWS rows of `left` with `depth` rows of `right`, 2 * LANES columns of it.
@@ -164,9 +169,8 @@ struct Spectrum {
 // Where the outputs of a tile go.
 struct ToOutputs {
     float *to[16];
-    bool relu;
 
-    ToOutputs(const Layer &layer, const Result &result, int tile, int channel) : relu(result.then == Then::relu) {
+    ToOutputs(const Layer &layer, const Result &result, int tile, int channel) {
         layer.outputs_of(tile, [&](int at, ptrdiff_t pixel) {
             to[at] = pixel < 0 ? nullptr : result.y + pixel * layer.outputs + channel;
         });
@@ -174,28 +178,48 @@ struct ToOutputs {
 
     void put(int k, const Vector *values) const {
         for (int at = 0; at < 16; ++at)
-            if (to[at]) store(to[at] + k, relu ? where_positive(values[at], values[at]) : values[at]);
+            if (to[at]) store(to[at] + k, values[at]);
     }
 };
 
-// The same where they are rectified and pooled at once. Four bits for each window note what is part of its result.
+// The same where they are rectified. A bit for each output notes whether it passed.
+struct ToRectified {
+    ToOutputs outputs;
+    uint16_t *kept;
+
+    ToRectified(const Layer &layer, const Result &result, int tile, int channel)
+        : outputs(layer, result, tile, channel), kept(result.kept + ptrdiff_t(tile) * layer.outputs + channel) {}
+
+    void put(int k, const Vector *values) const {
+        Vector rectified[16];
+        Mask bits{};
+        for (int at = 0; at < 16; ++at) {
+            rectified[at] = where_positive(values[at], values[at]);
+            bits |= (values[at] > 0) & (1 << at);
+        }
+        store_bits(kept + k, bits);
+        outputs.put(k, rectified);
+    }
+};
+
+// The same where they are rectified and pooled at once. The bits note which are part of the result of a window.
 template <Then then> struct ToPooled {
     Layer::Window windows[4];
     float *to[4];
-    uint8_t *kept[4];
     float factor[4];
+    uint16_t *kept;
 
-    ToPooled(const Layer &layer, const Result &result, int tile, int channel) {
+    ToPooled(const Layer &layer, const Result &result, int tile, int channel)
+        : kept(result.kept + ptrdiff_t(tile) * layer.outputs + channel) {
         layer.windows_of(tile, [&](int number, const Layer::Window &window, ptrdiff_t pixel) {
-            const ptrdiff_t place = pixel * layer.outputs + channel;
             windows[number] = window;
-            to[number] = pixel < 0 ? nullptr : result.y + place;
-            kept[number] = pixel < 0 ? nullptr : result.kept + place;
+            to[number] = pixel < 0 ? nullptr : result.y + pixel * layer.outputs + channel;
             factor[number] = result.scale / window.count();
         });
     }
 
     void put(int k, const Vector *values) const {
+        Mask bits{};
         for (int number = 0; number < 4; ++number) {
             if (!to[number]) continue;
             Vector inside[4];
@@ -203,22 +227,21 @@ template <Then then> struct ToPooled {
                 const Vector value = values[Layer::Window::output(number, at)];
                 inside[at] = windows[number].holds(at) ? where_positive(value, value) : Vector{};
             }
-            Mask bits{};
             if (then == Then::max_pool) {
                 const Vector largest = larger(larger(inside[0], inside[1]), larger(inside[2], inside[3]));
                 Mask open = largest > 0; // The first of those that are the largest is the result.
                 for (int at = 0; at < 4; ++at) {
                     const Mask chosen = open & (inside[at] == largest);
-                    bits |= chosen & (1 << at);
+                    bits |= chosen & (1 << Layer::Window::output(number, at));
                     open &= ~chosen;
                 }
                 store(to[number] + k, largest);
             } else {
-                for (int at = 0; at < 4; ++at) bits |= (inside[at] > 0) & (1 << at);
+                for (int at = 0; at < 4; ++at) bits |= (inside[at] > 0) & (1 << Layer::Window::output(number, at));
                 store(to[number] + k, ((inside[0] + inside[1]) + (inside[2] + inside[3])) * factor[number]);
             }
-            store_bytes(kept[number] + k, bits);
         }
+        store_bits(kept + k, bits);
     }
 };
 
@@ -226,9 +249,18 @@ template <Then then> struct ToPooled {
 template <class Target> struct Forward {
     const Layer &layer;
     const float *x;
+    const float *kernel; // [panels][9][inputs][PANEL]
     const float *bias;
     const Result &result;
     static constexpr bool overlaps = false;
+
+    int depth() const { return layer.inputs; }
+    int width() const { return layer.outputs; }
+
+    void transform_panel(int panel, float *weights) const {
+        const ptrdiff_t size = ptrdiff_t(layer.inputs) * PANEL;
+        transform_weights(kernel + 9 * panel * size, size, weights, plane_of(layer.inputs, PANEL));
+    }
 
     void gather(int tile, float *to, ptrdiff_t stride) const {
         const float *from[36];
@@ -252,47 +284,57 @@ template <class Target> struct Forward {
     }
 };
 
-// Where the gradients by the outputs of a tile come from, once they have passed the ReLU that gave the outputs.
+// Where the gradients by the outputs of a tile come from.
 struct FromOutputs {
-    const float *from[16], *passing[16]; // Those of the ReLU, or null.
+    const float *from[16];
 
     FromOutputs(const Layer &layer, const Slope &slope, int tile) {
         layer.outputs_of(tile, [&](int at, ptrdiff_t pixel) {
-            const ptrdiff_t place = pixel * layer.outputs;
-            from[at] = pixel < 0 ? layer.zeros : slope.gradient + place;
-            passing[at] = slope.then != Then::relu ? nullptr : pixel < 0 ? layer.zeros : slope.y + place;
+            from[at] = pixel < 0 ? layer.zeros : slope.gradient + pixel * layer.outputs;
         });
     }
 
     void get(int k, Vector *values) const {
-        for (int at = 0; at < 16; ++at) {
-            const Vector value = load(from[at] + k);
-            values[at] = passing[at] ? where_positive(value, load(passing[at] + k)) : value;
-        }
+        for (int at = 0; at < 16; ++at) values[at] = load(from[at] + k);
+    }
+};
+
+// The same where they were rectified.
+struct FromRectified {
+    FromOutputs outputs;
+    const uint16_t *kept;
+
+    FromRectified(const Layer &layer, const Slope &slope, int tile)
+        : outputs(layer, slope, tile), kept(slope.kept + ptrdiff_t(tile) * layer.outputs) {}
+
+    void get(int k, Vector *values) const {
+        const Mask bits = load_bits(kept + k);
+        outputs.get(k, values);
+        for (int at = 0; at < 16; ++at) values[at] = where((bits & (1 << at)) != 0, values[at]);
     }
 };
 
 // The same where they were rectified and pooled at once.
 struct FromPooled {
     const float *from[4];
-    const uint8_t *kept[4];
     float factor[4];
+    const uint16_t *kept;
 
-    FromPooled(const Layer &layer, const Slope &slope, int tile) {
+    FromPooled(const Layer &layer, const Slope &slope, int tile) : kept(slope.kept + ptrdiff_t(tile) * layer.outputs) {
         layer.windows_of(tile, [&](int number, const Layer::Window &window, ptrdiff_t pixel) {
-            const ptrdiff_t place = pixel * layer.outputs;
-            from[number] = pixel < 0 ? layer.zeros : slope.gradient + place;
-            kept[number] = pixel < 0 ? reinterpret_cast<const uint8_t *>(layer.zeros) : slope.kept + place;
+            from[number] = pixel < 0 ? layer.zeros : slope.gradient + pixel * layer.outputs;
             factor[number] = slope.then == Then::max_pool ? 1 : slope.scale / window.count();
         });
     }
 
     void get(int k, Vector *values) const {
+        const Mask bits = load_bits(kept + k);
         for (int number = 0; number < 4; ++number) {
-            const Vector value = load(from[number] + k) * factor[number];
-            const Mask bits = load_bytes(kept[number] + k);
-            for (int at = 0; at < 4; ++at)
-                values[Layer::Window::output(number, at)] = where((bits & (1 << at)) != 0, value);
+            const Vector share = load(from[number] + k) * factor[number];
+            for (int at = 0; at < 4; ++at) {
+                const int output = Layer::Window::output(number, at);
+                values[output] = where((bits & (1 << output)) != 0, share);
+            }
         }
     }
 };
@@ -301,8 +343,23 @@ struct FromPooled {
 template <class Source> struct Backward {
     const Layer &layer;
     const Slope &slope;
+    const float *kernel; // As on the way forward.
     float *by_input;
     static constexpr bool overlaps = true;
+
+    int depth() const { return layer.outputs; }
+    int width() const { return layer.inputs; }
+
+    void transform_panel(int panel, float *weights) const {
+        const ptrdiff_t size = ptrdiff_t(layer.inputs) * PANEL;
+        float transposed[9 * PANEL * PANEL];
+        for (int first = 0; first < layer.outputs; first += PANEL) {
+            const float *from = kernel + 9 * size * (first / PANEL) + ptrdiff_t(panel) * PANEL * PANEL;
+            for (int tap = 0; tap < 9; ++tap) transpose(from + tap * size, transposed + tap * PANEL * PANEL);
+            transform_weights(transposed, PANEL * PANEL, weights + ptrdiff_t(first) * PANEL,
+                              plane_of(layer.outputs, PANEL));
+        }
+    }
 
     void gather(int tile, float *to, ptrdiff_t stride) const {
         const Source source(layer, slope, tile);
@@ -345,9 +402,9 @@ static void finish(const Way &way, const Spectrum &spectrum, int first, int begi
 static ptrdiff_t products_size() { return 36 * plane_of(TILES_AT_ONCE, PANEL); }
 
 // Many channels: transform tiles, as many as the last cache holds, then let each thread take panels of the weights.
-template <class Way>
-static void by_panels(const Way &way, const float *kernel, int depth, int panels, int threads) {
+template <class Way> static void by_panels(const Way &way, int threads) {
     const int tiles = way.layer.tiles(), at_once = std::min(tiles, SPECTRUM_TILES);
+    const int depth = way.depth(), panels = way.width() / PANEL;
     const ptrdiff_t panel_size = 36 * plane_of(depth, PANEL);
     // What is allocated inside of the parallel region could not fail safely.
     Buffer planes(Spectrum::size(at_once, depth));
@@ -356,8 +413,9 @@ static void by_panels(const Way &way, const float *kernel, int depth, int panels
     {
         float *weights = all_weights.get() + omp_get_thread_num() * panel_size;
         float *products = all_products.get() + omp_get_thread_num() * products_size();
-        for (int first = 0; first < tiles; first += at_once) {
-            const int count = std::min(at_once, tiles - first);
+        for (int done = 0; done < tiles; done += at_once) {
+            const int count = std::min(at_once, tiles - done);
+            const int first = way.layer.first_tiles() * way.layer.columns + done;
             const Spectrum spectrum(planes.get(), count, depth);
 #pragma omp for schedule(static)
             for (int tile = 0; tile < count; ++tile) way.gather(first + tile, spectrum.row(tile), spectrum.stride);
@@ -365,7 +423,7 @@ static void by_panels(const Way &way, const float *kernel, int depth, int panels
             spectrum.clear_from(count);
 #pragma omp for schedule(dynamic)
             for (int panel = 0; panel < panels; ++panel) {
-                transform_weights(kernel + ptrdiff_t(panel) * 9 * depth * PANEL, depth, weights);
+                way.transform_panel(panel, weights);
                 for (int begin = 0; begin < count; begin += TILES_AT_ONCE)
                     finish(way, spectrum, first, begin, std::min(count, begin + TILES_AT_ONCE), weights, panel,
                            products);
@@ -375,12 +433,12 @@ static void by_panels(const Way &way, const float *kernel, int depth, int panels
 }
 
 // Few channels: transform all weights, then let each thread take tiles, as many as its cache holds.
-template <class Way>
-static void by_tiles(const Way &way, const float *kernel, int depth, int panels, int threads) {
+template <class Way> static void by_tiles(const Way &way, int threads) {
     const Layer &layer = way.layer;
+    const int depth = way.depth(), panels = way.width() / PANEL;
     const ptrdiff_t panel_size = 36 * plane_of(depth, PANEL);
     const int rows_at_once = std::max(1, TILES_AT_ONCE / layer.columns);
-    const int groups = (layer.rows + rows_at_once - 1) / rows_at_once;
+    const int rows = layer.end_tiles() - layer.first_tiles(), groups = (rows + rows_at_once - 1) / rows_at_once;
     // Where neighbours write to the same pixels, they must not run at the same time.
     const int turns = Way::overlaps ? 2 : 1;
     const ptrdiff_t planes_size = Spectrum::size(TILES_AT_ONCE, depth);
@@ -390,13 +448,13 @@ static void by_tiles(const Way &way, const float *kernel, int depth, int panels,
         float *planes = all_planes.get() + omp_get_thread_num() * planes_size;
         float *products = all_products.get() + omp_get_thread_num() * products_size();
 #pragma omp for schedule(static)
-        for (int panel = 0; panel < panels; ++panel)
-            transform_weights(kernel + ptrdiff_t(panel) * 9 * depth * PANEL, depth, weights.get() + panel * panel_size);
+        for (int panel = 0; panel < panels; ++panel) way.transform_panel(panel, weights.get() + panel * panel_size);
         for (int turn = 0; turn < turns; ++turn) {
 #pragma omp for schedule(dynamic)
             for (int group = turn; group < groups; group += turns) {
-                const int last = std::min(layer.rows, (group + 1) * rows_at_once) * layer.columns;
-                for (int first = group * rows_at_once * layer.columns; first < last; first += TILES_AT_ONCE) {
+                const int begin = layer.first_tiles() + group * rows_at_once;
+                const int last = std::min(layer.end_tiles(), begin + rows_at_once) * layer.columns;
+                for (int first = begin * layer.columns; first < last; first += TILES_AT_ONCE) {
                     const int count = std::min(TILES_AT_ONCE, last - first);
                     const Spectrum spectrum(planes, count, depth);
                     for (int tile = 0; tile < count; ++tile)
@@ -410,29 +468,27 @@ static void by_tiles(const Way &way, const float *kernel, int depth, int panels,
     }
 }
 
-template <class Way> static void run(const Way &way, const float *kernel, int depth, int width, int threads) {
-    if (way.layer.tiles() < width || width >= MANY_CHANNELS)
-        by_panels(way, kernel, depth, width / PANEL, threads);
+template <class Way> static void run(const Way &way, int threads) {
+    if (way.layer.tiles() < way.width() || way.width() >= MANY_CHANNELS)
+        by_panels(way, threads);
     else
-        by_tiles(way, kernel, depth, width / PANEL, threads);
+        by_tiles(way, threads);
 }
 
 static void forward(const Layer &layer, const float *x, const float *kernel, const float *bias, const Result &result,
                     int threads) {
-    const auto go = [&](const auto &way) { run(way, kernel, layer.inputs, layer.outputs, threads); };
-    if (result.then == Then::max_pool)
-        go(Forward<ToPooled<Then::max_pool>>{layer, x, bias, result});
-    else if (result.then == Then::average_pool)
-        go(Forward<ToPooled<Then::average_pool>>{layer, x, bias, result});
-    else
-        go(Forward<ToOutputs>{layer, x, bias, result});
+    switch (result.then) {
+    case Then::nothing: return run(Forward<ToOutputs>{layer, x, kernel, bias, result}, threads);
+    case Then::relu: return run(Forward<ToRectified>{layer, x, kernel, bias, result}, threads);
+    case Then::max_pool: return run(Forward<ToPooled<Then::max_pool>>{layer, x, kernel, bias, result}, threads);
+    case Then::average_pool: return run(Forward<ToPooled<Then::average_pool>>{layer, x, kernel, bias, result}, threads);
+    }
 }
 
 static void backward(const Layer &layer, const Slope &slope, const float *kernel, float *by_input, int threads) {
-    std::memset(by_input, 0, sizeof(float) * layer.height * layer.width * layer.inputs);
-    const auto go = [&](const auto &way) { run(way, kernel, layer.outputs, layer.inputs, threads); };
-    if (is_pooled(slope.then))
-        go(Backward<FromPooled>{layer, slope, by_input});
-    else
-        go(Backward<FromOutputs>{layer, slope, by_input});
+    switch (slope.then) {
+    case Then::nothing: return run(Backward<FromOutputs>{layer, slope, kernel, by_input}, threads);
+    case Then::relu: return run(Backward<FromRectified>{layer, slope, kernel, by_input}, threads);
+    default: return run(Backward<FromPooled>{layer, slope, kernel, by_input}, threads);
+    }
 }
