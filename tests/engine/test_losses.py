@@ -1,7 +1,7 @@
 import pytest
 import torch
+from nst_service.engine.layers import WHOLE
 from nst_service.engine.losses import (
-    WHOLE,
     Gram,
     LaplacianLoss,
     Moments,

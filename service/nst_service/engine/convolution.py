@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nst_service.engine.bands import Pair
 from nst_service.engine.devices import is_gpu
 from nst_service.engine.pooling import AVERAGE_FACTOR, Pooling, pool
 from nst_service.engine.precision import Precision
@@ -31,11 +32,10 @@ class FrozenConv:
 
     def __init__(self, kernel: Tensor, bias: Tensor, precision: Precision = Precision.FLOAT32):
         """Take a kernel (outputs, inputs, 3, 3) and a bias (outputs,), both float32 on the device to be used."""
-        self._kernel = kernel
-        self._bias = bias
-        self._precision = precision
-        # Made when it is needed: it copies the weights, and deep layers are seldom used.
-        self._way: NativeConv | _Padded | None = None
+        self.way: NativeConv | _Padded = (
+            NativeConv(kernel, bias) if NativeConv.fits(kernel) else _Padded(kernel, bias, precision)
+        )
+        """How it computes."""
 
     def __call__(self, x: Tensor, padding: Padding, *, relu: bool) -> Tensor:
         """Convolve features (1, C, H, W), then rectify them where asked for; differentiable by the features.
@@ -44,35 +44,32 @@ class FrozenConv:
         """
         is_mirrored = padding is Padding.REFLECT
         if isinstance(self.way, NativeConv):
-            return convolved(x, self.way, RELU if relu else NOTHING, mirrored=is_mirrored)
-        result: Tensor = _Convolution.apply(x, self.way, is_mirrored, relu)
+            result: Tensor = _Native.apply(x, self.way, RELU if relu else NOTHING, is_mirrored)
+        else:
+            result = _Convolution.apply(x, self.way, is_mirrored, relu)
         return result
 
     def pooled(self, x: Tensor, padding: Padding, pooling: Pooling) -> Tensor:
         """Convolve features (1, C, H, W), rectify and pool them; differentiable by the features.
 
-        Where that is one step, what lies between is never in memory, and a byte for each result is all that is kept for
-        the way back.
+        Where that is one step, what lies between is never in memory.
         """
-        then = native_pooling(pooling)
+        then = _native(pooling)
         if isinstance(self.way, NativeConv) and then is not None:
-            return convolved(x, self.way, then, mirrored=padding is Padding.REFLECT)
+            result: Tensor = _Native.apply(x, self.way, then, padding is Padding.REFLECT)
+            return result
         return pool(self(x, padding, relu=True), pooling)
 
-    @property
-    def way(self) -> "NativeConv | _Padded":
-        """How it computes."""
-        if self._way is None:
-            if NativeConv.fits(self._kernel):
-                self._way = NativeConv(self._kernel, self._bias)
-            else:
-                self._way = _Padded(self._kernel, self._bias, self._precision)
-            del self._kernel
-        return self._way
+    def before(self, second: "FrozenConv", padding: Padding, pooling: Pooling) -> Pair | None:
+        """Return what it is together with the convolution and the pooling after it, where that can be done in bands."""
+        then = _native(pooling)
+        if isinstance(self.way, NativeConv) and isinstance(second.way, NativeConv) and then is not None:
+            return Pair(self.way, second.way, then, padding is Padding.REFLECT)
+        return None
 
 
 class _Native(torch.autograd.Function):
-    """By the native kernel, with what follows. The gradient by the input does not need the input."""
+    """By the native kernel, with what follows. All that the way back needs to know is a bit for each output."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, way: NativeConv, then: Then, mirrored: bool) -> Tensor:
@@ -104,13 +101,7 @@ class _Convolution(torch.autograd.Function):
         return ctx.way.backward(gradients[0], mirrored=ctx.mirrored, relu_output=relu_output), None, None, None
 
 
-def convolved(x: Tensor, way: NativeConv, then: Then, *, mirrored: bool) -> Tensor:
-    """Convolve features (1, C, H, W) by the native kernel; differentiable by the features."""
-    result: Tensor = _Native.apply(x, way, then, mirrored)
-    return result
-
-
-def native_pooling(pooling: Pooling) -> Then | None:
+def _native(pooling: Pooling) -> Then | None:
     """Return how the native kernel pools, or None where it does not."""
     match pooling:
         case Pooling.MAX:

@@ -14,10 +14,11 @@ from typing import NewType
 import torch
 from torch import Tensor
 
-from nst_service.engine.losses import WHOLE, FeatureLoss, PixelLoss, Term, Window
+from nst_service.engine.layers import Window
+from nst_service.engine.losses import FeatureLoss, PixelLoss, Term
 from nst_service.engine.pictures import Size
 from nst_service.engine.tiles import count_tiles, tiles
-from nst_service.engine.vgg import REFERENCE_VARIANT, Variant, Vgg19
+from nst_service.engine.vgg import REFERENCE_VARIANT, Look, Variant, Vgg19
 
 Values = NewType("Values", Tensor)
 """One number for each term, (n,), on the device."""
@@ -96,15 +97,13 @@ class Extractor:
         """Return the features of a picture (1, 3, H, W) by layer."""
         return self._model.features(pixels, layers, self._variant)
 
-    def walk(self, pixels: Tensor, layers: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-        """Yield what `whole` returns layer by layer."""
-        return self._model.walk(pixels, layers, self._variant)
+    def gather(self, pixels: Tensor, layers: Sequence[str], look: Look) -> dict[str, list[Sequence[Tensor]]]:
+        """Look at the features of a picture (1, 3, H, W) as a whole, part by part (see `Vgg19.gather`)."""
+        return self._model.gather(pixels, layers, look, self._variant)
 
-    def parts(self, pixels: Tensor, layers: Sequence[str]) -> Iterator[dict[str, tuple[Tensor, Window]]]:
-        """Yield the features of each part of a picture by layer, each with its place in those of the whole."""
-        if self._tile is None:
-            yield {layer: (features, WHOLE) for layer, features in self.whole(pixels, layers).items()}
-            return
+    def tiles(self, pixels: Tensor, layers: Sequence[str]) -> Iterator[dict[str, tuple[Tensor, Window]]]:
+        """Yield the features of each tile of a picture by layer, each with its place in those of the whole."""
+        assert self._tile is not None
         height, width = pixels.shape[-2:]
         for tile in tiles((width, height), self._tile, layers):
             rows, columns = tile.pixels
@@ -161,17 +160,23 @@ class Criterion:
         )
 
     def _evaluate_whole(self, picture: Tensor, pixels: Tensor) -> tuple[list[tuple[Term, Tensor]], Tensor]:
-        statistics: dict[int, Tensor] = {}
-        # Each as soon as its layer is there: the way back takes what came last first, and would otherwise compute and
-        # hold the gradients by the features of all layers before it begins with the deepest.
-        for layer, features in self._extractor.walk(picture, self._layers) if self._layers else ():
-            for number, loss in enumerate(self._feature_losses):
-                if loss.term.layer == layer:
-                    statistics[number] = loss.statistic(features, WHOLE)
-        values = [(loss.term, loss.value(statistics[number])) for number, loss in enumerate(self._feature_losses)]
+        values = self._feature_values(picture) if self._layers else []
         values += [(loss.term, loss.value(picture)) for loss in self._pixel_losses]
         (gradient,) = torch.autograd.grad(torch.stack([value for _, value in values]).sum(), pixels)
         return values, gradient
+
+    def _feature_values(self, picture: Tensor) -> list[tuple[Term, Tensor]]:
+        losses = {layer: [loss for loss in self._feature_losses if loss.term.layer == layer] for layer in self._layers}
+
+        def statistics(layer: str, features: Tensor, window: Window) -> list[Tensor]:
+            return [loss.statistic(features, window) for loss in losses[layer]]
+
+        # By layer the parts, each with a statistic for every loss.
+        gathered = self._extractor.gather(picture, self._layers, statistics)
+        of_losses = {layer: iter(zip(*parts, strict=True)) for layer, parts in gathered.items()}
+        return [
+            (loss.term, loss.value(loss.combine(next(of_losses[loss.term.layer])))) for loss in self._feature_losses
+        ]
 
     def _evaluate_tiles(self, picture: Tensor, pixels: Tensor) -> tuple[list[tuple[Term, Tensor]], Tensor]:
         """Gather the statistics of the whole picture first, then the gradient tile by tile."""
@@ -179,7 +184,7 @@ class Criterion:
         with torch.no_grad():
             gathered = [
                 [loss.statistic(*part[loss.term.layer]) for loss in self._feature_losses]
-                for part in self._extractor.parts(seen, self._layers)
+                for part in self._extractor.tiles(seen, self._layers)
             ]
         values: list[tuple[Term, Tensor]] = []
         slopes: list[list[Tensor]] = []
@@ -190,7 +195,7 @@ class Criterion:
             values.append((loss.term, value))
         seen.requires_grad_()
         gradient = torch.zeros_like(seen)
-        for index, part in enumerate(self._extractor.parts(seen, self._layers)):
+        for index, part in enumerate(self._extractor.tiles(seen, self._layers)):
             local = torch.stack(
                 [
                     (slopes[number][index] * loss.statistic(*part[loss.term.layer])).sum()

@@ -3,6 +3,11 @@
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 
+Window = tuple[slice, slice]
+"""Rows and columns of a layer's features that a part covers."""
+
+WHOLE: Window = (slice(None), slice(None))
+
 _CHANNELS_OF_BLOCKS = ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4)
 
 CONVS = tuple(

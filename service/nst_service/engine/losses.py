@@ -14,12 +14,8 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 
+from nst_service.engine.layers import WHOLE, Window
 from nst_service.engine.winograd import empty_features
-
-Window = tuple[slice, slice]
-"""Rows and columns of a layer's features that a part covers."""
-
-WHOLE: Window = (slice(None), slice(None))
 
 _RIDGE = 1e-3
 """Added to the diagonal of a covariance, relative to its mean: features that never vary have no inverse."""

@@ -10,9 +10,8 @@ from torch.nn import functional
 from nst_service.engine.canvas import Canvas, ColorMode
 from nst_service.engine.colors import luminance, match_colors, match_luminance
 from nst_service.engine.criterion import Criterion, Extractor
-from nst_service.engine.layers import KERNEL_SHAPES, conv_of, features_size
+from nst_service.engine.layers import KERNEL_SHAPES, Window, conv_of, features_size
 from nst_service.engine.losses import (
-    WHOLE,
     ContentLoss,
     FeatureLoss,
     Gram,
@@ -127,7 +126,7 @@ class CriterionBuilder:
             yield 1
             return
         self._content = {layer: self._empty_features(layer) for layer in layers}
-        for part in self._extractor.parts(content, layers):
+        for part in self._extractor.tiles(content, layers):
             for layer, (features, (rows, columns)) in part.items():
                 self._content[layer][..., rows, columns] = features
             yield 1
@@ -147,13 +146,23 @@ class CriterionBuilder:
             self._gathered.append(known)
             yield self._extractor.count(style.picture.size)
             return
-        parts: dict[str, list[Tensor]] = {layer: [] for layer in self._statistics}
-        for part in self._extractor.parts(pixels, list(self._statistics)):
-            for layer, (features, _) in part.items():
-                whole = Region(None, math.prod(features_size(style.picture.size, layer)))
-                parts[layer].append(self._statistics[layer].gather(features, whole, WHOLE))
+        layers = list(self._statistics)
+
+        def statistic(layer: str, features: Tensor, window: Window) -> list[Tensor]:
+            whole = Region(None, math.prod(features_size(style.picture.size, layer)))
+            return [self._statistics[layer].gather(features, whole, window)]
+
+        parts: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+        if self._extractor.is_tiled:
+            for tile in self._extractor.tiles(pixels, layers):
+                for layer, part in tile.items():
+                    parts[layer] += statistic(layer, *part)
+                yield 1
+        else:
+            for layer, gathered_parts in self._extractor.gather(pixels, layers, statistic).items():
+                parts[layer] += [values for (values,) in gathered_parts]
             yield 1
-        gathered = {layer: statistic.combine(parts[layer]) for layer, statistic in self._statistics.items()}
+        gathered = {layer: self._statistics[layer].combine(parts[layer]) for layer in layers}
         self._gathered.append(gathered)
         self._styles.put(key, gathered)
 

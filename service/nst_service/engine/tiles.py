@@ -8,8 +8,7 @@ import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from nst_service.engine.layers import block_of, convs_through, opens_block
-from nst_service.engine.losses import Window
+from nst_service.engine.layers import Window, block_of, convs_through, opens_block
 from nst_service.engine.pictures import Size
 
 GRID = 16

@@ -1,14 +1,16 @@
 """The trunk of VGG-19 with frozen weights: a picture in, the activations of named layers out."""
 
-from collections.abc import Collection, Iterator
+import functools
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nst_service.engine.bands import Pair, in_bands
 from nst_service.engine.convolution import FrozenConv, Padding
-from nst_service.engine.layers import LAYERS, conv_of, convs_through, pooled_convs, relu_of
+from nst_service.engine.layers import LAYERS, WHOLE, Window, conv_of, convs_through, pooled_convs, relu_of
 from nst_service.engine.pooling import Pooling, pool
 from nst_service.engine.precision import Precision
 from nst_service.engine.weights import Weights
@@ -28,6 +30,10 @@ REFERENCE_VARIANT = Variant()
 """The network as it was trained."""
 
 
+Look = Callable[[str, Tensor, Window], Sequence[Tensor]]
+"""Takes the name of a layer and its features (1, C, h, w) in a window; returns what is wanted of them."""
+
+
 class Vgg19:
     """The trunk on one device, with its weights in channels-last memory order."""
 
@@ -37,10 +43,10 @@ class Vgg19:
         self.weights_sha256 = weights.sha256
         self.layers = LAYERS[: 2 * len(weights.convs)]
         """Layers that these weights reach."""
-        self._convs = {
-            conv: FrozenConv(kernel.to(self.device, torch.float32), bias.to(self.device, torch.float32), precision)
-            for conv, (kernel, bias) in weights.convs.items()
-        }
+        self._weights = dict(weights.convs)
+        """Of the convolutions that nobody asked for yet: deep ones are large and seldom used."""
+        self._convs: dict[str, FrozenConv] = {}
+        self._precision = precision
         self._mean = torch.tensor(weights.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(weights.std, device=self.device).view(1, 3, 1, 1)
         self._scales: dict[Pooling, dict[str, float]] = {}
@@ -59,28 +65,73 @@ class Vgg19:
             (1, C, h, w) float32 for each layer, or bfloat16 with that precision, in channels-last memory order. h and
             w are halved at every pooling and rounded up, so that every pixel reaches every layer.
         """
-        return dict(self.walk(pixels, layers, variant))
+        return dict(self._walk(self._normalized(pixels), layers, variant))
 
-    def walk(
-        self, pixels: Tensor, layers: Collection[str], variant: Variant = REFERENCE_VARIANT
+    def gather(
+        self, pixels: Tensor, layers: Collection[str], look: Look, variant: Variant = REFERENCE_VARIANT
+    ) -> dict[str, list[Sequence[Tensor]]]:
+        """Look at the features of layers part by part; those that are the largest are never in memory as a whole.
+
+        Args:
+            pixels: as of `features`.
+            layers: names out of `self.layers`.
+            look: called for every part as soon as it is there. The way back takes what came last first, and would
+                otherwise hold the gradients by the features of all layers before it begins with the deepest. It may be
+                called again on the way back.
+            variant: as of `features`.
+
+        Returns:
+            What it returned, by layer, part by part from top to bottom.
+        """
+        x, done = self._normalized(pixels), 0
+        gathered: dict[str, list[Sequence[Tensor]]] = {layer: [] for layer in layers}
+        convs = convs_through(layers)
+        if pair := self._in_bands(convs, layers, variant):
+            first = relu_of(convs[0])
+            x, parts = in_bands(x, pair, functools.partial(look, first) if first in layers else None)
+            gathered |= {first: parts} if first in layers else {}
+            done = 2
+        for layer, features in self._walk(x, layers, variant, done):
+            gathered[layer].append(look(layer, features, WHOLE))
+        return gathered
+
+    def _in_bands(self, convs: Sequence[str], layers: Collection[str], variant: Variant) -> Pair | None:
+        """Return the convolutions before the first pooling, if nothing but the ReLU between them is looked at."""
+        first, second = convs[0], convs[min(1, len(convs) - 1)]
+        if second not in pooled_convs(convs) or not {first, second, relu_of(second)}.isdisjoint(layers):
+            return None
+        return self._conv(first).before(self._conv(second), variant.padding, variant.pooling)
+
+    def _conv(self, name: str) -> FrozenConv:
+        if name not in self._convs:
+            weights = self._weights[name]
+            kernel, bias = (values.to(self.device, torch.float32) for values in (weights.kernel(), weights.bias))
+            self._convs[name] = FrozenConv(kernel, bias, self._precision)
+            del self._weights[name]
+        return self._convs[name]
+
+    def _normalized(self, pixels: Tensor) -> Tensor:
+        return ((pixels - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
+
+    def _walk(
+        self, x: Tensor, layers: Collection[str], variant: Variant, done: int = 0
     ) -> Iterator[tuple[str, Tensor]]:
-        """Yield what `features` returns layer by layer, from the picture upwards, while the rest is still to come."""
-        x = ((pixels - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
+        """Yield the features of layers, from those that so many convolutions were done for upwards."""
         convs = convs_through(layers)
         pooled = pooled_convs(convs)
-        for conv in convs:
-            relu = relu_of(conv)
-            if conv in pooled and conv not in layers and relu not in layers:
-                x = self._convs[conv].pooled(x, variant.padding, variant.pooling)
+        for name in convs[done:]:
+            conv, relu = self._conv(name), relu_of(name)
+            if name in pooled and name not in layers and relu not in layers:
+                x = conv.pooled(x, variant.padding, variant.pooling)
                 continue
             # Rectified at once where nobody wants the convolution's own output: half the memory of a layer.
-            x = self._convs[conv](x, variant.padding, relu=conv not in layers)
-            if conv in layers:
-                yield conv, x
+            x = conv(x, variant.padding, relu=name not in layers)
+            if name in layers:
+                yield name, x
                 x = functional.relu(x)
             if relu in layers:
                 yield relu, x
-            if conv in pooled:
+            if name in pooled:
                 x = pool(x, variant.pooling)
 
     def activation_scales(self, layers: Collection[str], pooling: Pooling) -> dict[str, float]:

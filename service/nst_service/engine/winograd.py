@@ -7,7 +7,7 @@ F(4x4, 3x3) of Lavin & Gray 2016, "Fast algorithms for convolutional neural netw
 about 2e-6 of it in float32. The way back is the transpose of the way forward, with the same weights.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -99,6 +99,11 @@ class Rows(NamedTuple):
     """Which one of all H the first is."""
 
     @property
+    def width(self) -> int:
+        """W."""
+        return self.values.shape[-1]
+
+    @property
     def address(self) -> int:
         """Where the first row of all would stand."""
         return self.values.data_ptr() - self.first * self.values.stride(2) * self.values.itemsize
@@ -143,7 +148,8 @@ class NativeConv:
         kept = None
         if then is not NOTHING:
             kept = y if self._is_direct else empty_features(self.outputs, *halved(halved(size)), torch.int16)
-        self.forward_rows(range(height), height, Rows(x), Rows(y), kept, then, mirrored=mirrored)
+        noted = None if kept is None else Rows(kept)
+        self.forward_rows(range(height), Rows(x), Rows(y), noted, height=height, then=then, mirrored=mirrored)
         return y, kept
 
     def backward(
@@ -152,22 +158,25 @@ class NativeConv:
         """Return the gradient by an input (1, C, *size) from that by the result of `forward`."""
         by_input = empty_features(self.inputs, *size).zero_()
         gradient = _channels_last(gradient)
-        self.backward_rows(range(size[0]), size[0], Rows(gradient), kept, Rows(by_input), then, mirrored=mirrored)
+        noted = None if kept is None else Rows(kept)
+        self.backward_rows(
+            range(size[0]), Rows(gradient), noted, Rows(by_input), height=size[0], then=then, mirrored=mirrored
+        )
         return by_input
 
     def forward_rows(
-        self, rows: range, height: int, x: Rows, y: Rows, kept: Tensor | None, then: Then, *, mirrored: bool
+        self, rows: range, x: Rows, y: Rows, kept: Rows | None, *, height: int, then: Then, mirrored: bool
     ) -> None:
-        """Compute some rows of the outputs of all `height`.
+        """Compute some rows of the outputs.
 
         Args:
             rows: which ones. Their bounds are multiples of `ROWS` where they are not that of the picture, but for few
                 inputs.
-            height: of the outputs.
             x: the inputs, with a row before and a row after those that take part.
             y: where the results go.
-            kept: where what `forward` keeps goes, for all rows.
-            then: what becomes of the outputs.
+            kept: where what `forward` keeps goes.
+            height: of all outputs.
+            then: what becomes of them.
             mirrored: whether the inputs are mirrored at the edge of the picture, or zero beyond it.
         """
         _winograd.forward(
@@ -175,32 +184,39 @@ class NativeConv:
             self._forward.data_ptr(),
             self._bias.data_ptr(),
             y.address,
-            0 if kept is None else kept.data_ptr(),
-            *self._shape(rows, height, x),
+            0 if kept is None else kept.address,
+            height,
+            x.width,
+            rows.start,
+            rows.stop,
+            self.inputs,
+            self.outputs,
             mirrored,
-            *then[:2],
+            then.code,
+            then.scale,
             torch.get_num_threads(),
         )
 
     def backward_rows(
-        self, rows: range, height: int, gradient: Rows, kept: Rows | Tensor | None, by_input: Rows, then: Then, *, mirrored: bool
+        self, rows: range, gradient: Rows, kept: Rows | None, by_input: Rows, *, height: int, then: Then, mirrored: bool
     ) -> None:
         """Add to the gradient by the input what comes from some rows of the outputs (see `forward_rows`)."""
-        if isinstance(kept, Tensor):
-            kept = Rows(kept)
         _winograd.backward(
             gradient.address,
             0 if kept is None else kept.address,
             self._backward.data_ptr(),
             by_input.address,
-            *self._shape(rows, height, by_input),
+            height,
+            by_input.width,
+            rows.start,
+            rows.stop,
+            self.inputs,
+            self.outputs,
             mirrored,
-            *then[:2],
+            then.code,
+            then.scale,
             torch.get_num_threads(),
         )
-
-    def _shape(self, rows: range, height: int, inputs: Rows) -> tuple[int, ...]:
-        return height, inputs.values.shape[-1], rows.start, rows.stop, self.inputs, self.outputs
 
 
 class NativeMaxPool(torch.autograd.Function):
@@ -340,7 +356,7 @@ def _panels(kernel: Tensor) -> Tensor:
     return panels.permute(0, 3, 2, 1).contiguous()
 
 
-def halved(size: tuple[int, int]) -> tuple[int, int]:
+def halved(size: Sequence[int]) -> tuple[int, int]:
     """Return half of a size, rounded up."""
     height, width = size
     return -(-height // 2), -(-width // 2)
