@@ -46,8 +46,10 @@ def test_a_view_of_features_keeps_their_memory():
 
 def test_features_have_a_place_where_the_arena_has_none(monkeypatch: pytest.MonkeyPatch):
     class Full:
+        LARGE = 2**20
+
         @staticmethod
-        def take(_: int) -> None:
+        def take(*_: object) -> None:
             return None
 
     monkeypatch.setattr(winograd, "_winograd", Full)

@@ -1,5 +1,7 @@
 PANEL: int
 """Channels are multiples of it."""
+LARGE: int
+"""Bytes from which a thing has its place in the arena."""
 FEW_INPUTS: int
 """Or inputs are at most as many."""
 
@@ -44,5 +46,5 @@ def unpool(x: int, gradient: int, by_input: int, height: int, width: int, channe
 class Block:
     """Memory for activations; a writable buffer."""
 
-def take(size: int, /) -> Block | None: ...
+def take(size: int, stays: bool = False, /) -> Block | None: ...
 def trim() -> None: ...

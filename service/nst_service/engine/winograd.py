@@ -23,9 +23,6 @@ except ImportError:
 NATIVE = _winograd is not None
 """Whether the native kernel was built."""
 
-_LARGE = 2**20
-"""Bytes from which features have a place in the arena of the native kernel."""
-
 _LEAST_CHANNELS = 128
 """Of input and output, from which the products outweigh the transforms of `TorchWinograd`."""
 _BLOCK = 512
@@ -55,12 +52,16 @@ def empty_features(channels: int, height: int, width: int, dtype: torch.dtype = 
 
     Large ones have a place in the arena of the native kernel, where it was built.
     """
-    count = channels * height * width
-    size = count * dtype.itemsize
-    block = _winograd.take(size) if _winograd is not None and size >= _LARGE else None
-    values = torch.empty(count, dtype=dtype) if block is None else torch.frombuffer(block, dtype=dtype)
+    values = _empty(channels * height * width, dtype).view(1, height, width, channels)
     # `data`, or it were a view: autograd adds to a gradient in place where no other tensor has its memory.
-    return values.view(1, height, width, channels).permute(0, 3, 1, 2).data
+    return values.permute(0, 3, 1, 2).data
+
+
+def _empty(count: int, dtype: torch.dtype, *, stays: bool = False) -> Tensor:
+    """Return a tensor (count,) that nothing has been written to, which may be one that stays for good."""
+    size = count * dtype.itemsize
+    block = _winograd.take(size, stays) if _winograd is not None and size >= _winograd.LARGE else None
+    return torch.empty(count, dtype=dtype) if block is None else torch.frombuffer(block, dtype=dtype)
 
 
 def release_features() -> None:
@@ -352,8 +353,8 @@ def _taps(kernel: Tensor) -> Tensor:
 def _panels(kernel: Tensor) -> Tensor:
     """Return a kernel (K, C, 3, 3) in the order in which the native one reads it: (K / PANEL, 9, C, PANEL)."""
     outputs, inputs = kernel.shape[:2]
-    panels = kernel.reshape(outputs // _winograd.PANEL, _winograd.PANEL, inputs, 9)
-    return panels.permute(0, 3, 2, 1).contiguous()
+    panels = kernel.reshape(outputs // _winograd.PANEL, _winograd.PANEL, inputs, 9).permute(0, 3, 2, 1)
+    return _empty(kernel.numel(), kernel.dtype, stays=True).view(panels.shape).copy_(panels)
 
 
 def halved(size: Sequence[int]) -> tuple[int, int]:

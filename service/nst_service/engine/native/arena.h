@@ -1,7 +1,9 @@
-// Memory of its own for activations.
+// Memory of its own for activations, weights and workspaces.
 //
-// They are large and live for a moment. Beside everything small that lives on, what they leave free would soon be in
+// Most are large and live for a moment. Beside everything small that lives on, what they leave free would soon be in
 // pieces, and the next one would find no place. Pages are as large as the system has them, and stay for the next one.
+
+constexpr size_t LARGE = size_t(1) << 20; // Bytes from which a thing has its place here.
 
 class Arena {
   public:
@@ -17,19 +19,22 @@ class Arena {
         free_[0] = size_;
     }
 
-    // Returns null where no place is left.
-    void *take(size_t bytes) {
+    // Returns null where no place is left. What stays for good has its place at the end, or it would stand between what
+    // comes and goes.
+    void *take(size_t bytes, bool stays = false) {
         const size_t wanted = std::max<size_t>(1, (bytes + BLOCK - 1) / BLOCK) * BLOCK;
         const std::lock_guard<std::mutex> lock(mutex_);
-        for (auto it = free_.begin(); it != free_.end(); ++it) { // The first that fits: the end stays free.
-            if (it->second < wanted) continue;
-            const size_t at = it->first, left = it->second - wanted;
-            free_.erase(it);
-            if (left) free_[at + wanted] = left;
-            taken_[at] = wanted;
-            return start_ + at;
-        }
-        return nullptr;
+        const auto fits = [&](const auto &piece) { return piece.second >= wanted; };
+        auto found = std::find_if(free_.begin(), free_.end(), fits);
+        if (found == free_.end()) return nullptr;
+        if (stays) found = std::prev(std::find_if(free_.rbegin(), free_.rend(), fits).base());
+        const auto [place, size] = *found;
+        const size_t at = stays ? place + size - wanted : place;
+        free_.erase(found);
+        if (at > place) free_[place] = size - wanted;
+        if (at + wanted < place + size) free_[at + wanted] = size - wanted;
+        taken_[at] = wanted;
+        return start_ + at;
     }
 
     void give(void *place) {

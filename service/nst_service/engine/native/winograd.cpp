@@ -29,17 +29,34 @@ constexpr int TILES_AT_ONCE = 48;  // A multiple of every ROWS.
 constexpr int SPECTRUM_TILES = 240; // Of layers with many channels, transformed at once; a multiple of TILES_AT_ONCE.
 constexpr int MANY_CHANNELS = 256;
 
+#include "arena.h"
+
+Arena &arena() {
+    static Arena arena;
+    return arena;
+}
+
 // Memory of float32 that nothing has been written to.
 class Buffer {
   public:
-    explicit Buffer(ptrdiff_t count) : data_(static_cast<float *>(::operator new(4 * count, alignment))) {}
-    ~Buffer() { ::operator delete(data_, alignment); }
+    explicit Buffer(ptrdiff_t count) {
+        const size_t bytes = sizeof(float) * count;
+        place_ = bytes < LARGE ? nullptr : arena().take(bytes);
+        data_ = static_cast<float *>(place_ ? place_ : ::operator new(bytes, alignment));
+    }
+    ~Buffer() {
+        if (place_)
+            arena().give(place_);
+        else
+            ::operator delete(data_, alignment);
+    }
     Buffer(const Buffer &) = delete;
     Buffer &operator=(const Buffer &) = delete;
     float *get() const { return data_; }
 
   private:
     static constexpr std::align_val_t alignment{64};
+    void *place_; // In the arena, or null.
     float *data_;
 };
 
@@ -258,13 +275,6 @@ PyObject *py_unpool(PyObject *, PyObject *arguments) {
     });
 }
 
-#include "arena.h"
-
-Arena &arena() {
-    static Arena arena;
-    return arena;
-}
-
 struct Block {
     PyObject_HEAD
     void *place;
@@ -291,8 +301,9 @@ PyType_Spec block_spec = {"nst_service.engine._winograd.Block", sizeof(Block), 0
 
 PyObject *py_take(PyObject *module, PyObject *arguments) {
     Py_ssize_t size;
-    if (!PyArg_ParseTuple(arguments, "n", &size)) return nullptr;
-    void *place = arena().take(size);
+    int stays = 0;
+    if (!PyArg_ParseTuple(arguments, "n|p", &size, &stays)) return nullptr;
+    void *place = arena().take(size, stays != 0);
     if (!place) Py_RETURN_NONE;
     PyObject *type = PyObject_GetAttrString(module, "Block");
     PyObject *block = type ? PyType_GenericAlloc(reinterpret_cast<PyTypeObject *>(type), 0) : nullptr;
@@ -320,7 +331,7 @@ PyMethodDef methods[] = {
      "then, scale, threads): adds to the gradient by the input what comes from rows of the outputs"},
     {"pool", py_pool, METH_VARARGS, "pool(x, y, height, width, channels, threads)"},
     {"unpool", py_unpool, METH_VARARGS, "unpool(x, gradient, by_input, height, width, channels, threads)"},
-    {"take", py_take, METH_VARARGS, "take(size): writable memory for activations, or None where none is left"},
+    {"take", py_take, METH_VARARGS, "take(size, stays=False): writable memory, or None where none is left"},
     {"trim", py_trim, METH_NOARGS, "Give the memory of blocks that were freed back to the system."},
     {nullptr, nullptr, 0, nullptr},
 };
@@ -330,6 +341,7 @@ int execute(PyObject *module) {
     if (!type || PyModule_AddObjectRef(module, "Block", type) < 0) return -1;
     Py_DECREF(type);
     if (PyModule_AddIntConstant(module, "FEW_INPUTS", FEW_INPUTS) < 0) return -1;
+    if (PyModule_AddIntConstant(module, "LARGE", LARGE) < 0) return -1;
     return PyModule_AddIntConstant(module, "PANEL", PANEL);
 }
 
