@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from nst_service.engine.bands import in_bands
+from nst_service.engine.bands import convolve_in_bands, look_in_bands
 from nst_service.engine.convolution import FrozenConv, Padding
 from nst_service.engine.layers import Window
 from nst_service.engine.pooling import Pooling
@@ -41,7 +41,7 @@ def test_bands_give_what_the_whole_gives(height: int, padding: Padding, pooling:
 
     pair = first.before(second, padding, pooling)
     assert pair is not None
-    pooled, parts = in_bands(x, pair, look)
+    pooled, parts = convolve_in_bands(x, pair, look)
     between = first(x, padding, relu=True)
     whole = second.pooled(between, padding, pooling)
     assert torch.equal(pooled, whole)
@@ -69,7 +69,7 @@ def test_every_row_is_seen_once_and_in_order():
         seen.extend(range(rows.start, rows.stop))
         return []
 
-    pooled, parts = in_bands(_picture(500, 8), pair, look)
+    pooled, parts = convolve_in_bands(_picture(500, 8), pair, look)
     assert seen == list(range(500))
     assert parts == []
     assert pooled.shape == (1, 64, 250, 4)
@@ -83,7 +83,7 @@ def test_nothing_needs_to_be_looked_at():
     ours, theirs = (
         torch.autograd.grad(y.square().sum(), x)[0]
         for y in (
-            in_bands(x, pair, None)[0],
+            convolve_in_bands(x, pair, None)[0],
             second.pooled(first(x, Padding.REFLECT, relu=True), Padding.REFLECT, Pooling.AVERAGE),
         )
     )
@@ -93,3 +93,29 @@ def test_nothing_needs_to_be_looked_at():
 def test_other_poolings_are_not_done_in_bands():
     first, second = _convs()
     assert first.before(second, Padding.ZERO, Pooling.L2) is None
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+def test_the_gradients_of_what_is_seen_and_of_what_follows_are_added(is_last: bool):
+    x = torch.randn(1, 64, 150, 7, generator=torch.Generator().manual_seed(0))
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    windows: list[Window] = []
+
+    def look(features: Tensor, window: Window) -> list[Tensor]:
+        windows.append(window)
+        return [features.square().sum(), features.sin().sum()]
+
+    passed, parts = look_in_bands(x, look)
+    assert [(rows.start, rows.stop) for rows, _ in windows] == [(0, 64), (64, 128), (128, 150)]
+    squares, sines = (torch.stack(list(sums)).sum() for sums in zip(*parts, strict=True))
+    value = squares + 2 * sines + (0 if is_last else (3 * passed).sum())
+    expected = 2 * x + 2 * x.cos() + (0 if is_last else 3)
+    torch.testing.assert_close(torch.autograd.grad(value, x)[0], expected.detach())
+
+
+def test_what_is_seen_without_a_way_back_keeps_nothing():
+    x = torch.ones(1, 32, 70, 5)
+    with torch.no_grad():
+        passed, parts = look_in_bands(x, lambda features, _: [features.sum()])
+    assert passed.grad_fn is None
+    assert [values.item() for (values,) in parts] == [64 * 5 * 32, 6 * 5 * 32]

@@ -1,8 +1,8 @@
-"""The first two convolutions in bands of rows.
+"""Features in bands of rows, where all of them at once would take the most memory.
 
-What lies between them are the largest features there are: half of what an evaluation would hold. They are cheap to
-compute, from three channels, so they are never in memory as a whole: the way back computes those of each band again
-(Chen et al. 2016, "Training deep nets with sublinear memory cost").
+What lies between the first two convolutions are the largest features there are: half of what an evaluation would hold.
+They are cheap to compute, from three channels, so they are never in memory as a whole: the way back computes those of
+each band again (Chen et al. 2016, "Training deep nets with sublinear memory cost").
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from nst_service.engine.layers import Window
+from nst_service.engine.layers import WHOLE, Window
 from nst_service.engine.winograd import RELU, NativeConv, Rows, Then, empty_features, halved
 
 Look = Callable[[Tensor, Window], Sequence[Tensor]]
@@ -34,7 +34,7 @@ class Pair(NamedTuple):
     mirrored: bool
 
 
-def in_bands(x: Tensor, pair: Pair, look: Look | None) -> tuple[Tensor, list[Sequence[Tensor]]]:
+def convolve_in_bands(x: Tensor, pair: Pair, look: Look | None) -> tuple[Tensor, list[Sequence[Tensor]]]:
     """Convolve twice and pool, looking at what lies between; differentiable by the input.
 
     Args:
@@ -45,9 +45,33 @@ def in_bands(x: Tensor, pair: Pair, look: Look | None) -> tuple[Tensor, list[Seq
     Returns:
         The pooled features (1, K, H / 2, W / 2), rounded up, and what was gathered from each band.
     """
-    pooled, *gathered = _InBands.apply(x, pair, look)
-    count = len(gathered) // len(list(_bands(x.shape[2])))
-    return pooled, [gathered[at : at + count] for at in range(0, len(gathered), count)] if count else []
+    pooled, *gathered = _Convolved.apply(x, pair, look)
+    return pooled, _by_band(gathered, len(list(_bands(x.shape[2]))))
+
+
+def look_in_bands(x: Tensor, look: Look) -> tuple[Tensor, list[Sequence[Tensor]]]:
+    """Look at features (1, C, H, W) band by band; differentiable by them.
+
+    On the way back, what comes from a band is added to the gradient by the features while it is in the cache, and only
+    that of one band is in memory beside it.
+
+    Returns:
+        The features, to be passed on, and what was gathered from each band.
+    """
+    if x.device.type != "cpu":
+        return x, [look(x, WHOLE)]
+    passed, *gathered = _Looked.apply(x, look)
+    return passed, _by_band(gathered, len(_starts(x.shape[2])))
+
+
+def _by_band(gathered: Sequence[Tensor], bands: int) -> list[Sequence[Tensor]]:
+    count = len(gathered) // bands
+    return [gathered[at : at + count] for at in range(0, len(gathered), count)] if count else []
+
+
+def _starts(height: int) -> range:
+    """Return the first row of each band of so many rows."""
+    return range(0, height, max(_LEAST_ROWS, -(-height // (_BANDS * NativeConv.ROWS)) * NativeConv.ROWS))
 
 
 class _Band(NamedTuple):
@@ -64,14 +88,13 @@ class _Band(NamedTuple):
 
 
 def _bands(height: int) -> Iterator[_Band]:
-    rows = max(_LEAST_ROWS, -(-height // (_BANDS * NativeConv.ROWS)) * NativeConv.ROWS)
-    for start, stop in pairwise([*range(0, height, rows), height]):
+    for start, stop in pairwise([*_starts(height), height]):
         # On the way back, the gradients by the last row that an output sees wait for those of the next band.
         first, end = max(0, start - 1), stop if stop == height else stop - 1
         yield _Band(range(start, stop), range(first, end), range(first, min(height, end + _OVERLAP)))
 
 
-class _InBands(torch.autograd.Function):
+class _Convolved(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, pair: Pair, look: Look | None) -> tuple[Tensor, ...]:
         size, height = x.shape[-2:], x.shape[2]
@@ -128,6 +151,34 @@ class _InBands(torch.autograd.Function):
             )
             waiting = by_between.values[:, :, own.stop :].clone()
         return by_x, None, None
+
+
+class _Looked(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, look: Look) -> tuple[Tensor, ...]:
+        ctx.seen = []
+        is_differentiated = ctx.needs_input_grad[0]
+        for start, stop in pairwise([*_starts(x.shape[2]), x.shape[2]]):
+            rows = slice(start, stop)
+            band = x[:, :, rows].detach().requires_grad_(is_differentiated)
+            with torch.set_grad_enabled(is_differentiated):
+                ctx.seen.append((rows, band, look(band, (rows, slice(None)))))
+        ctx.set_materialize_grads(False)
+        return x.view_as(x), *(values.detach() for *_, gathered in ctx.seen for values in gathered)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None]:
+        by_gathered = iter(gradients[1:])
+        # The features go as soon as all bands are done, and not with the graph that this is a part of.
+        seen, ctx.seen = ctx.seen, None
+        by_x = gradients[0]
+        if by_x is None:
+            by_x = torch.cat([torch.zeros_like(band) for _, band, _ in seen], 2)
+        for rows, band, gathered in seen:
+            slopes = [next(by_gathered) for _ in gathered]
+            # In place: it was made for this layer alone.
+            by_x[:, :, rows] += torch.autograd.grad(gathered, band, slopes)[0]
+        return by_x, None
 
 
 def _between(x: Tensor, pair: Pair, band: _Band) -> Rows:

@@ -1,14 +1,14 @@
 """The trunk of VGG-19 with frozen weights: a picture in, the activations of named layers out."""
 
 import functools
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nst_service.engine.bands import Pair, in_bands
+from nst_service.engine.bands import Pair, convolve_in_bands, look_in_bands
 from nst_service.engine.convolution import FrozenConv, Padding
 from nst_service.engine.layers import LAYERS, WHOLE, Window, conv_of, convs_through, pooled_convs, relu_of
 from nst_service.engine.pooling import Pooling, pool
@@ -65,7 +65,12 @@ class Vgg19:
             (1, C, h, w) float32 for each layer, or bfloat16 with that precision, in channels-last memory order. h and
             w are halved at every pooling and rounded up, so that every pixel reaches every layer.
         """
-        return dict(self._walk(self._normalized(pixels), layers, variant))
+
+        def itself(_layer: str, features: Tensor, _window: Window) -> list[Tensor]:
+            return [features]
+
+        gathered = self._gather(pixels, layers, itself, variant, in_parts=False)
+        return {layer: features for layer, ((features,),) in gathered.items()}
 
     def gather(
         self, pixels: Tensor, layers: Collection[str], look: Look, variant: Variant = REFERENCE_VARIANT
@@ -83,19 +88,43 @@ class Vgg19:
         Returns:
             What it returned, by layer, part by part from top to bottom.
         """
-        x, done = self._normalized(pixels), 0
+        return self._gather(pixels, layers, look, variant, in_parts=True)
+
+    def _gather(
+        self, pixels: Tensor, layers: Collection[str], look: Look, variant: Variant, *, in_parts: bool
+    ) -> dict[str, list[Sequence[Tensor]]]:
+        x = ((pixels - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
         gathered: dict[str, list[Sequence[Tensor]]] = {layer: [] for layer in layers}
         convs = convs_through(layers)
-        if pair := self._in_bands(convs, layers, variant):
-            first = relu_of(convs[0])
-            x, parts = in_bands(x, pair, functools.partial(look, first) if first in layers else None)
+        pooled = pooled_convs(convs)
+
+        def seen(layer: str) -> Tensor:
+            if not in_parts:
+                gathered[layer] = [look(layer, x, WHOLE)]
+                return x
+            passed, gathered[layer] = look_in_bands(x, functools.partial(look, layer))
+            return passed
+
+        if in_parts and (pair := self._pair(convs, layers, variant)):
+            first, convs = relu_of(convs[0]), convs[2:]
+            x, parts = convolve_in_bands(x, pair, functools.partial(look, first) if first in layers else None)
             gathered |= {first: parts} if first in layers else {}
-            done = 2
-        for layer, features in self._walk(x, layers, variant, done):
-            gathered[layer].append(look(layer, features, WHOLE))
+        for name in convs:
+            conv, relu = self._conv(name), relu_of(name)
+            if name in pooled and name not in layers and relu not in layers:
+                x = conv.pooled(x, variant.padding, variant.pooling)
+                continue
+            # Rectified at once where nobody wants the convolution's own output: half the memory of a layer.
+            x = conv(x, variant.padding, relu=name not in layers)
+            if name in layers:
+                x = functional.relu(seen(name))
+            if relu in layers:
+                x = seen(relu)
+            if name in pooled:
+                x = pool(x, variant.pooling)
         return gathered
 
-    def _in_bands(self, convs: Sequence[str], layers: Collection[str], variant: Variant) -> Pair | None:
+    def _pair(self, convs: Sequence[str], layers: Collection[str], variant: Variant) -> Pair | None:
         """Return the convolutions before the first pooling, if nothing but the ReLU between them is looked at."""
         first, second = convs[0], convs[min(1, len(convs) - 1)]
         if second not in pooled_convs(convs) or not {first, second, relu_of(second)}.isdisjoint(layers):
@@ -109,30 +138,6 @@ class Vgg19:
             self._convs[name] = FrozenConv(kernel, bias, self._precision)
             del self._weights[name]
         return self._convs[name]
-
-    def _normalized(self, pixels: Tensor) -> Tensor:
-        return ((pixels - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
-
-    def _walk(
-        self, x: Tensor, layers: Collection[str], variant: Variant, done: int = 0
-    ) -> Iterator[tuple[str, Tensor]]:
-        """Yield the features of layers, from those that so many convolutions were done for upwards."""
-        convs = convs_through(layers)
-        pooled = pooled_convs(convs)
-        for name in convs[done:]:
-            conv, relu = self._conv(name), relu_of(name)
-            if name in pooled and name not in layers and relu not in layers:
-                x = conv.pooled(x, variant.padding, variant.pooling)
-                continue
-            # Rectified at once where nobody wants the convolution's own output: half the memory of a layer.
-            x = conv(x, variant.padding, relu=name not in layers)
-            if name in layers:
-                yield name, x
-                x = functional.relu(x)
-            if relu in layers:
-                yield relu, x
-            if name in pooled:
-                x = pool(x, variant.pooling)
 
     def activation_scales(self, layers: Collection[str], pooling: Pooling) -> dict[str, float]:
         """Return the mean activations of layers on a picture with the spectrum of natural ones.
