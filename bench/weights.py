@@ -31,7 +31,7 @@ def export_weights(path: Path, pixels: PixelInput) -> None:
     for conv, (kernel, bias) in weights.convs.items():
         index = TORCHVISION_INDEX[conv]
         state[f"features.{index}.weight"], state[f"features.{index}.bias"] = (
-            _adapted(kernel(), bias, weights, pixels) if conv == CONVS[0] else (kernel(), bias)
+            _adapted(kernel.dense(), bias, weights, pixels) if conv == CONVS[0] else (kernel.dense(), bias)
         )
     torch.save(state, path)
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from nst_service.engine.bands import convolve_in_bands, look_in_bands
 from nst_service.engine.convolution import FrozenConv, Padding
+from nst_service.engine.kernel import Kernel
 from nst_service.engine.layers import Window
 from nst_service.engine.pooling import Pooling
 from nst_service.engine.winograd import NATIVE
@@ -17,7 +18,7 @@ def _convs() -> tuple[FrozenConv, FrozenConv]:
 
     def conv(inputs: int) -> FrozenConv:
         kernel = torch.randn(64, inputs, 3, 3, generator=generator) / (9 * inputs) ** 0.5
-        return FrozenConv(kernel, torch.randn(64, generator=generator) / 4)
+        return FrozenConv(Kernel(kernel), torch.randn(64, generator=generator) / 4)
 
     return conv(3), conv(64)
 

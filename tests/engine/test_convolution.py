@@ -2,6 +2,7 @@ import pytest
 import torch
 from nst_service.engine import winograd
 from nst_service.engine.convolution import FrozenConv, Padding
+from nst_service.engine.kernel import Kernel
 from torch import Tensor
 from torch.nn import functional
 
@@ -38,7 +39,7 @@ def test_a_convolution_and_its_gradient_are_those_of_torch(
     bias = torch.randn(outputs, generator=generator)
     x = torch.randn(1, inputs, *size, generator=generator).contiguous(memory_format=torch.channels_last)
     x.requires_grad_()
-    ours = FrozenConv(kernel, bias)(x, padding, relu=relu)
+    ours = FrozenConv(Kernel(kernel), bias)(x, padding, relu=relu)
     theirs = _reference(x.double(), kernel.double(), bias.double(), padding, relu=relu)
     assert ours.shape == theirs.shape == (1, outputs, *size)
     assert ours.is_contiguous(memory_format=torch.channels_last)
@@ -51,7 +52,7 @@ def test_a_convolution_and_its_gradient_are_those_of_torch(
 def test_the_native_kernel_gives_the_same_bytes_whatever_the_number_of_threads():
     if winograd._winograd is None:
         pytest.skip("the native kernel was not built")
-    conv = FrozenConv(torch.randn(64, 64, 3, 3), torch.randn(64))
+    conv = FrozenConv(Kernel(torch.randn(64, 64, 3, 3)), torch.randn(64))
     x = torch.randn(1, 64, 90, 130).contiguous(memory_format=torch.channels_last).requires_grad_()
     threads = torch.get_num_threads()
 
@@ -71,13 +72,30 @@ def test_the_native_kernel_gives_the_same_bytes_whatever_the_number_of_threads()
 def test_layers_with_many_channels_take_the_native_kernel_where_it_was_built():
     if winograd._winograd is None:
         pytest.skip("the native kernel was not built")
-    conv = FrozenConv(torch.randn(64, 64, 3, 3), torch.randn(64))
+    conv = FrozenConv(Kernel(torch.randn(64, 64, 3, 3)), torch.randn(64))
     assert isinstance(conv.way, winograd.NativeConv)
 
 
 @pytest.mark.usefixtures("_kernels")
 def test_features_in_another_memory_order_are_convolved_alike():
-    conv = FrozenConv(torch.randn(64, 64, 3, 3), torch.randn(64))
+    conv = FrozenConv(Kernel(torch.randn(64, 64, 3, 3)), torch.randn(64))
     x = torch.randn(1, 64, 9, 13)
     there = conv(x.contiguous(memory_format=torch.channels_last), Padding.ZERO, relu=True)
     assert torch.equal(conv(x.contiguous(), Padding.ZERO, relu=True), there)
+
+
+@pytest.mark.usefixtures("_kernels")
+@pytest.mark.parametrize("inputs", [3, 64])
+def test_weights_in_a_table_give_the_same_bytes(inputs: int):
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(256, generator=generator)
+    coded = Kernel(torch.randint(0, 256, (64, inputs, 3, 3), dtype=torch.uint8, generator=generator), table)
+    x = torch.randn(1, inputs, 10, 14, generator=generator).requires_grad_()
+
+    def run(kernel: Kernel) -> tuple[Tensor, Tensor]:
+        y = FrozenConv(kernel, torch.zeros(64))(x, Padding.REFLECT, relu=True)
+        return y, torch.autograd.grad(y.sum(), x)[0]
+
+    assert coded.dense().shape == coded.shape
+    for one, other in zip(run(coded), run(Kernel(coded.dense())), strict=True):
+        assert torch.equal(one, other)

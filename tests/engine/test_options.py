@@ -1,11 +1,11 @@
 import dataclasses
-import functools
 from collections.abc import Mapping
 
 import pytest
 import torch
 from nst_service.engine.canvas import ColorMode
 from nst_service.engine.convolution import Padding
+from nst_service.engine.kernel import Kernel
 from nst_service.engine.layers import LAYERS
 from nst_service.engine.losses import LossKind, StyleLossName
 from nst_service.engine.objective import build_canvas, build_criterion
@@ -15,7 +15,7 @@ from nst_service.engine.pooling import Pooling
 from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
 from nst_service.engine.transfer import Ending, Iterate, optimize
 from nst_service.engine.vgg import Vgg19
-from nst_service.engine.weights import ConvWeights, Weights
+from nst_service.engine.weights import Weights
 
 LIMITS = Limits(max_input_pixels=10**6, max_image_size=512, max_iterations=1000, max_styles=2)
 
@@ -114,7 +114,7 @@ def test_the_loss_of_normalized_options_does_not_know_the_scale_of_the_weights(
     product, convs = 1.0, {}
     for conv, (kernel, bias) in weights.convs.items():
         product *= factors[conv]
-        convs[conv] = ConvWeights(functools.partial(torch.mul, kernel(), factors[conv]), product * bias)
+        convs[conv] = (Kernel(factors[conv] * kernel.dense()), product * bias)
     rescaled = Vgg19(dataclasses.replace(weights, convs=convs), "cpu")
     for loss in StyleLossName:
         spec = spec_of(request_, normalize=True, style_loss=loss, pooling=Pooling.L2)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from nst_service.engine.convolution import FrozenConv, Padding
+from nst_service.engine.kernel import Kernel
 from nst_service.engine.pooling import Pooling, pool
 from nst_service.engine.winograd import NATIVE, NativeMaxPool
 from torch import Tensor
@@ -40,7 +41,7 @@ def test_a_convolution_that_pools_at_once_is_one_that_is_pooled_afterwards(
     size: tuple[int, int], padding: Padding, pooling: Pooling
 ):
     generator = torch.Generator().manual_seed(0)
-    conv = FrozenConv(torch.randn(64, 32, 3, 3, generator=generator), torch.randn(64, generator=generator))
+    conv = FrozenConv(Kernel(torch.randn(64, 32, 3, 3, generator=generator)), torch.randn(64, generator=generator))
     x = torch.randn(1, 32, *size, generator=generator).requires_grad_()
     ours, theirs = conv.pooled(x, padding, pooling), pool(conv(x, padding, relu=True), pooling)
     towards = torch.randn(theirs.shape, generator=generator)
@@ -50,7 +51,7 @@ def test_a_convolution_that_pools_at_once_is_one_that_is_pooled_afterwards(
 
 
 def test_windows_without_any_activation_pass_no_gradient():
-    conv = FrozenConv(torch.zeros(32, 32, 3, 3), torch.full((32,), -1.0))
+    conv = FrozenConv(Kernel(torch.zeros(32, 32, 3, 3)), torch.full((32,), -1.0))
     x = torch.randn(1, 32, 6, 6).requires_grad_()
     (gradient,) = torch.autograd.grad(conv.pooled(x, Padding.ZERO, Pooling.MAX).sum(), x)
     assert not gradient.any()

@@ -60,5 +60,5 @@ def test_weights_of_a_wrong_shape_are_named(tmp_path):
 def test_weights_may_stop_after_any_convolution(tmp_path, weights: Weights):
     kernel, bias = weights.convs["conv1_1"]
     path = tmp_path / "short.pth"
-    torch.save({"features.0.weight": kernel(), "features.0.bias": bias}, path)
+    torch.save({"features.0.weight": kernel.dense(), "features.0.bias": bias}, path)
     assert Vgg19(load_weights(str(path)), "cpu").layers == ("conv1_1", "relu1_1")

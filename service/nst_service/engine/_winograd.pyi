@@ -8,6 +8,7 @@ FEW_INPUTS: int
 def forward(
     x: int,
     kernel: int,
+    table: int,
     bias: int,
     y: int,
     kept: int,
@@ -27,6 +28,7 @@ def backward(
     gradient: int,
     kept: int,
     kernel: int,
+    table: int,
     by_input: int,
     height: int,
     width: int,

@@ -69,9 +69,13 @@ def _by_band(gathered: Sequence[Tensor], bands: int) -> list[Sequence[Tensor]]:
     return [gathered[at : at + count] for at in range(0, len(gathered), count)] if count else []
 
 
+def rows_at_once(height: int) -> int:
+    """Return how many of so many rows a band has."""
+    return min(height, max(_LEAST_ROWS, -(-height // (_BANDS * NativeConv.ROWS)) * NativeConv.ROWS))
+
+
 def _starts(height: int) -> range:
-    """Return the first row of each band of so many rows."""
-    return range(0, height, max(_LEAST_ROWS, -(-height // (_BANDS * NativeConv.ROWS)) * NativeConv.ROWS))
+    return range(0, height, rows_at_once(height))
 
 
 class _Band(NamedTuple):

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from nst_service.engine.bands import Pair
 from nst_service.engine.devices import is_gpu
+from nst_service.engine.kernel import Kernel
 from nst_service.engine.pooling import AVERAGE_FACTOR, Pooling, pool
 from nst_service.engine.precision import Precision
 from nst_service.engine.winograd import MAX_POOL, NOTHING, RELU, NativeConv, Then, TorchWinograd, average_pool
@@ -30,12 +31,14 @@ class Padding(StrEnum):
 class FrozenConv:
     """A 3x3 convolution whose weights never change, with the ReLU that may follow it."""
 
-    def __init__(self, kernel: Tensor, bias: Tensor, precision: Precision = Precision.FLOAT32):
-        """Take a kernel (outputs, inputs, 3, 3) and a bias (outputs,), both float32 on the device to be used."""
-        self.way: NativeConv | _Padded = (
-            NativeConv(kernel, bias) if NativeConv.fits(kernel) else _Padded(kernel, bias, precision)
-        )
+    def __init__(self, kernel: Kernel, bias: Tensor, precision: Precision = Precision.FLOAT32):
+        """Take a kernel and a bias (outputs,), float32 on the device to be used."""
+        self.way: NativeConv | _Padded
         """How it computes."""
+        if NativeConv.fits(kernel, bias.device):
+            self.way = NativeConv(kernel, bias)
+        else:
+            self.way = _Padded(kernel.dense().to(bias.device), bias, precision)
 
     def __call__(self, x: Tensor, padding: Padding, *, relu: bool) -> Tensor:
         """Convolve features (1, C, H, W), then rectify them where asked for; differentiable by the features.

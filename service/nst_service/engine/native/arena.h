@@ -9,10 +9,10 @@ class Arena {
   public:
     // Address space as large as the memory: a page of it becomes memory when it is written to.
     Arena() : size_(size_t(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE) / BLOCK * BLOCK) {
-        void *start = mmap(nullptr, size_ + BLOCK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+        void *start = mmap(nullptr, size_ + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
                            -1, 0);
         if (start == MAP_FAILED) return;
-        start_ = reinterpret_cast<char *>((uintptr_t(start) + BLOCK - 1) / BLOCK * BLOCK);
+        start_ = reinterpret_cast<char *>((uintptr_t(start) + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE);
 #ifdef MADV_HUGEPAGE
         madvise(start_, size_, MADV_HUGEPAGE);
 #endif
@@ -60,7 +60,7 @@ class Arena {
     }
 
   private:
-    static constexpr size_t BLOCK = size_t(1) << 21; // A huge page.
+    static constexpr size_t BLOCK = size_t(1) << 16, HUGE_PAGE = size_t(1) << 21;
     const size_t size_;
     char *start_ = nullptr;
     std::map<size_t, size_t> free_, taken_; // Sizes by their place.

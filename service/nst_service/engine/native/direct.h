@@ -16,9 +16,10 @@ template <class Visit> static inline void taps_of(const Layer &layer, int row, i
 }
 
 // kernel: [panels][9 * inputs][PANEL].
-static void direct_forward(const Layer &layer, const float *x, const float *kernel, const float *bias,
+static void direct_forward(const Layer &layer, const float *x, const Kernel &weights, const float *bias,
                            const Result &result, int threads) {
     const int depth = 9 * layer.inputs;
+    const float *kernel = weights.values;
     Buffer all_patches(threads * TILES_AT_ONCE * depth), all_products(threads * TILES_AT_ONCE * PANEL);
 #pragma omp parallel num_threads(threads)
     {
@@ -50,9 +51,10 @@ static void direct_forward(const Layer &layer, const float *x, const float *kern
 }
 
 // kernel: [outputs][PANEL], where the first 9 * inputs of a panel are used.
-static void direct_backward(const Layer &layer, const Slope &slope, const float *kernel, float *by_input, int threads) {
+static void direct_backward(const Layer &layer, const Slope &slope, const Kernel &weights, float *by_input, int threads) {
     constexpr int rows_at_once = 4;
     const int depth = layer.outputs;
+    const float *kernel = weights.values;
     const int groups = (layer.end_row - layer.first_row + rows_at_once - 1) / rows_at_once;
     Buffer all_gradients(threads * TILES_AT_ONCE * depth), all_products(threads * TILES_AT_ONCE * PANEL);
 #pragma omp parallel num_threads(threads)

@@ -127,6 +127,15 @@ struct Layer {
     }
 };
 
+// Weights, [panels][9][inputs][PANEL] and frozen: themselves, or their places in a table of 256 values.
+struct Kernel {
+    const float *values;
+    const uint8_t *places;
+    const float *table; // Or null.
+
+    float at(ptrdiff_t index) const { return table ? table[places[index]] : values[index]; }
+};
+
 // What becomes of the outputs.
 enum class Then { nothing, relu, max_pool, average_pool }; // Both poolings rectify first; they halve, rounding up.
 
@@ -222,11 +231,11 @@ struct Shape {
 };
 
 PyObject *py_forward(PyObject *, PyObject *arguments) {
-    unsigned long long x, kernel, bias, y, kept;
+    unsigned long long x, kernel, table, bias, y, kept;
     Shape shape;
     int then, threads;
     float scale;
-    if (!PyArg_ParseTuple(arguments, "KKKKKiiiiiipifi", &x, &kernel, &bias, &y, &kept, &shape.height, &shape.width,
+    if (!PyArg_ParseTuple(arguments, "KKKKKKiiiiiipifi", &x, &kernel, &table, &bias, &y, &kept, &shape.height, &shape.width,
                           &shape.first_row, &shape.end_row, &shape.inputs, &shape.outputs, &shape.mirrored, &then,
                           &scale, &threads))
         return nullptr;
@@ -234,16 +243,17 @@ PyObject *py_forward(PyObject *, PyObject *arguments) {
         const std::vector<float> zeros(std::max(shape.inputs, shape.outputs));
         const Result result{Then(then), address<float>(y), address<uint16_t>(kept), scale};
         const auto forward = shape.inputs <= FEW_INPUTS ? choose().direct_forward : choose().forward;
-        forward(shape.layer(zeros), address<float>(x), address<float>(kernel), address<float>(bias), result, threads);
+        const Kernel weights{address<float>(kernel), address<uint8_t>(kernel), address<float>(table)};
+        forward(shape.layer(zeros), address<float>(x), weights, address<float>(bias), result, threads);
     });
 }
 
 PyObject *py_backward(PyObject *, PyObject *arguments) {
-    unsigned long long gradient, kept, kernel, by_input;
+    unsigned long long gradient, kept, kernel, table, by_input;
     Shape shape;
     int then, threads;
     float scale;
-    if (!PyArg_ParseTuple(arguments, "KKKKiiiiiipifi", &gradient, &kept, &kernel, &by_input, &shape.height,
+    if (!PyArg_ParseTuple(arguments, "KKKKKiiiiiipifi", &gradient, &kept, &kernel, &table, &by_input, &shape.height,
                           &shape.width, &shape.first_row, &shape.end_row, &shape.inputs, &shape.outputs,
                           &shape.mirrored, &then, &scale, &threads))
         return nullptr;
@@ -251,7 +261,8 @@ PyObject *py_backward(PyObject *, PyObject *arguments) {
         const std::vector<float> zeros(std::max(shape.inputs, shape.outputs));
         const Slope slope{Then(then), address<float>(gradient), address<uint16_t>(kept), address<float>(kept), scale};
         const auto backward = shape.inputs <= FEW_INPUTS ? choose().direct_backward : choose().backward;
-        backward(shape.layer(zeros), slope, address<float>(kernel), address<float>(by_input), threads);
+        const Kernel weights{address<float>(kernel), address<uint8_t>(kernel), address<float>(table)};
+        backward(shape.layer(zeros), slope, weights, address<float>(by_input), threads);
     });
 }
 
@@ -324,10 +335,10 @@ PyObject *py_trim(PyObject *, PyObject *) {
 
 PyMethodDef methods[] = {
     {"forward", py_forward, METH_VARARGS,
-     "forward(x, kernel, bias, y, kept or 0, height, width, first_row, end_row, inputs, outputs, mirrored, then, scale, "
+     "forward(x, kernel, table or 0, bias, y, kept or 0, height, width, first_row, end_row, inputs, outputs, mirrored, then, scale, "
      "threads): computes rows of the outputs"},
     {"backward", py_backward, METH_VARARGS,
-     "backward(gradient, kept or 0, kernel, by_input, height, width, first_row, end_row, inputs, outputs, mirrored, "
+     "backward(gradient, kept or 0, kernel, table or 0, by_input, height, width, first_row, end_row, inputs, outputs, mirrored, "
      "then, scale, threads): adds to the gradient by the input what comes from rows of the outputs"},
     {"pool", py_pool, METH_VARARGS, "pool(x, y, height, width, channels, threads)"},
     {"unpool", py_unpool, METH_VARARGS, "unpool(x, gradient, by_input, height, width, channels, threads)"},

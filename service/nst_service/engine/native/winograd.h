@@ -111,10 +111,24 @@ static void transform_weights(const float *taps, ptrdiff_t size, float *weights,
                                    [&](int i, int j, Vector u) { store(weights + (6 * i + j) * plane + at, u); });
 }
 
-// Transposes a square of PANEL rows and columns.
-static inline void transpose(const float *from, float *to) {
+// Reads a square of PANEL rows and columns of weights, which may be transposed.
+static void read_square(const Kernel &kernel, ptrdiff_t first, bool transposed, float *to) {
+    const int down = transposed ? 1 : PANEL, right = transposed ? PANEL : 1;
     for (int row = 0; row < PANEL; ++row)
-        for (int column = 0; column < PANEL; ++column) to[row * PANEL + column] = from[column * PANEL + row];
+        for (int column = 0; column < PANEL; ++column)
+            to[row * PANEL + column] = kernel.at(first + row * down + column * right);
+}
+
+// Transforms the weights of a panel, [depth][PANEL] for each tap, into [36][depth][PANEL]. `first(tap, row)` tells where
+// the square that begins with a row stands.
+template <class First>
+static void transform_panel(const Kernel &kernel, int depth, bool transposed, First first, float *weights) {
+    constexpr int square = PANEL * PANEL;
+    float taps[9 * square];
+    for (int row = 0; row < depth; row += PANEL) {
+        for (int tap = 0; tap < 9; ++tap) read_square(kernel, first(tap, row), transposed, taps + tap * square);
+        transform_weights(taps, square, weights + row * PANEL, plane_of(depth, PANEL));
+    }
 }
 
 // Products of ROWS rows of `left` with `depth` rows of `right`, 2 * LANES columns of it.
@@ -249,7 +263,7 @@ template <Then then> struct ToPooled {
 template <class Target> struct Forward {
     const Layer &layer;
     const float *x;
-    const float *kernel; // [panels][9][inputs][PANEL]
+    const Kernel &kernel;
     const float *bias;
     const Result &result;
     static constexpr bool overlaps = false;
@@ -257,9 +271,10 @@ template <class Target> struct Forward {
     int depth() const { return layer.inputs; }
     int width() const { return layer.outputs; }
 
-    void transform_panel(int panel, float *weights) const {
+    void weights_of(int panel, float *weights) const {
         const ptrdiff_t size = ptrdiff_t(layer.inputs) * PANEL;
-        transform_weights(kernel + 9 * panel * size, size, weights, plane_of(layer.inputs, PANEL));
+        const auto first = [&](int tap, int input) { return (9 * panel + tap) * size + input * PANEL; };
+        transform_panel(kernel, layer.inputs, false, first, weights);
     }
 
     void gather(int tile, float *to, ptrdiff_t stride) const {
@@ -343,22 +358,19 @@ struct FromPooled {
 template <class Source> struct Backward {
     const Layer &layer;
     const Slope &slope;
-    const float *kernel; // As on the way forward.
+    const Kernel &kernel;
     float *by_input;
     static constexpr bool overlaps = true;
 
     int depth() const { return layer.outputs; }
     int width() const { return layer.inputs; }
 
-    void transform_panel(int panel, float *weights) const {
+    void weights_of(int panel, float *weights) const {
         const ptrdiff_t size = ptrdiff_t(layer.inputs) * PANEL;
-        float transposed[9 * PANEL * PANEL];
-        for (int first = 0; first < layer.outputs; first += PANEL) {
-            const float *from = kernel + 9 * size * (first / PANEL) + ptrdiff_t(panel) * PANEL * PANEL;
-            for (int tap = 0; tap < 9; ++tap) transpose(from + tap * size, transposed + tap * PANEL * PANEL);
-            transform_weights(transposed, PANEL * PANEL, weights + ptrdiff_t(first) * PANEL,
-                              plane_of(layer.outputs, PANEL));
-        }
+        const auto first = [&](int tap, int output) {
+            return (9 * (output / PANEL) + tap) * size + ptrdiff_t(panel) * PANEL * PANEL;
+        };
+        transform_panel(kernel, layer.outputs, true, first, weights);
     }
 
     void gather(int tile, float *to, ptrdiff_t stride) const {
@@ -423,7 +435,7 @@ template <class Way> static void by_panels(const Way &way, int threads) {
             spectrum.clear_from(count);
 #pragma omp for schedule(dynamic)
             for (int panel = 0; panel < panels; ++panel) {
-                way.transform_panel(panel, weights);
+                way.weights_of(panel, weights);
                 for (int begin = 0; begin < count; begin += TILES_AT_ONCE)
                     finish(way, spectrum, first, begin, std::min(count, begin + TILES_AT_ONCE), weights, panel,
                            products);
@@ -448,7 +460,7 @@ template <class Way> static void by_tiles(const Way &way, int threads) {
         float *planes = all_planes.get() + omp_get_thread_num() * planes_size;
         float *products = all_products.get() + omp_get_thread_num() * products_size();
 #pragma omp for schedule(static)
-        for (int panel = 0; panel < panels; ++panel) way.transform_panel(panel, weights.get() + panel * panel_size);
+        for (int panel = 0; panel < panels; ++panel) way.weights_of(panel, weights.get() + panel * panel_size);
         for (int turn = 0; turn < turns; ++turn) {
 #pragma omp for schedule(dynamic)
             for (int group = turn; group < groups; group += turns) {
@@ -475,7 +487,7 @@ template <class Way> static void run(const Way &way, int threads) {
         by_tiles(way, threads);
 }
 
-static void forward(const Layer &layer, const float *x, const float *kernel, const float *bias, const Result &result,
+static void forward(const Layer &layer, const float *x, const Kernel &kernel, const float *bias, const Result &result,
                     int threads) {
     switch (result.then) {
     case Then::nothing: return run(Forward<ToOutputs>{layer, x, kernel, bias, result}, threads);
@@ -485,7 +497,7 @@ static void forward(const Layer &layer, const float *x, const float *kernel, con
     }
 }
 
-static void backward(const Layer &layer, const Slope &slope, const float *kernel, float *by_input, int threads) {
+static void backward(const Layer &layer, const Slope &slope, const Kernel &kernel, float *by_input, int threads) {
     switch (slope.then) {
     case Then::nothing: return run(Backward<FromOutputs>{layer, slope, kernel, by_input}, threads);
     case Then::relu: return run(Backward<FromRectified>{layer, slope, kernel, by_input}, threads);
