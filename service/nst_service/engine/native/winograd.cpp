@@ -132,8 +132,6 @@ struct Kernel {
     const float *values;
     const uint8_t *places;
     const float *table; // Or null.
-
-    float at(ptrdiff_t index) const { return table ? table[places[index]] : values[index]; }
 };
 
 // What becomes of the outputs.

@@ -113,10 +113,15 @@ static void transform_weights(const float *taps, ptrdiff_t size, float *weights,
 
 // Reads a square of PANEL rows and columns of weights, which may be transposed.
 static void read_square(const Kernel &kernel, ptrdiff_t first, bool transposed, float *to) {
-    const int down = transposed ? 1 : PANEL, right = transposed ? PANEL : 1;
-    for (int row = 0; row < PANEL; ++row)
-        for (int column = 0; column < PANEL; ++column)
-            to[row * PANEL + column] = kernel.at(first + row * down + column * right);
+    const auto read = [&](auto at) {
+        for (int row = 0; row < PANEL; ++row)
+            for (int column = 0; column < PANEL; ++column)
+                to[transposed ? column * PANEL + row : row * PANEL + column] = at(row * PANEL + column);
+    };
+    if (kernel.table)
+        read([&, places = kernel.places + first](int index) { return kernel.table[places[index]]; });
+    else
+        read([values = kernel.values + first](int index) { return values[index]; });
 }
 
 // Transforms the weights of a panel, [depth][PANEL] for each tap, into [36][depth][PANEL]. `first(tap, row)` tells where
