@@ -65,8 +65,8 @@ def _race(race: Results) -> Table:
             f'{len(race["pairs"])} pairs of pictures, {settings["iterations"]} evaluations. "nst is x" is the median '
             "of the ratios to nst in the same turn. The loss is that of the one judge, relative to the best "
             f"competitor's after {settings['iterations']} evaluations; the seconds are those until that loss is "
-            "reached, and their ratio is to the seconds of that competitor. Memory is the high-water mark of the "
-            f"process, and what that has beyond the {race['import_bytes'] / 2**20:.0f} MiB of `import torch`."
+            "reached, and their ratio is to the seconds of that competitor. Memory is the highest mark of a program's "
+            f"processes, and what that has beyond the {race['import_bytes'] / 2**20:.0f} MiB of `import torch`."
         ),
         columns=[
             "program",
@@ -88,7 +88,8 @@ def _row(race: Results, name: str, references: Mapping[tuple[str, int], tuple[fl
     ours = race["programs"][0]["name"]
     measured = "turns" if race["turns"][ours] else "runs"
     mine, theirs = race[measured][ours], race[measured][name]
-    my_own, their_own = (_beyond_import(race, runs) for runs in (mine, theirs))
+    my_peak, their_peak = (_peak(race, program) for program in (ours, name))
+    imported = race["import_bytes"]
     losses, seconds, ratios = [], [], []
     for run in race["runs"][name]:
         loss, limit = references.get((run["pair"], run["round"]), (math.nan, math.nan))
@@ -104,16 +105,16 @@ def _row(race: Results, name: str, references: Mapping[tuple[str, int], tuple[fl
         _number(statistics.median(losses), 3) if losses else "-",
         _number(statistics.median(seconds), 1) if seconds else "-",
         _number(statistics.median(ratios), 2) if ratios else "-",
-        _number(_median(theirs, "peak_bytes") / 2**20, 0),
-        _number(_median_ratio(mine, theirs, "peak_bytes"), 2),
-        _number(_median(their_own, "peak_bytes") / 2**20, 0),
-        _number(_median_ratio(my_own, their_own, "peak_bytes"), 2),
+        _number(their_peak / 2**20, 0),
+        _number(my_peak / their_peak, 2),
+        _number((their_peak - imported) / 2**20, 0),
+        _number((my_peak - imported) / (their_peak - imported), 2),
     ]
 
 
-def _beyond_import(race: Results, runs: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
-    """Return the memory of runs beyond what the import of torch takes."""
-    return [{"peak_bytes": run["peak_bytes"] - race["import_bytes"]} for run in runs]
+def _peak(race: Results, name: str) -> float:
+    """Return the most memory that a program held in any of its runs: a long one has learnt from more steps."""
+    return max((run["peak_bytes"] for runs in (race["turns"], race["runs"]) for run in runs[name]), default=math.nan)
 
 
 def _references(race: Results) -> dict[tuple[str, int], tuple[float, float]]:

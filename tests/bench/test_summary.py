@@ -39,6 +39,15 @@ def test_figures_of_a_size_are_their_median():
     assert by_size(runs, "seconds") == {64: 2.0, 128: 7.0}
 
 
+def test_the_memory_of_a_program_is_the_most_of_all_its_runs():
+    race = _race({"nst": (10.0, 4.0), "slow": (20.0, 4.0)})
+    race["turns"]["slow"] = [{"pair": "a", "evaluation_seconds": 1.0, "peak_bytes": 2**19}] * 2
+    race["turns"]["nst"] = [{"pair": "a", "evaluation_seconds": 1.0, "peak_bytes": 3 * 2**19}] * 2
+    rows = {row[0]: row for row in next(tables({"race": race})).rows}
+    assert rows["nst"][6:] == ["2", "1.00", "1", "1.00"]
+    assert rows["slow"][6:] == ["1", "1.50", "0", "2.00"]
+
+
 def test_the_best_competitor_reaches_its_own_loss_in_its_own_time():
     results = {"race": _race({"nst": (10.0, 4.0), "slow": (20.0, 4.0), "broken": (5.0, math.nan)})}
     race = next(tables(results))
