@@ -40,17 +40,17 @@ def test_tiles_are_the_largest_that_fit():
 @pytest.mark.parametrize(
     ("size", "tile", "iterations", "options", "measured"),
     [
-        ((512, 384), None, 12, {}, 369),
-        ((512, 384), None, 22, {"lbfgs_history": 20}, 440),
-        ((512, 384), 256, 3, {}, 417),
-        ((512, 384), None, 3, {"style_loss": StyleLossName.SLICED_WASSERSTEIN}, 593),
-        ((512, 384), None, 3, {"pooling": Pooling.L2}, 635),
-        ((512, 384), None, 3, {"style_layers": {"relu1_2": 1.0, "relu2_2": 1.0}}, 444),
-        ((512, 384), None, 4, {"optimizer": OptimizerName.ADAM}, 263),
-        ((1024, 768), None, 4, {}, 1067),
-        ((1024, 768), None, 8, {}, 1134),
-        ((1024, 768), 512, 3, {}, 1224),
-        ((2048, 1536), None, 2, {}, 3548),
+        ((512, 384), None, 12, {}, 180),
+        ((512, 384), None, 22, {"lbfgs_history": 20}, 251),
+        ((512, 384), 256, 3, {}, 374),
+        ((512, 384), None, 3, {"style_loss": StyleLossName.SLICED_WASSERSTEIN}, 434),
+        ((512, 384), None, 3, {"pooling": Pooling.L2}, 565),
+        ((512, 384), None, 3, {"style_layers": {"relu1_2": 1.0, "relu2_2": 1.0}}, 346),
+        ((512, 384), None, 4, {"optimizer": OptimizerName.ADAM}, 160),
+        ((1024, 768), None, 4, {}, 590),
+        ((1024, 768), None, 8, {}, 651),
+        ((1024, 768), 512, 3, {}, 1097),
+        ((2048, 1536), None, 2, {}, 2051),
         ((2048, 1536), 512, 2, {}, 1989),
     ],
 )
@@ -66,7 +66,7 @@ def test_the_estimate_is_what_was_measured_or_somewhat_more(
         Preset.BALANCED, **{"scales": 1, "iterations": iterations, "lbfgs_history": 5} | options
     )
     alone = peak_bytes(wanted, size, [size], tile) - snapshot_bytes(wanted, size)
-    assert measured <= alone / 2**20 <= 1.45 * measured
+    assert measured <= alone / 2**20 <= 1.25 * measured
 
 
 def test_poolings_that_keep_something_for_the_way_back_take_more():
@@ -77,10 +77,10 @@ def test_poolings_that_keep_something_for_the_way_back_take_more():
     assert taken[Pooling.AVERAGE] < taken[Pooling.MAX] < taken[Pooling.L2]
 
 
-def test_the_native_kernel_takes_less_than_half_of_what_a_gpu_does(monkeypatch: pytest.MonkeyPatch):
+def test_the_native_kernel_takes_less_than_two_fifths_of_what_a_gpu_does(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(estimate_module, "NATIVE", True)
     native, gpu = (peak_bytes(OPTIONS, (2048, 1536), [(2048, 1536)], on_gpu=on_gpu) for on_gpu in (False, True))
-    assert native < 0.5 * gpu
+    assert native < 0.4 * gpu
 
 
 def test_a_style_larger_than_the_content_counts():

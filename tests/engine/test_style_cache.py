@@ -1,4 +1,4 @@
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from nst_service.engine.pooling import Pooling
 from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
 from nst_service.engine.style_cache import StyleCache, StyleKey
 from nst_service.engine.transfer import Iterate, Preparing, transfer
-from nst_service.engine.vgg import REFERENCE_VARIANT, Variant, Vgg19
+from nst_service.engine.vgg import REFERENCE_VARIANT, Look, Variant, Vgg19
 from torch import Tensor
 
 LIMITS = Limits(max_input_pixels=10**6, max_image_size=512, max_iterations=1000, max_styles=2)
@@ -28,6 +28,12 @@ class CountingVgg(Vgg19):
     ) -> dict[str, Tensor]:
         self.passes += not torch.is_grad_enabled()
         return super().features(pixels, layers, variant)
+
+    def gather(
+        self, pixels: Tensor, layers: Collection[str], look: Look, variant: Variant = REFERENCE_VARIANT
+    ) -> dict[str, list[Sequence[Tensor]]]:
+        self.passes += not torch.is_grad_enabled()
+        return super().gather(pixels, layers, look, variant)
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ They are cheap to compute, from three channels, so they are never in memory as a
 each band again (Chen et al. 2016, "Training deep nets with sublinear memory cost").
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice, pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -45,8 +45,9 @@ def convolve_in_bands(x: Tensor, pair: Pair, look: Look | None) -> tuple[Tensor,
     Returns:
         The pooled features (1, K, H / 2, W / 2), rounded up, and what was gathered from each band.
     """
-    pooled, *gathered = _Convolved.apply(x, pair, look)
-    return pooled, _by_band(gathered, len(list(_bands(x.shape[2]))))
+    counts: list[int] = []
+    pooled, *gathered = _Convolved.apply(x, pair, look, counts)
+    return pooled, _by_band(gathered, counts)
 
 
 def look_in_bands(x: Tensor, look: Look) -> tuple[Tensor, list[Sequence[Tensor]]]:
@@ -60,13 +61,14 @@ def look_in_bands(x: Tensor, look: Look) -> tuple[Tensor, list[Sequence[Tensor]]
     """
     if x.device.type != "cpu":
         return x, [look(x, WHOLE)]
-    passed, *gathered = _Looked.apply(x, look)
-    return passed, _by_band(gathered, len(_starts(x.shape[2])))
+    counts: list[int] = []
+    passed, *gathered = _Looked.apply(x, look, counts)
+    return passed, _by_band(gathered, counts)
 
 
-def _by_band(gathered: Sequence[Tensor], bands: int) -> list[Sequence[Tensor]]:
-    count = len(gathered) // bands
-    return [gathered[at : at + count] for at in range(0, len(gathered), count)] if count else []
+def _by_band(gathered: Iterable[Tensor], counts: Sequence[int]) -> list[Sequence[Tensor]]:
+    values = iter(gathered)
+    return [tuple(islice(values, count)) for count in counts]
 
 
 def rows_at_once(height: int) -> int:
@@ -100,7 +102,7 @@ def _bands(height: int) -> Iterator[_Band]:
 
 class _Convolved(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, pair: Pair, look: Look | None) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, x: Tensor, pair: Pair, look: Look | None, counts: list[int]) -> tuple[Tensor, ...]:
         size, height = x.shape[-2:], x.shape[2]
         pooled = empty_features(pair.second.outputs, *halved(size))
         kept = empty_features(pair.second.outputs, *halved(halved(size)), torch.int16)
@@ -117,13 +119,15 @@ class _Convolved(torch.autograd.Function):
                 mirrored=pair.mirrored,
             )
             if look:
-                gathered += look(between.values[:, :, : len(band.between)], band.window)
+                seen = look(between.values[:, :, : len(band.between)], band.window)
+                gathered += seen
+                counts.append(len(seen))
         ctx.pair, ctx.look = pair, look
         ctx.save_for_backward(x, kept)
         return pooled, *gathered
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         (x, kept), pair = ctx.saved_tensors, ctx.pair
         by_pooled, by_gathered = gradients[0].contiguous(memory_format=torch.channels_last), iter(gradients[1:])
         height, width = x.shape[-2:]
@@ -148,30 +152,33 @@ class _Convolved(torch.autograd.Function):
                 with torch.enable_grad():
                     seen = between.values[:, :, own].requires_grad_()
                     gathered = ctx.look(seen, band.window)
-                slopes = [next(by_gathered) for _ in gathered]
-                by_between.values[:, :, own] += torch.autograd.grad(gathered, seen, slopes)[0]
+                if gathered:
+                    slopes = tuple(islice(by_gathered, len(gathered)))
+                    by_between.values[:, :, own] += torch.autograd.grad(gathered, seen, slopes)[0]
             pair.first.backward_rows(
                 band.between, by_between, between, Rows(by_x), height=height, then=RELU, mirrored=pair.mirrored
             )
             waiting = by_between.values[:, :, own.stop :].clone()
-        return by_x, None, None
+        return by_x, None, None, None
 
 
 class _Looked(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, look: Look) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, x: Tensor, look: Look, counts: list[int]) -> tuple[Tensor, ...]:
         ctx.seen = []
         is_differentiated = ctx.needs_input_grad[0]
         for start, stop in pairwise([*_starts(x.shape[2]), x.shape[2]]):
             rows = slice(start, stop)
             band = x[:, :, rows].detach().requires_grad_(is_differentiated)
             with torch.set_grad_enabled(is_differentiated):
-                ctx.seen.append((rows, band, look(band, (rows, slice(None)))))
+                gathered = look(band, (rows, slice(None)))
+            ctx.seen.append((rows, band, gathered))
+            counts.append(len(gathered))
         ctx.set_materialize_grads(False)
         return x.view_as(x), *(values.detach() for *_, gathered in ctx.seen for values in gathered)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None, None]:
         by_gathered = iter(gradients[1:])
         # The features go as soon as all bands are done, and not with the graph that this is a part of.
         seen, ctx.seen = ctx.seen, None
@@ -179,10 +186,11 @@ class _Looked(torch.autograd.Function):
         if by_x is None:
             by_x = torch.cat([torch.zeros_like(band) for _, band, _ in seen], 2)
         for rows, band, gathered in seen:
-            slopes = [next(by_gathered) for _ in gathered]
-            # In place: it was made for this layer alone.
-            by_x[:, :, rows] += torch.autograd.grad(gathered, band, slopes)[0]
-        return by_x, None
+            if gathered:
+                slopes = tuple(islice(by_gathered, len(gathered)))
+                # In place: it was made for this layer alone.
+                by_x[:, :, rows] += torch.autograd.grad(gathered, band, slopes)[0]
+        return by_x, None, None
 
 
 def _between(x: Tensor, pair: Pair, band: _Band) -> Rows:

@@ -6,8 +6,9 @@ scaling of neural-style (Johnson, 2015), where every term is a mean:
     J(x) = content_weight * sum of ContentLoss + style_weight * sum of style losses + tv_weight * total variation + ...
 """
 
+import functools
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NewType
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from nst_service.engine.layers import Window
 from nst_service.engine.losses import FeatureLoss, PixelLoss, Term
 from nst_service.engine.pictures import Size
-from nst_service.engine.tiles import count_tiles, tiles
+from nst_service.engine.tiles import Tile, count_tiles, tiles
 from nst_service.engine.vgg import REFERENCE_VARIANT, Look, Variant, Vgg19
 
 Values = NewType("Values", Tensor)
@@ -93,25 +94,35 @@ class Extractor:
         """Return how many parts a picture has."""
         return 1 if self._tile is None else count_tiles(size, self._tile)
 
-    def whole(self, pixels: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """Return the features of a picture (1, 3, H, W) by layer."""
-        return self._model.features(pixels, layers, self._variant)
+    def gather(self, pixels: Tensor, layers: Sequence[str], look: Look) -> Iterator[dict[str, list[Sequence[Tensor]]]]:
+        """Look at the features of a picture (1, 3, H, W), tile by tile or as a whole.
 
-    def gather(self, pixels: Tensor, layers: Sequence[str], look: Look) -> dict[str, list[Sequence[Tensor]]]:
-        """Look at the features of a picture (1, 3, H, W) as a whole, part by part (see `Vgg19.gather`)."""
-        return self._model.gather(pixels, layers, look, self._variant)
+        Args:
+            pixels: of the picture.
+            layers: whose features are looked at.
+            look: called with features and their window in those of the whole picture (see `Vgg19.gather`); each of them
+                comes once.
 
-    def tiles(self, pixels: Tensor, layers: Sequence[str]) -> Iterator[dict[str, tuple[Tensor, Window]]]:
-        """Yield the features of each tile of a picture by layer, each with its place in those of the whole."""
-        assert self._tile is not None
+        Yields:
+            What it returned for each tile, by layer, part by part.
+        """
+        if self._tile is None:
+            yield self._model.gather(pixels, layers, look, self._variant)
+            return
         height, width = pixels.shape[-2:]
         for tile in tiles((width, height), self._tile, layers):
             rows, columns = tile.pixels
-            features = self.whole(pixels[..., rows, columns], layers)
-            yield {
-                layer: (features[layer][(..., *tile.core_in_tile(layer))], tile.core_in_picture(layer))
-                for layer in layers
-            }
+            look_at_core = functools.partial(_look_at_core, look, tile)
+            yield self._model.gather(pixels[..., rows, columns], layers, look_at_core, self._variant)
+
+
+def _look_at_core(look: Look, tile: Tile, layer: str, features: Tensor, window: Window) -> Sequence[Tensor]:
+    first = window[0].start or 0
+    core = tile.core_in_part(layer, range(first, first + features.shape[2]))
+    if core is None:
+        return ()
+    inside, in_picture = core
+    return look(layer, features[(..., *inside)], in_picture)
 
 
 class Criterion:
@@ -160,49 +171,46 @@ class Criterion:
         )
 
     def _evaluate_whole(self, picture: Tensor, pixels: Tensor) -> tuple[list[tuple[Term, Tensor]], Tensor]:
-        values = self._feature_values(picture) if self._layers else []
+        values: list[tuple[Term, Tensor]] = []
+        for gathered in self._extractor.gather(picture, self._layers, self._statistics) if self._layers else ():
+            parts = self._by_loss(gathered)
+            values += [
+                (loss.term, loss.value(loss.combine(part)))
+                for loss, part in zip(self._feature_losses, parts, strict=True)
+            ]
         values += [(loss.term, loss.value(picture)) for loss in self._pixel_losses]
         (gradient,) = torch.autograd.grad(torch.stack([value for _, value in values]).sum(), pixels)
         return values, gradient
 
-    def _feature_values(self, picture: Tensor) -> list[tuple[Term, Tensor]]:
-        losses = {layer: [loss for loss in self._feature_losses if loss.term.layer == layer] for layer in self._layers}
+    def _statistics(self, layer: str, features: Tensor, window: Window) -> list[Tensor]:
+        return [loss.statistic(features, window) for loss in self._feature_losses if loss.term.layer == layer]
 
-        def statistics(layer: str, features: Tensor, window: Window) -> list[Tensor]:
-            return [loss.statistic(features, window) for loss in losses[layer]]
-
-        # By layer the parts, each with a statistic for every loss.
-        gathered = self._extractor.gather(picture, self._layers, statistics)
-        of_losses = {layer: iter(zip(*parts, strict=True)) for layer, parts in gathered.items()}
-        return [
-            (loss.term, loss.value(loss.combine(next(of_losses[loss.term.layer])))) for loss in self._feature_losses
-        ]
+    def _by_loss(self, gathered: Mapping[str, Sequence[Sequence[Tensor]]]) -> list[Sequence[Tensor]]:
+        """Return the statistics of each loss, part by part, of those that were gathered by layer."""
+        of_layers = {layer: zip(*filter(len, parts), strict=True) for layer, parts in gathered.items()}
+        return [next(of_layers[loss.term.layer]) for loss in self._feature_losses]
 
     def _evaluate_tiles(self, picture: Tensor, pixels: Tensor) -> tuple[list[tuple[Term, Tensor]], Tensor]:
         """Gather the statistics of the whole picture first, then the gradient tile by tile."""
         seen = picture.detach()
         with torch.no_grad():
-            gathered = [
-                [loss.statistic(*part[loss.term.layer]) for loss in self._feature_losses]
-                for part in self._extractor.tiles(seen, self._layers)
-            ]
+            by_tile = [self._by_loss(it) for it in self._extractor.gather(seen, self._layers, self._statistics)]
         values: list[tuple[Term, Tensor]] = []
-        slopes: list[list[Tensor]] = []
-        for loss, column in zip(self._feature_losses, zip(*gathered, strict=True), strict=True):
-            leaves = [part.requires_grad_() for part in column]
+        slopes: list[Iterator[Tensor]] = []
+        for loss, of_tiles in zip(self._feature_losses, zip(*by_tile, strict=True), strict=True):
+            leaves = [part.requires_grad_() for parts in of_tiles for part in parts]
             value = loss.value(loss.combine(leaves))
-            slopes.append(list(torch.autograd.grad(value, leaves)))
+            slopes.append(iter(torch.autograd.grad(value, leaves)))
             values.append((loss.term, value))
         seen.requires_grad_()
         gradient = torch.zeros_like(seen)
-        for index, part in enumerate(self._extractor.tiles(seen, self._layers)):
-            local = torch.stack(
-                [
-                    (slopes[number][index] * loss.statistic(*part[loss.term.layer])).sum()
-                    for number, loss in enumerate(self._feature_losses)
-                ]
-            ).sum()
-            gradient += torch.autograd.grad(local, seen)[0]
+        for gathered in self._extractor.gather(seen, self._layers, self._statistics):
+            local = [
+                (next(slope) * part).sum()
+                for slope, parts in zip(slopes, self._by_loss(gathered), strict=True)
+                for part in parts
+            ]
+            gradient += torch.autograd.grad(torch.stack(local).sum(), seen)[0]
         if self._pixel_losses:
             pixel_values = [(loss.term, loss.value(seen)) for loss in self._pixel_losses]
             gradient += torch.autograd.grad(torch.stack([value for _, value in pixel_values]).sum(), seen)[0]

@@ -44,8 +44,8 @@ _FINISHING_PICTURES = 10
 _TEMPORARIES = 5
 """Features of a layer that are held on the way back beside what is kept for it, without the native kernel: the
 gradients by its output and by its input, and copies that are rectified or padded."""
-_WORKSPACE = 96 * 2**20
-"""Bytes: transforms of Winograd and scratch memory of libraries."""
+_WORKSPACE, _NATIVE_WORKSPACE = 96 * 2**20, 32 * 2**20
+"""Bytes: transforms of Winograd and scratch memory of libraries, by operations of torch and by the native kernel."""
 _HEAP = 1.3
 """Memory of the process over what is alive in it: not every free piece of a heap fits what is wanted next, and
 `devices.set_up_process` has the heap keep them."""
@@ -127,7 +127,7 @@ def peak_bytes(
     pictures = (_PICTURES + 2 * options.pairs) * picture
     targets = sum(_activation_bytes(size, conv_of(layer)) for layer in options.active_content_layers)
     statistics = _statistics_bytes(options, size, len(styles), tile)
-    held = pictures + targets + statistics + _WORKSPACE
+    held = pictures + targets + statistics + (_NATIVE_WORKSPACE if is_native else _WORKSPACE)
     work = [_FINISHING_PICTURES * picture]
     if layers:
         work.append(_evaluation_bytes(options, size, tile, is_native=is_native))
@@ -164,9 +164,9 @@ def _evaluation_bytes(options: TransferOptions, size: Size, tile: int | None, *,
     if tile is None:
         return network
     # The core of a tile is copied out of its features, and the gradients by the cores, which are copied into those of
-    # the tile, wait until the network is there.
+    # the tile, wait until the network is there. The heap finds no place of theirs for the next ones at once.
     core = min(size[0], tile), min(size[1], tile)
-    return network + 3 * sum(_activation_bytes(core, conv_of(layer)) for layer in layers)
+    return network + 4 * sum(_activation_bytes(core, conv_of(layer)) for layer in layers)
 
 
 def _network_bytes(options: TransferOptions, part: Size) -> int:
@@ -255,17 +255,17 @@ def _pooling_bytes(part: Size, conv: str, pooling: Pooling, *, is_native: bool) 
         case Pooling.AVERAGE:
             return 0
         case Pooling.L2:
-            # The squares of the four that each is made of, and the root.
-            return 5 * _FLOAT_BYTES * values
+            # The squares of the four that each is made of, their mean, its root and what is not freed at once.
+            return 7 * _FLOAT_BYTES * values
 
 
 def _statistics_bytes(options: TransferOptions, size: Size, styles: int, tile: int | None) -> int:
     """Return what the statistics of the styles, of the picture and of its tiles take."""
     channels = {layer: KERNEL_SHAPES[conv_of(layer)][0] for layer in options.active_style_layers}
     if options.style_loss is StyleLossName.SLICED_WASSERSTEIN:
-        # Of each feature: its projections, sorted, their places, their targets and their slopes.
+        # Of each feature: its projections, part by part and together, sorted, their places, targets and slopes.
         values = DIRECTIONS * sum(_area(size, layer) for layer in channels)
-        return (4 * _FLOAT_BYTES + _INDEX_BYTES) * values
+        return (5 * _FLOAT_BYTES + _INDEX_BYTES) * values
     matrices = _FLOAT_BYTES * sum(count * (count + 1) for count in channels.values())
     # Tiles have a statistic and a slope each.
     return matrices * (styles + 2 * (1 if tile is None else count_tiles(size, tile)))

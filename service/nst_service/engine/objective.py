@@ -1,5 +1,6 @@
 """From a specification to its criterion: the targets, and the losses that lead to them."""
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -121,14 +122,13 @@ class CriterionBuilder:
             return
         # What the network shall see is the content picture as the canvas shows it.
         content = self.canvas.compose(self.canvas.content)
-        if not self._extractor.is_tiled:
-            self._content = self._extractor.whole(content, layers)
-            yield 1
-            return
         self._content = {layer: self._empty_features(layer) for layer in layers}
-        for part in self._extractor.tiles(content, layers):
-            for layer, (features, (rows, columns)) in part.items():
-                self._content[layer][..., rows, columns] = features
+
+        def keep(layer: str, features: Tensor, window: Window) -> list[Tensor]:
+            self._content[layer][(..., *window)] = features
+            return []
+
+        for _ in self._extractor.gather(content, layers, keep):
             yield 1
 
     def _empty_features(self, layer: str) -> Tensor:
@@ -153,14 +153,9 @@ class CriterionBuilder:
             return [self._statistics[layer].gather(features, whole, window)]
 
         parts: dict[str, list[Tensor]] = {layer: [] for layer in layers}
-        if self._extractor.is_tiled:
-            for tile in self._extractor.tiles(pixels, layers):
-                for layer, part in tile.items():
-                    parts[layer] += statistic(layer, *part)
-                yield 1
-        else:
-            for layer, gathered_parts in self._extractor.gather(pixels, layers, statistic).items():
-                parts[layer] += [values for (values,) in gathered_parts]
+        for tile in self._extractor.gather(pixels, layers, statistic):
+            for layer, gathered_parts in tile.items():
+                parts[layer] += itertools.chain.from_iterable(gathered_parts)
             yield 1
         gathered = {layer: self._statistics[layer].combine(parts[layer]) for layer in layers}
         self._gathered.append(gathered)

@@ -35,9 +35,20 @@ class Tile:
         """Return the core within the features of the whole picture."""
         return _at(layer, self.core_rows), _at(layer, self.core_columns)
 
-    def core_in_tile(self, layer: str) -> Window:
-        """Return the core within the features of the tile."""
-        return _at(layer, self.core_rows, self.rows.start), _at(layer, self.core_columns, self.columns.start)
+    def core_in_part(self, layer: str, part: range) -> tuple[Window, Window] | None:
+        """Return where the core lies in some rows of the tile's features, and this piece of it in the whole picture.
+
+        None where there is nothing of it in these rows.
+        """
+        core = _at(layer, self.core_rows, self.rows.start)
+        columns = _at(layer, self.core_columns, self.columns.start)
+        first, end = max(core.start, part.start), min(core.stop, part.stop)
+        if first >= end:
+            return None
+        rows, columns_in_picture = self.core_in_picture(layer)
+        down = rows.start - core.start
+        inside = slice(first - part.start, end - part.start), columns
+        return inside, (slice(first + down, end + down), columns_in_picture)
 
 
 def tiles(size: Size, edge: int, layers: Collection[str]) -> Iterator[Tile]:
