@@ -120,3 +120,25 @@ def test_what_is_seen_without_a_way_back_keeps_nothing():
         passed, parts = look_in_bands(x, lambda features, _: [features.sum()])
     assert passed.grad_fn is None
     assert [values.item() for (values,) in parts] == [64 * 5 * 32, 6 * 5 * 32]
+
+
+def test_some_bands_may_have_nothing_to_give():
+    first, second = _convs()
+    pair = first.before(second, Padding.ZERO, Pooling.MAX)
+    assert pair is not None
+    x = _picture(200, 9)
+
+    def look(features: Tensor, window: Window) -> list[Tensor]:
+        return [features.square().sum()] if window[0].start >= 127 else []
+
+    between = first(x, Padding.ZERO, relu=True)
+    for first_row, parts in (
+        (127, convolve_in_bands(x, pair, look)[1]),
+        (128, look_in_bands(between, look)[1]),
+    ):
+        assert [len(part) for part in parts] == [0, 0, 1, 1]
+        value = torch.stack([part[0] for part in parts[2:]]).sum()
+        expected = between[:, :, first_row:].square().sum()
+        torch.testing.assert_close(value, expected)
+        ours, theirs = (torch.autograd.grad(it, x, retain_graph=True)[0] for it in (value, expected))
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)

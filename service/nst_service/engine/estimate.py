@@ -133,7 +133,7 @@ def peak_bytes(
         work.append(_evaluation_bytes(options, size, tile, is_native=is_native))
     if style_layers := options.active_style_layers:
         parts = [_largest_part(style, tile, layers) for style in styles]
-        work += [_features_bytes(part, style_layers, tile, is_native=is_native) for part in parts]
+        work += [_features_bytes(part, style_layers, is_native=is_native) for part in parts]
     return round(_HEAP * (held + max(work))) + snapshot_bytes(options, size)
 
 
@@ -160,13 +160,13 @@ def _evaluation_bytes(options: TransferOptions, size: Size, tile: int | None, *,
     """Return what the network holds for an evaluation of the objective and its gradient."""
     layers = options.active_layers
     part = _largest_part(size, tile, layers)
-    network = _native_bytes(options, part, tile) if is_native else _network_bytes(options, part)
+    network = _native_bytes(options, part) if is_native else _network_bytes(options, part)
     if tile is None:
         return network
-    # The core of a tile is copied out of its features, and the gradients by the cores, which are copied into those of
-    # the tile, wait until the network is there. The heap finds no place of theirs for the next ones at once.
+    # A core is copied out of the features of its tile, and the gradient by it into that by the tile.
     core = min(size[0], tile), min(size[1], tile)
-    return network + 4 * sum(_activation_bytes(core, conv_of(layer)) for layer in layers)
+    share = rows_at_once(core[1]) / core[1] if is_native else 1
+    return network + 3 * round(share * max(_activation_bytes(core, conv_of(layer)) for layer in layers))
 
 
 def _network_bytes(options: TransferOptions, part: Size) -> int:
@@ -183,14 +183,14 @@ def _network_bytes(options: TransferOptions, part: Size) -> int:
     return kept + _temporary_bytes(part, convs)
 
 
-def _native_bytes(options: TransferOptions, part: Size, tile: int | None) -> int:
+def _native_bytes(options: TransferOptions, part: Size) -> int:
     """Return the same with the native kernel, at the layer where it is the most."""
     layers = options.active_layers
     convs: Sequence[str] = convs_through(layers)
     pooled = pooled_convs(convs)
     share = rows_at_once(part[1]) / part[1]
     kept = most = 0
-    if tile is None and options.pooling is not Pooling.L2 and (opening := opening_pair(layers)):
+    if options.pooling is not Pooling.L2 and (opening := opening_pair(layers)):
         first, second = opening
         convs = convs[len(opening) :]
         # Of a band the features, the gradients by them, and what a loss adds.
@@ -212,15 +212,13 @@ def _native_bytes(options: TransferOptions, part: Size, tile: int | None) -> int
     return most
 
 
-def _features_bytes(part: Size, layers: Collection[str], tile: int | None, *, is_native: bool) -> int:
-    """Return what the network holds for features without a way back."""
+def _features_bytes(part: Size, layers: Collection[str], *, is_native: bool) -> int:
+    """Return what the network holds for features without a way back, which are looked at one by one."""
     convs = convs_through(layers)
-    # Those of a tile are held together; those of a whole picture are looked at one by one.
-    features = 0 if tile is None else sum(_activation_bytes(part, conv_of(layer)) for layer in layers)
     if is_native:
         pooled = pooled_convs(convs)
-        return features + max(_passing_bytes(part, conv, pooled.get(conv)) for conv in convs)
-    return features + _temporary_bytes(part, convs)
+        return max(_passing_bytes(part, conv, pooled.get(conv)) for conv in convs)
+    return _temporary_bytes(part, convs)
 
 
 def _bits_bytes(part: Size, conv: str) -> int:
