@@ -233,7 +233,7 @@ async def test_a_job_that_was_made_smaller_on_acceptance_keeps_its_size_where_an
     serving, make_request: MakeRequest, brake: Brake, monkeypatch: pytest.MonkeyPatch
 ):
     request = make_request(iterations=8, image_size=400, min_image_size=100)
-    memory = 250 * 2**20
+    memory = 120 * 2**20
     monkeypatch.setattr(DeviceWorker, "warm_up", lambda worker: setattr(worker, "memory", memory))
     expected = await undisturbed(serving, request)
     job_id = await left_at_step_3(serving, request, brake)

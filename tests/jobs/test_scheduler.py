@@ -270,7 +270,7 @@ async def test_a_job_over_the_limit_of_memory_is_made_smaller_where_the_request_
     scheduling, make_request: MakeRequest
 ):
     request = make_request(iterations=_SHORT, image_size=400, min_image_size=100)
-    async with scheduling(max_job_bytes=250 * 2**20) as scheduler:
+    async with scheduling(max_job_bytes=120 * 2**20) as scheduler:
         estimated = await scheduler.estimate(read_order(request))
         job = await submit(scheduler, request)
         (accepted,) = told(job, Accepted)
@@ -280,7 +280,7 @@ async def test_a_job_over_the_limit_of_memory_is_made_smaller_where_the_request_
             await submit(scheduler, make_request(iterations=_SHORT, image_size=400, min_image_size=accepted.width + 1))
     assert dataclasses.replace(accepted, job_id="", estimate=estimated.estimate) == estimated
     assert accepted.estimate.reduced_from == 400
-    assert accepted.estimate.peak_memory_bytes <= 250 * 2**20
+    assert accepted.estimate.peak_memory_bytes <= 120 * 2**20
     assert 100 <= accepted.width == accepted.options.image_size == caught.value.largest_size < 400
     assert (header.width, header.height) == (accepted.width, accepted.height)
 

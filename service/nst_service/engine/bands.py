@@ -21,6 +21,7 @@ Look = Callable[[Tensor, Window], Sequence[Tensor]]
 _BANDS = 4
 """More take less memory for themselves, but then the second block of the network is what takes the most."""
 _LEAST_ROWS = 64
+"""Fewer would be too little work for many threads."""
 _OVERLAP = 2
 """Rows that a band shares with the next one: inputs of a 3x3 convolution for the outputs of both."""
 
@@ -133,7 +134,9 @@ class _Convolved(torch.autograd.Function):
         height, width = x.shape[-2:]
         by_x = torch.zeros_like(x)
         waiting: Tensor | None = None
-        for band in _bands(height):
+
+        def go_back(band: _Band) -> Tensor:
+            """Add what comes from a band; return the gradients by the rows that it shares with the next one."""
             by_between = Rows(empty_features(pair.first.outputs, len(band.inputs), width).zero_(), band.inputs.start)
             if waiting is not None:
                 by_between.values[:, :, :_OVERLAP] = waiting
@@ -158,7 +161,10 @@ class _Convolved(torch.autograd.Function):
             pair.first.backward_rows(
                 band.between, by_between, between, Rows(by_x), height=height, then=RELU, mirrored=pair.mirrored
             )
-            waiting = by_between.values[:, :, own.stop :].clone()
+            return by_between.values[:, :, own.stop :].clone()
+
+        for band in _bands(height):
+            waiting = go_back(band)
         return by_x, None, None, None
 
 

@@ -127,7 +127,7 @@ def peak_bytes(
     pictures = (_PICTURES + 2 * options.pairs) * picture
     targets = sum(_activation_bytes(size, conv_of(layer)) for layer in options.active_content_layers)
     statistics = _statistics_bytes(options, size, len(styles), tile)
-    held = pictures + targets + statistics + (_NATIVE_WORKSPACE if is_native else _WORKSPACE)
+    held = pictures + targets + statistics + _workspace_bytes(on_gpu=on_gpu)
     work = [_FINISHING_PICTURES * picture]
     if layers:
         work.append(_evaluation_bytes(options, size, tile, is_native=is_native))
@@ -135,6 +135,15 @@ def peak_bytes(
         parts = [_largest_part(style, tile, layers) for style in styles]
         work += [_features_bytes(part, style_layers, is_native=is_native) for part in parts]
     return round(_HEAP * (held + max(work))) + snapshot_bytes(options, size)
+
+
+def least_bytes(*, on_gpu: bool = False) -> int:
+    """Return what a transfer of any size holds on its device, in bytes: none makes do with less."""
+    return round(_HEAP * _workspace_bytes(on_gpu=on_gpu))
+
+
+def _workspace_bytes(*, on_gpu: bool) -> int:
+    return _NATIVE_WORKSPACE if NATIVE and not on_gpu else _WORKSPACE
 
 
 def snapshot_bytes(options: TransferOptions, size: Size) -> int:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from nst_service.engine.devices import is_gpu
 from nst_service.engine.draft import carried
-from nst_service.engine.estimate import estimate, keeps_history, step_flops
+from nst_service.engine.estimate import estimate, keeps_history, least_bytes, step_flops
 from nst_service.engine.metadata import describe
 from nst_service.engine.pictures import PREVIEW_MEDIA_TYPE, encode, preview
 from nst_service.engine.snapshot import Snapshot
@@ -108,13 +108,13 @@ class Run:
         yield from transfer(job.spec, self._model, job.cost.tile, self._styles, job.snapshot)
 
     def shrink(self) -> bool:
-        """Go on from the last step with about half the memory, and return whether that can be.
+        """Go on from the last step with about half the memory for the picture, and return whether that can be.
 
         In smaller tiles; where there are none, at a smaller size, if the request allows it.
         """
         job = self.job
-        available = job.cost.peak_bytes // 2
         on_gpu = is_gpu(self._model.device)
+        available = (job.cost.peak_bytes + least_bytes(on_gpu=on_gpu)) // 2
         cost = estimate(job.spec, available, on_gpu=on_gpu)
         smaller: TransferSpec | None = None
         if cost.tile is None or cost.tile >= (job.cost.tile or math.inf):
