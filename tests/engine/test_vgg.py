@@ -1,5 +1,6 @@
 import pytest
 import torch
+from nst_service.engine import vgg as vgg_module
 from nst_service.engine.errors import WeightsError
 from nst_service.engine.layers import LAYERS, minimum_edge
 from nst_service.engine.vgg import Vgg19
@@ -62,3 +63,18 @@ def test_weights_may_stop_after_any_convolution(tmp_path, weights: Weights):
     path = tmp_path / "short.pth"
     torch.save({"features.0.weight": kernel.dense(), "features.0.bias": bias}, path)
     assert Vgg19(load_weights(str(path)), "cpu").layers == ("conv1_1", "relu1_1")
+
+
+def test_weights_for_which_memory_runs_out_are_there_for_the_next_one(
+    weights: Weights, monkeypatch: pytest.MonkeyPatch
+):
+    model, pixels = Vgg19(weights, "cpu"), torch.rand(1, 3, 16, 16)
+
+    def run_out(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(vgg_module, "FrozenConv", run_out)
+        with pytest.raises(MemoryError):
+            model.features(pixels, {"relu1_1"})
+    assert model.features(pixels, {"relu1_1"}).keys() == {"relu1_1"}

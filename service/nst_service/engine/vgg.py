@@ -130,8 +130,10 @@ class Vgg19:
 
     def _conv(self, name: str) -> FrozenConv:
         if name not in self._convs:
-            kernel, bias = self._weights.pop(name)
+            kernel, bias = self._weights[name]
+            # Memory may run out here: until then, they stay.
             self._convs[name] = FrozenConv(kernel, bias.to(self.device), self._precision)
+            del self._weights[name]
         return self._convs[name]
 
     def activation_scales(self, layers: Collection[str], pooling: Pooling) -> dict[str, float]:
