@@ -98,8 +98,8 @@ async def test_a_job_that_fits_in_no_tiles_goes_on_smaller_where_the_request_all
     server: KillableServer, named: MakeRequest
 ):
     request = named(8)
-    request.options.image_size, request.options.min_image_size = 512, 64
-    await server.serve({"memory_up_to": 350})
+    request.options.image_size, request.options.min_image_size = 400, 64
+    await server.serve({"memory_up_to": 300})
     async with server.stub() as stub:
         story = Story()
         await story.read(stub.stylize(request), "reduced")
@@ -112,7 +112,7 @@ async def test_a_job_that_fits_in_no_tiles_goes_on_smaller_where_the_request_all
         assert story.completed.iterations == 8
         assert story.header
         assert (story.header.width, story.header.height) == (reduced.width, reduced.height)
-        assert 64 <= story.header.width <= 350
+        assert 64 <= story.header.width <= 300
         await stub.idle()
 
 
@@ -120,8 +120,8 @@ async def test_a_job_that_fits_in_no_tiles_goes_on_smaller_where_the_request_all
 async def test_a_smaller_size_is_told_once_where_the_server_dies_with_it(
     server: KillableServer, named: MakeRequest, is_told: bool
 ):
-    request, faults = named(8, disconnect_policy=_KEEP), {"memory_up_to": 350}
-    request.options.image_size, request.options.min_image_size = 512, 64
+    request, faults = named(8, disconnect_policy=_KEEP), {"memory_up_to": 300}
+    request.options.image_size, request.options.min_image_size = 400, 64
     await server.serve(faults if is_told else faults | {"death_of_a_smaller_size": 0.2})
     async with server.stub() as stub:
         call, story = stub.stylize(request), Story()
