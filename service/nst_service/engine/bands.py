@@ -106,7 +106,7 @@ class _Convolved(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, pair: Pair, look: Look | None, counts: list[int]) -> tuple[Tensor, ...]:
         size, height = x.shape[-2:], x.shape[2]
         pooled = empty_features(pair.second.outputs, *halved(size))
-        kept = empty_features(pair.second.outputs, *halved(halved(size)), torch.int16)
+        kept = pair.second.empty_bits(size)
         gathered: list[Tensor] = []
         for band in _bands(height):
             between = _between(x, pair, band)

@@ -154,10 +154,14 @@ class NativeConv:
         y = empty_features(self.outputs, *(halved(size) if then.pools else size))
         kept = None
         if then is not NOTHING:
-            kept = y if self._is_direct else empty_features(self.outputs, *halved(halved(size)), torch.int16)
+            kept = y if self._is_direct else self.empty_bits(size)
         noted = None if kept is None else Rows(kept)
         self.forward_rows(range(height), Rows(x), Rows(y), noted, height=height, then=then, mirrored=mirrored)
         return y, kept
+
+    def empty_bits(self, size: Sequence[int]) -> Tensor:
+        """Return the place of a bit for each output (1, K, *size): 16 for every tile of 4x4."""
+        return empty_features(self.outputs, *halved(halved(size)), torch.int16)
 
     def backward(
         self, gradient: Tensor, kept: Tensor | None, size: tuple[int, int], then: Then, *, mirrored: bool
@@ -246,7 +250,7 @@ class NativeMaxPool(torch.autograd.Function):
         x = _channels_last(x)
         ctx.save_for_backward(x)
         _, channels, height, width = x.shape
-        y = empty_features(channels, -(-height // 2), -(-width // 2))
+        y = empty_features(channels, *halved((height, width)))
         _winograd.pool(x.data_ptr(), y.data_ptr(), height, width, channels, torch.get_num_threads())
         return y
 

@@ -9,8 +9,8 @@ class Arena {
   public:
     // Address space as large as the memory: a page of it becomes memory when it is written to.
     Arena() : size_(size_t(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE) / BLOCK * BLOCK) {
-        void *start = mmap(nullptr, size_ + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                           -1, 0);
+        void *start = mmap(nullptr, size_ + HUGE_PAGE, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (start == MAP_FAILED) return;
         start_ = reinterpret_cast<char *>((uintptr_t(start) + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE);
 #ifdef MADV_HUGEPAGE

@@ -51,7 +51,8 @@ static void direct_forward(const Layer &layer, const float *x, const Kernel &wei
 }
 
 // kernel: [outputs][PANEL], where the first 9 * inputs of a panel are used.
-static void direct_backward(const Layer &layer, const Slope &slope, const Kernel &weights, float *by_input, int threads) {
+static void direct_backward(const Layer &layer, const Slope &slope, const Kernel &weights, float *by_input,
+                            int threads) {
     constexpr int rows_at_once = 4;
     const int depth = layer.outputs;
     const float *kernel = weights.values;

@@ -63,12 +63,12 @@ class Buffer {
 // What lies where: tiles of 4x4 outputs, row by row, each with the 6x6 inputs around it.
 struct Layer {
     int height, width, inputs, outputs;
-    bool mirrored;         // What lies beyond the edge: the inputs mirrored at it, or zeros.
+    bool mirrored;          // What lies beyond the edge: the inputs mirrored at it, or zeros.
     int first_row, end_row; // Rows of outputs that are worked on, by a Winograd way in multiples of four.
-    int columns;           // Of tiles.
+    int columns;            // Of tiles.
     const float *zeros;
 
-    int first_tiles() const { return first_row / 4; }     // The first row of tiles that is worked on,
+    int first_tiles() const { return first_row / 4; }   // The first row of tiles that is worked on,
     int end_tiles() const { return (end_row + 3) / 4; } // and that after the last.
     int tiles() const { return (end_tiles() - first_tiles()) * columns; }
 
@@ -141,7 +141,7 @@ struct Result {
     Then then;
     float *y;
     uint16_t *kept; // Unless nothing becomes of them: bits for each tile and channel, which of the 16 outputs passed.
-    float scale;   // Of an average.
+    float scale;    // Of an average.
 };
 
 // The gradient by a result, and what of the result it takes to get back through it.
@@ -233,9 +233,9 @@ PyObject *py_forward(PyObject *, PyObject *arguments) {
     Shape shape;
     int then, threads;
     float scale;
-    if (!PyArg_ParseTuple(arguments, "KKKKKKiiiiiipifi", &x, &kernel, &table, &bias, &y, &kept, &shape.height, &shape.width,
-                          &shape.first_row, &shape.end_row, &shape.inputs, &shape.outputs, &shape.mirrored, &then,
-                          &scale, &threads))
+    if (!PyArg_ParseTuple(arguments, "KKKKKKiiiiiipifi", &x, &kernel, &table, &bias, &y, &kept, &shape.height,
+                          &shape.width, &shape.first_row, &shape.end_row, &shape.inputs, &shape.outputs,
+                          &shape.mirrored, &then, &scale, &threads))
         return nullptr;
     return without_interpreter([&] {
         const std::vector<float> zeros(std::max(shape.inputs, shape.outputs));
@@ -333,11 +333,11 @@ PyObject *py_trim(PyObject *, PyObject *) {
 
 PyMethodDef methods[] = {
     {"forward", py_forward, METH_VARARGS,
-     "forward(x, kernel, table or 0, bias, y, kept or 0, height, width, first_row, end_row, inputs, outputs, mirrored, then, scale, "
-     "threads): computes rows of the outputs"},
+     "forward(x, kernel, table or 0, bias, y, kept or 0, height, width, first_row, end_row, inputs, outputs, mirrored, "
+     "then, scale, threads): computes rows of the outputs"},
     {"backward", py_backward, METH_VARARGS,
-     "backward(gradient, kept or 0, kernel, table or 0, by_input, height, width, first_row, end_row, inputs, outputs, mirrored, "
-     "then, scale, threads): adds to the gradient by the input what comes from rows of the outputs"},
+     "backward(gradient, kept or 0, kernel, table or 0, by_input, height, width, first_row, end_row, inputs, outputs, "
+     "mirrored, then, scale, threads): adds to the gradient by the input what comes from rows of the outputs"},
     {"pool", py_pool, METH_VARARGS, "pool(x, y, height, width, channels, threads)"},
     {"unpool", py_unpool, METH_VARARGS, "unpool(x, gradient, by_input, height, width, channels, threads)"},
     {"take", py_take, METH_VARARGS, "take(size, stays=False): writable memory, or None where none is left"},

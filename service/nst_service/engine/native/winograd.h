@@ -124,8 +124,8 @@ static void read_square(const Kernel &kernel, ptrdiff_t first, bool transposed, 
         read([values = kernel.values + first](int index) { return values[index]; });
 }
 
-// Transforms the weights of a panel, [depth][PANEL] for each tap, into [36][depth][PANEL]. `first(tap, row)` tells where
-// the square that begins with a row stands.
+// Transforms the weights of a panel, [depth][PANEL] for each tap, into [36][depth][PANEL]. `first(tap, row)` tells
+// where the square that begins with a row stands.
 template <class First>
 static void transform_panel(const Kernel &kernel, int depth, bool transposed, First first, float *weights) {
     constexpr int square = PANEL * PANEL;
