@@ -90,9 +90,9 @@ async def test_no_job_is_lost_and_none_is_run_twice_whenever_its_servers_end(
             # One that is only asked to leave still answers.
             await asyncio.to_thread(server.kill, end)
         is_over = True
-        await server.serve()
+        await server.serve(_INNOCENT)
     server.kill()
-    await server.serve()
+    await server.serve(_INNOCENT)
     async with server.stub() as stub:
         await stub.idle()
         jobs = await stub.jobs()
