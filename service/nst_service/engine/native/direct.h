@@ -15,11 +15,22 @@ template <class Visit> static inline void taps_of(const Layer &layer, int row, i
     }
 }
 
-// kernel: [panels][9 * inputs][PANEL].
+// Returns panels of weights, [depth][PANEL] each, as `multiply` reads them.
+static std::vector<float> in_columns(const float *panels, int count, int depth) {
+    std::vector<float> weights(ptrdiff_t(count) * depth * PANEL);
+    float *to = weights.data();
+    for (int panel = 0; panel < count; ++panel, panels += ptrdiff_t(depth) * PANEL)
+        for (int column = 0; column < PANEL; column += COLUMNS)
+            for (int row = 0; row < depth; ++row, to += COLUMNS)
+                std::copy_n(panels + row * PANEL + column, COLUMNS, to);
+    return weights;
+}
+
+// Weights: [panels][9 * inputs][PANEL].
 static void direct_forward(const Layer &layer, const float *x, const Kernel &weights, const float *bias,
                            const Result &result, int threads) {
     const int depth = 9 * layer.inputs;
-    const float *kernel = weights.values;
+    const std::vector<float> kernel = in_columns(weights.values, layer.outputs / PANEL, depth);
     Buffer all_patches(threads * TILES_AT_ONCE * depth), all_products(threads * TILES_AT_ONCE * PANEL);
 #pragma omp parallel num_threads(threads)
     {
@@ -37,7 +48,7 @@ static void direct_forward(const Layer &layer, const float *x, const Kernel &wei
                     });
                 float *y = result.y + (ptrdiff_t(row) * layer.width + first) * layer.outputs;
                 for (int channel = 0; channel < layer.outputs; channel += PANEL) {
-                    multiply(patches, depth, kernel + ptrdiff_t(channel) * depth, Spectrum::rows(count), depth,
+                    multiply(patches, depth, kernel.data() + ptrdiff_t(channel) * depth, Spectrum::rows(count), depth,
                              products);
                     for (int at = 0; at < count; ++at)
                         for (int k = 0; k < PANEL; k += LANES) {
@@ -50,12 +61,12 @@ static void direct_forward(const Layer &layer, const float *x, const Kernel &wei
     }
 }
 
-// kernel: [outputs][PANEL], where the first 9 * inputs of a panel are used.
+// Weights: [outputs][PANEL], where the first 9 * inputs of a panel are used.
 static void direct_backward(const Layer &layer, const Slope &slope, const Kernel &weights, float *by_input,
                             int threads) {
     constexpr int rows_at_once = 4;
     const int depth = layer.outputs;
-    const float *kernel = weights.values;
+    const std::vector<float> kernel = in_columns(weights.values, 1, depth);
     const int groups = (layer.end_row - layer.first_row + rows_at_once - 1) / rows_at_once;
     Buffer all_gradients(threads * TILES_AT_ONCE * depth), all_products(threads * TILES_AT_ONCE * PANEL);
 #pragma omp parallel num_threads(threads)
@@ -76,7 +87,7 @@ static void direct_backward(const Layer &layer, const Slope &slope, const Kernel
                             store(gradients + at,
                                   slope.then == Then::relu ? where_positive(value, load(slope.y + place + at)) : value);
                         }
-                        multiply(gradients, depth, kernel, Spectrum::rows(count), depth, products);
+                        multiply(gradients, depth, kernel.data(), Spectrum::rows(count), depth, products);
                         for (int at = 0; at < count; ++at)
                             taps_of(layer, row, first + at, [&](int tap, int taps, ptrdiff_t pixel) {
                                 if (pixel < 0) return;

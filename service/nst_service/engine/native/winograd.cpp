@@ -24,9 +24,10 @@ namespace {
 
 constexpr int PANEL = 32;         // Output channels that are worked on at once; channels are multiples of it.
 constexpr int FEW_INPUTS = PANEL / 9; // All taps of so many are one panel: they are convolved directly.
+constexpr int LINE = 16;          // Floats in a line of the cache.
 constexpr int DEPTH_AT_ONCE = 256; // Input channels whose products are summed at once.
 constexpr int TILES_AT_ONCE = 48;  // A multiple of every ROWS.
-constexpr int SPECTRUM_TILES = 240; // Of layers with many channels, transformed at once; a multiple of TILES_AT_ONCE.
+constexpr int SPECTRUM_TILES = 144; // Of layers with many channels, transformed at once; a multiple of TILES_AT_ONCE.
 constexpr int MANY_CHANNELS = 256;
 
 #include "arena.h"

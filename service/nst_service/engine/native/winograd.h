@@ -7,6 +7,8 @@ typedef float Vector __attribute__((vector_size(4 * LANES), aligned(4), may_alia
 typedef int Mask __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint16_t Bits __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
 
+constexpr int COLUMNS = 2 * LANES; // Of products that the registers hold.
+
 static inline Vector load(const float *from) { return *reinterpret_cast<const Vector *>(from); }
 static inline void store(float *to, Vector value) { *reinterpret_cast<Vector *>(to) = value; }
 static inline Vector where(Mask mask, Vector value) { return (Vector)((Mask)value & mask); }
@@ -104,13 +106,6 @@ template <class Transform, class Get, class Put> static inline void transform(Ge
 // Distance of the 36 planes of transformed values: not a power of two, or they fall on the same lines of the cache.
 static inline ptrdiff_t plane_of(int rows, int depth) { return ptrdiff_t(rows) * depth + 16; }
 
-// Transforms `size` weights of each of the nine taps, which stand one after the other, into 36 planes.
-static void transform_weights(const float *taps, ptrdiff_t size, float *weights, ptrdiff_t plane) {
-    for (ptrdiff_t at = 0; at < size; at += LANES)
-        transform<KernelTransform>([&](int i, int j) { return load(taps + (3 * i + j) * size + at); },
-                                   [&](int i, int j, Vector u) { store(weights + (6 * i + j) * plane + at, u); });
-}
-
 // Reads a square of PANEL rows and columns of weights, which may be transposed.
 static void read_square(const Kernel &kernel, ptrdiff_t first, bool transposed, float *to) {
     const auto read = [&](auto at) {
@@ -124,19 +119,26 @@ static void read_square(const Kernel &kernel, ptrdiff_t first, bool transposed, 
         read([values = kernel.values + first](int index) { return values[index]; });
 }
 
-// Transforms the weights of a panel, [depth][PANEL] for each tap, into [36][depth][PANEL]. `first(tap, row)` tells
-// where the square that begins with a row stands.
+// Transforms the weights of a panel, [depth][PANEL] for each tap, into [36][PANEL / COLUMNS][depth][COLUMNS].
+// `first(tap, row)` tells where the square that begins with a row stands.
 template <class First>
 static void transform_panel(const Kernel &kernel, int depth, bool transposed, First first, float *weights) {
     constexpr int square = PANEL * PANEL;
     float taps[9 * square];
     for (int row = 0; row < depth; row += PANEL) {
         for (int tap = 0; tap < 9; ++tap) read_square(kernel, first(tap, row), transposed, taps + tap * square);
-        transform_weights(taps, square, weights + row * PANEL, plane_of(depth, PANEL));
+        for (int at = 0; at < square; at += LANES) {
+            const int column = at % PANEL, rows = row + at / PANEL;
+            float *to = weights + (ptrdiff_t(column / COLUMNS) * depth + rows) * COLUMNS + column % COLUMNS;
+            transform<KernelTransform>(
+                [&](int i, int j) { return load(taps + (3 * i + j) * square + at); },
+                [&](int i, int j, Vector u) { store(to + (6 * i + j) * plane_of(depth, PANEL), u); });
+        }
     }
 }
 
-// Products of ROWS rows of `left` with `depth` rows of `right`, 2 * LANES columns of it.
+// Products of ROWS rows of `left` with `depth` rows of `right`, COLUMNS of each. The rows of `left` that come next are
+// on their way to the cache meanwhile.
 static inline void multiply_block(const float *left, ptrdiff_t left_stride, const float *right, int depth, bool add,
                                   float *product) {
     Vector sums[ROWS][2];
@@ -144,13 +146,17 @@ static inline void multiply_block(const float *left, ptrdiff_t left_stride, cons
     for (int row = 0; row < ROWS; ++row)
         for (int half = 0; half < 2; ++half)
             sums[row][half] = add ? load(product + row * PANEL + half * LANES) : Vector{};
-    for (int k = 0; k < depth; ++k, right += PANEL) {
-        const Vector first = load(right), second = load(right + LANES);
+    for (int line = 0; line < depth; line += LINE) {
 #pragma GCC unroll 16
-        for (int row = 0; row < ROWS; ++row) {
-            const Vector scalar = left[row * left_stride + k] - Vector{};
-            sums[row][0] += scalar * first;
-            sums[row][1] += scalar * second;
+        for (int row = ROWS; row < 2 * ROWS; ++row) __builtin_prefetch(left + row * left_stride + line);
+        for (int k = line, end = std::min(line + LINE, depth); k < end; ++k, right += COLUMNS) {
+            const Vector first = load(right), second = load(right + LANES);
+#pragma GCC unroll 16
+            for (int row = 0; row < ROWS; ++row) {
+                const Vector scalar = left[row * left_stride + k] - Vector{};
+                sums[row][0] += scalar * first;
+                sums[row][1] += scalar * second;
+            }
         }
     }
 #pragma GCC unroll 16
@@ -158,12 +164,13 @@ static inline void multiply_block(const float *left, ptrdiff_t left_stride, cons
         for (int half = 0; half < 2; ++half) store(product + row * PANEL + half * LANES, sums[row][half]);
 }
 
-// left (rows, depth) times right (depth, PANEL); rows is a multiple of ROWS. Rows of the left are `pitch` apart.
+// left (rows, depth) times right (PANEL / COLUMNS, depth, COLUMNS); rows is a multiple of ROWS. Rows of the left are
+// `pitch` apart.
 static void multiply(const float *left, ptrdiff_t pitch, const float *right, int rows, int depth, float *product) {
     for (int k = 0; k < depth; k += DEPTH_AT_ONCE) // What is read again and again stays in the first cache.
-        for (int column = 0; column < PANEL; column += 2 * LANES)
+        for (int column = 0; column < PANEL; column += COLUMNS)
             for (int row = 0; row < rows; row += ROWS)
-                multiply_block(left + row * pitch + k, pitch, right + ptrdiff_t(k) * PANEL + column,
+                multiply_block(left + row * pitch + k, pitch, right + ptrdiff_t(depth) * column + k * COLUMNS,
                                std::min(DEPTH_AT_ONCE, depth - k), k > 0, product + ptrdiff_t(row) * PANEL + column);
 }
 
