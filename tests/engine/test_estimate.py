@@ -1,6 +1,7 @@
 import dataclasses
 
 import pytest
+import torch
 from nst_service.engine import estimate as estimate_module
 from nst_service.engine.estimate import (
     estimate,
@@ -57,16 +58,27 @@ def test_tiles_are_the_largest_that_fit():
 def test_the_estimate_is_what_was_measured_or_somewhat_more(
     *, size: Size, tile: int | None, iterations: int, options: dict, measured: int, monkeypatch: pytest.MonkeyPatch
 ):
-    """Measured: MiB that the process held at most over what it held before, on a CPU with the native kernel.
+    """Measured: MiB that the process held at most over what it held before, by two threads of the native kernel.
 
     Without snapshots, each of which is held while it is stored.
     """
     monkeypatch.setattr(estimate_module, "NATIVE", True)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     wanted = TransferOptions.from_preset(
         Preset.BALANCED, **{"scales": 1, "iterations": iterations, "lbfgs_history": 5} | options
     )
     alone = peak_bytes(wanted, size, [size], tile) - snapshot_bytes(wanted, size)
     assert measured <= alone / 2**20 <= 1.25 * measured
+
+
+def test_every_thread_takes_memory_of_its_own(monkeypatch: pytest.MonkeyPatch):
+    """Measured: 53 MiB by which sixteen threads took more than two."""
+    monkeypatch.setattr(estimate_module, "NATIVE", True)
+    taken = []
+    for threads in (2, 16):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        taken.append(peak_bytes(OPTIONS, (512, 384), [(512, 384)]))
+    assert 53 <= (taken[1] - taken[0]) / 2**20 <= 80
 
 
 def test_poolings_that_keep_something_for_the_way_back_take_more():

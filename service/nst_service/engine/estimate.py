@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+import torch
+
 from nst_service.engine.bands import rows_at_once
 from nst_service.engine.layers import (
     CONVS,
@@ -44,8 +46,10 @@ _FINISHING_PICTURES = 10
 _TEMPORARIES = 5
 """Features of a layer that are held on the way back beside what is kept for it, without the native kernel: the
 gradients by its output and by its input, and copies that are rectified or padded."""
-_WORKSPACE, _NATIVE_WORKSPACE = 96 * 2**20, 32 * 2**20
+_WORKSPACE, _NATIVE_WORKSPACE = 96 * 2**20, 24 * 2**20
 """Bytes: transforms of Winograd and scratch memory of libraries, by operations of torch and by the native kernel."""
+_NATIVE_WORKSPACE_OF_A_THREAD = 4 * 2**20
+"""Bytes that each thread of the native kernel takes beside that."""
 _HEAP = 1.3
 """Memory of the process over what is alive in it: not every free piece of a heap fits what is wanted next, and
 `devices.set_up_process` has the heap keep them."""
@@ -143,7 +147,9 @@ def least_bytes(*, on_gpu: bool = False) -> int:
 
 
 def _workspace_bytes(*, on_gpu: bool) -> int:
-    return _NATIVE_WORKSPACE if NATIVE and not on_gpu else _WORKSPACE
+    if NATIVE and not on_gpu:
+        return _NATIVE_WORKSPACE + _NATIVE_WORKSPACE_OF_A_THREAD * torch.get_num_threads()
+    return _WORKSPACE
 
 
 def snapshot_bytes(options: TransferOptions, size: Size) -> int:
