@@ -1,6 +1,7 @@
 """How the cost of an evaluation grows with the picture, and what share of the machine it uses."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,9 @@ from bench.task import Task
 
 _EDGE = 2048
 _PRODUCTS = 8
+_PIXELS = 2**21
+"""That the evaluations of a run work on at least: of small pictures, a second in which the machine is disturbed would
+decide about few."""
 _MOST_PIXELS = 2**21
 _LARGE = (1, 3)
 """Evaluations that are skipped and that are timed of pictures with more pixels, so that a run ends the same day."""
@@ -34,7 +38,7 @@ def measure_growth(
         pair: enlarged to every size.
         folder: for the pictures.
         sizes: longest edges in pixels.
-        evaluations: timed ones, at least; large pictures get a few only.
+        evaluations: timed ones, at least; large pictures get a few only, small ones more.
         rounds: runs of each size.
     """
     results: list[dict[str, Any]] = []
@@ -43,8 +47,8 @@ def measure_growth(
         for size in sizes:
             run = pair.given(task, folder, size)
             spec = specification(run)
-            width, height = spec.content.size
-            skipped, timed = (SKIPPED, evaluations) if width * height <= _MOST_PIXELS else _LARGE
+            pixels = math.prod(spec.content.size)
+            skipped, timed = (SKIPPED, max(evaluations, _PIXELS // pixels)) if pixels <= _MOST_PIXELS else _LARGE
             count = skipped + timed
             print(f"{size} px: {count} evaluations", flush=True)
             trace = stage.run(NST, dataclasses.replace(run, evaluations=count))
@@ -53,7 +57,7 @@ def measure_growth(
             results.append(
                 {
                     "size": size,
-                    "pixels": width * height,
+                    "pixels": pixels,
                     "tile": cost.tile,
                     "flops": cost.optimize_flops / run.evaluations,
                     "evaluation_seconds": evaluation_seconds(trace.ends, skipped),
