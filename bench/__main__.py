@@ -120,7 +120,7 @@ def _measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         results["memory"] = measure_memory(pair, folder, size=args.size, iterations=25)
     if "throughput" in args.only:
         results["throughput"] = measure_throughput(
-            pair, folder, size=args.service_size, iterations=args.service_iterations // 2, jobs=8
+            pair, folder, size=args.service_size, iterations=args.service_iterations // 4, jobs=8, turns=3
         )
     if "latency" in args.only:
         results["latency"] = measure_latency(

@@ -73,8 +73,10 @@ def measure_memory(pair: Pair, folder: Path, *, size: int, iterations: int) -> d
     return {"size": size, "peak_bytes": peak}
 
 
-def measure_throughput(pair: Pair, folder: Path, *, size: int, iterations: int, jobs: int) -> dict[str, Any]:
-    """Run jobs one after the other, then all at once, on one server."""
+def measure_throughput(
+    pair: Pair, folder: Path, *, size: int, iterations: int, jobs: int, turns: int
+) -> dict[str, Any]:
+    """Run jobs one after the other, then all at once, in turns, on one server."""
     content, style = pair.write(folder, size)
     with server(folder / "server.log") as target, StyleTransferClient(target) as client:
 
@@ -82,10 +84,13 @@ def measure_throughput(pair: Pair, folder: Path, *, size: int, iterations: int, 
             return run_job(client, content, style, size, iterations)
 
         run(0)
-        serial = _seconds(lambda: [run(number) for number in range(jobs)])
+        seconds = []
         with ThreadPoolExecutor(jobs) as threads:
-            at_once = _seconds(lambda: list(threads.map(run, range(jobs))))
-    return {"size": size, "iterations": iterations, "jobs": jobs, "serial": serial, "at_once": at_once}
+            for _ in range(turns):
+                serial = _seconds(lambda: [run(number) for number in range(jobs)])
+                at_once = _seconds(lambda: list(threads.map(run, range(jobs))))
+                seconds.append({"serial": serial, "at_once": at_once})
+    return {"size": size, "iterations": iterations, "jobs": jobs, "turns": seconds}
 
 
 def measure_latency(pair: Pair, folder: Path, *, small: int, large: int, iterations: int, jobs: int) -> dict[str, Any]:
