@@ -197,7 +197,7 @@ def _throughput(section: Results) -> Table:
                 _number(statistics.median(turn["serial"] / turn["at_once"] for turn in turns), 2),
             ]
         ],
-        note=f"Medians of {len(turns)} turns, and that of their ratios.",
+        text=f"Medians of {len(turns)} turns, and that of their ratios.",
     )
 
 
