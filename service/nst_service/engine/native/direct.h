@@ -16,13 +16,12 @@ template <class Visit> static inline void taps_of(const Layer &layer, int row, i
 }
 
 // Returns panels of weights, [depth][PANEL] each, as `multiply` reads them.
-static std::vector<float> in_columns(const float *panels, int count, int depth) {
+static std::vector<float> arranged(const float *panels, int count, int depth) {
     std::vector<float> weights(ptrdiff_t(count) * depth * PANEL);
     float *to = weights.data();
-    for (int panel = 0; panel < count; ++panel, panels += ptrdiff_t(depth) * PANEL)
-        for (int column = 0; column < PANEL; column += COLUMNS)
-            for (int row = 0; row < depth; ++row, to += COLUMNS)
-                std::copy_n(panels + row * PANEL + column, COLUMNS, to);
+    for (int panel = 0; panel < count; ++panel, to += ptrdiff_t(depth) * PANEL)
+        for (int row = 0; row < depth; ++row)
+            for (int column = 0; column < PANEL; ++column) to[place_of(depth, row, column)] = *panels++;
     return weights;
 }
 
@@ -30,7 +29,7 @@ static std::vector<float> in_columns(const float *panels, int count, int depth) 
 static void direct_forward(const Layer &layer, const float *x, const Kernel &weights, const float *bias,
                            const Result &result, int threads) {
     const int depth = 9 * layer.inputs;
-    const std::vector<float> kernel = in_columns(weights.values, layer.outputs / PANEL, depth);
+    const std::vector<float> kernel = arranged(weights.values, layer.outputs / PANEL, depth);
     Buffer all_patches(threads * TILES_AT_ONCE * depth), all_products(threads * TILES_AT_ONCE * PANEL);
 #pragma omp parallel num_threads(threads)
     {
@@ -66,7 +65,7 @@ static void direct_backward(const Layer &layer, const Slope &slope, const Kernel
                             int threads) {
     constexpr int rows_at_once = 4;
     const int depth = layer.outputs;
-    const std::vector<float> kernel = in_columns(weights.values, 1, depth);
+    const std::vector<float> kernel = arranged(weights.values, 1, depth);
     const int groups = (layer.end_row - layer.first_row + rows_at_once - 1) / rows_at_once;
     Buffer all_gradients(threads * TILES_AT_ONCE * depth), all_products(threads * TILES_AT_ONCE * PANEL);
 #pragma omp parallel num_threads(threads)

@@ -119,8 +119,13 @@ static void read_square(const Kernel &kernel, ptrdiff_t first, bool transposed, 
         read([values = kernel.values + first](int index) { return values[index]; });
 }
 
-// Transforms the weights of a panel, [depth][PANEL] for each tap, into [36][PANEL / COLUMNS][depth][COLUMNS].
-// `first(tap, row)` tells where the square that begins with a row stands.
+// Where a weight of a panel, (depth, PANEL), stands for `multiply`: [PANEL / COLUMNS][depth][COLUMNS].
+static inline ptrdiff_t place_of(int depth, int row, int column) {
+    return (ptrdiff_t(column / COLUMNS) * depth + row) * COLUMNS + column % COLUMNS;
+}
+
+// Transforms the weights of a panel, [depth][PANEL] for each tap, into 36 planes for `multiply`. `first(tap, row)`
+// tells where the square that begins with a row stands.
 template <class First>
 static void transform_panel(const Kernel &kernel, int depth, bool transposed, First first, float *weights) {
     constexpr int square = PANEL * PANEL;
@@ -128,8 +133,7 @@ static void transform_panel(const Kernel &kernel, int depth, bool transposed, Fi
     for (int row = 0; row < depth; row += PANEL) {
         for (int tap = 0; tap < 9; ++tap) read_square(kernel, first(tap, row), transposed, taps + tap * square);
         for (int at = 0; at < square; at += LANES) {
-            const int column = at % PANEL, rows = row + at / PANEL;
-            float *to = weights + (ptrdiff_t(column / COLUMNS) * depth + rows) * COLUMNS + column % COLUMNS;
+            float *to = weights + place_of(depth, row + at / PANEL, at % PANEL);
             transform<KernelTransform>(
                 [&](int i, int j) { return load(taps + (3 * i + j) * square + at); },
                 [&](int i, int j, Vector u) { store(to + (6 * i + j) * plane_of(depth, PANEL), u); });
@@ -164,13 +168,13 @@ static inline void multiply_block(const float *left, ptrdiff_t left_stride, cons
         for (int half = 0; half < 2; ++half) store(product + row * PANEL + half * LANES, sums[row][half]);
 }
 
-// left (rows, depth) times right (PANEL / COLUMNS, depth, COLUMNS); rows is a multiple of ROWS. Rows of the left are
-// `pitch` apart.
+// left (rows, depth) times right (depth, PANEL), which stands as `place_of` says; rows is a multiple of ROWS. Rows of
+// the left are `pitch` apart.
 static void multiply(const float *left, ptrdiff_t pitch, const float *right, int rows, int depth, float *product) {
     for (int k = 0; k < depth; k += DEPTH_AT_ONCE) // What is read again and again stays in the first cache.
         for (int column = 0; column < PANEL; column += COLUMNS)
             for (int row = 0; row < rows; row += ROWS)
-                multiply_block(left + row * pitch + k, pitch, right + ptrdiff_t(depth) * column + k * COLUMNS,
+                multiply_block(left + row * pitch + k, pitch, right + place_of(depth, k, column),
                                std::min(DEPTH_AT_ONCE, depth - k), k > 0, product + ptrdiff_t(row) * PANEL + column);
 }
 
