@@ -20,9 +20,7 @@ from bench.task import Task
 _EDGE = 2048
 _PRODUCTS = 8
 _PIXELS = 2**21
-"""That the evaluations of a run work on at least: of small pictures, a second in which the machine is disturbed would
-decide about few."""
-_MOST_PIXELS = 2**21
+"""That the timed evaluations of a run work on: of small pictures, a disturbed second would decide about few."""
 _LARGE = (1, 3)
 """Evaluations that are skipped and that are timed of pictures with more pixels, so that a run ends the same day."""
 
@@ -48,7 +46,7 @@ def measure_growth(
             run = pair.given(task, folder, size)
             spec = specification(run)
             pixels = math.prod(spec.content.size)
-            skipped, timed = (SKIPPED, max(evaluations, _PIXELS // pixels)) if pixels <= _MOST_PIXELS else _LARGE
+            skipped, timed = (SKIPPED, max(evaluations, _PIXELS // pixels)) if pixels <= _PIXELS else _LARGE
             count = skipped + timed
             print(f"{size} px: {count} evaluations", flush=True)
             trace = stage.run(NST, dataclasses.replace(run, evaluations=count))

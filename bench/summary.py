@@ -192,8 +192,8 @@ def _throughput(section: Results) -> Table:
         columns=["one after the other", "at once", "throughput at once is x"],
         rows=[
             [
-                f"{statistics.median(turn['serial'] for turn in turns):.1f} s",
-                f"{statistics.median(turn['at_once'] for turn in turns):.1f} s",
+                f"{_median(turns, 'serial'):.1f} s",
+                f"{_median(turns, 'at_once'):.1f} s",
                 _number(statistics.median(turn["serial"] / turn["at_once"] for turn in turns), 2),
             ]
         ],
