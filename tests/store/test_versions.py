@@ -112,6 +112,22 @@ def test_servers_that_start_at_once_make_or_upgrade_the_tables_once(databases: C
     assert {_version(database) for database in opened} == {_NEWEST + 1}
 
 
+def test_servers_that_meet_at_a_new_file_wait_for_the_one_that_sets_it_up(tmp_path: Path) -> None:
+    """Takes turns enough for the switch to a write-ahead log, which SQLite does not wait for, to be met."""
+    for turn in range(100):
+        opened = [Database.at(tmp_path / f"{turn}.sqlite") for _ in range(8)]
+        with ThreadPoolExecutor(len(opened)) as threads:
+            assert list(threads.map(_write_once, opened)) == [0] * len(opened)
+        for database in opened:
+            database.close()
+
+
+def _write_once(database: Database) -> int:
+    with database.write() as connection:
+        version: int = connection.execute(text("PRAGMA user_version")).scalar_one()
+        return version
+
+
 def test_a_database_that_version_1_left_behind_is_used_as_if_it_were_new(tmp_path: Path) -> None:
     old, new = Place(tmp_path / "old", None), Place(tmp_path / "new", None)
     for place in (old, new):

@@ -1,5 +1,7 @@
 """The database below the store, SQLite or PostgreSQL: transactions, and all that differs between the two."""
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,8 @@ from nst_service.store.failures import database_failure
 
 _BUSY_SECONDS = 30
 """How long a transaction waits for another one, or for a connection."""
+_SWITCH_POLL_SECONDS = 0.01
+"""How often to look whether another connection is done with switching a new database to a write-ahead log."""
 _CONNECT_SECONDS = 10
 """How long a server of PostgreSQL may take to answer."""
 _MAX_WAL_BYTES = 64 * 2**20
@@ -66,7 +70,8 @@ class _Sqlite:
 
         @event.listens_for(engine, "connect")
         def set_up(connection: Any, _record: Any) -> None:
-            for setting in ("journal_mode = WAL", "foreign_keys = ON", f"journal_size_limit = {_MAX_WAL_BYTES}"):
+            _keep_write_ahead_log(connection)
+            for setting in ("foreign_keys = ON", f"journal_size_limit = {_MAX_WAL_BYTES}"):
                 connection.execute(f"PRAGMA {setting}")
 
         return engine
@@ -81,6 +86,23 @@ class _Sqlite:
 
     def lock_schema(self, connection: Connection) -> None:
         """Do nothing: who writes is alone."""
+
+
+def _keep_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Switch a database to a write-ahead log, which it then has for good.
+
+    Whoever comes second to a database that is just being switched is told that it is busy at once: SQLite waits for
+    the switch only where nobody could wait for us in turn.
+    """
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_SWITCH_POLL_SECONDS)
 
 
 class _Postgresql:
