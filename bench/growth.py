@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from nst_service.engine.devices import available_bytes
-from nst_service.engine.estimate import estimate
+from nst_service.engine.estimate import Memory, estimate
 
 from bench.pictures import Pair
 from bench.programs import NST, Stage
@@ -51,7 +51,7 @@ def measure_growth(
             print(f"{size} px: {count} evaluations", flush=True)
             trace = stage.run(NST, dataclasses.replace(run, evaluations=count))
             peak = max(peak, matrix_product_flops())
-            cost = estimate(spec, available_bytes(torch.device("cpu")))
+            cost = estimate(spec, Memory(available_bytes(torch.device("cpu"))))
             results.append(
                 {
                     "size": size,

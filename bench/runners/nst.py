@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 from nst_service.engine.devices import available_bytes, set_up_process
-from nst_service.engine.estimate import estimate
+from nst_service.engine.estimate import Memory, estimate
 from nst_service.engine.layers import LAYERS
 from nst_service.engine.options import Limits, TransferOptions
 from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
@@ -26,7 +26,7 @@ def main() -> None:
     model = Vgg19(load_weights("caffe"), device)
     spec = specification(task)
     # Tiles as a server would choose them.
-    for iterate in optimize(spec, model, estimate(spec, available_bytes(device)).tile):
+    for iterate in optimize(spec, model, estimate(spec, Memory(available_bytes(device))).tile):
         recorder.begin(ago=iterate.seconds)
         recorder.evaluated(iterate.result)
     recorder.finish()

@@ -4,6 +4,7 @@ import pytest
 import torch
 from nst_service.engine import estimate as estimate_module
 from nst_service.engine.estimate import (
+    Memory,
     estimate,
     fitting_tile,
     forward_flops,
@@ -23,18 +24,18 @@ OPTIONS = TransferOptions()
 
 @pytest.mark.parametrize("size", [(1280, 960), (1451, 1300), (397, 3023)])
 def test_the_largest_size_fits_and_a_pixel_more_does_not(size: tuple[int, int]):
-    available = peak_bytes(OPTIONS, size, [size]) // 2
-    edge = largest_size_within(available, OPTIONS, size, [size])
-    within, beyond = (fitting_tile(OPTIONS, it, [it], available) for it in (fit(size, edge), fit(size, edge + 1)))
-    assert within[1] <= available < beyond[1]
+    memory = Memory(peak_bytes(OPTIONS, size, [size])).share(0.5)
+    edge = largest_size_within(memory, OPTIONS, size, [size])
+    within, beyond = (fitting_tile(OPTIONS, it, [it], memory) for it in (fit(size, edge), fit(size, edge + 1)))
+    assert within[1] <= memory.available < beyond[1]
 
 
 def test_tiles_are_the_largest_that_fit():
     size = (4096, 3072)
     whole = peak_bytes(OPTIONS, size, [size])
-    assert fitting_tile(OPTIONS, size, [size], whole) == (None, whole)
+    assert fitting_tile(OPTIONS, size, [size], Memory(whole)) == (None, whole)
     less = whole * 3 // 4
-    tile, peak = fitting_tile(OPTIONS, size, [size], less)
+    tile, peak = fitting_tile(OPTIONS, size, [size], Memory(less))
     assert peak <= less < peak_bytes(OPTIONS, size, [size], 2 * tile)
 
 
@@ -100,17 +101,17 @@ def test_a_style_larger_than_the_content_counts():
 
 
 def test_memory_too_small_for_any_picture_gives_no_size():
-    assert largest_size_within(1000, OPTIONS, (640, 480), [(640, 480)]) == 0
+    assert largest_size_within(Memory(1000), OPTIONS, (640, 480), [(640, 480)]) == 0
 
 
 def test_a_larger_style_leaves_less_for_the_result():
     size, style = (128, 96), (512, 384)
-    available = peak_bytes(OPTIONS, size, [size])
-    assert largest_size_within(available, OPTIONS, size, [size]) == 128
-    edge = largest_size_within(available, OPTIONS, size, [style])
+    memory = Memory(peak_bytes(OPTIONS, size, [size]))
+    assert largest_size_within(memory, OPTIONS, size, [size]) == 128
+    edge = largest_size_within(memory, OPTIONS, size, [style])
     assert 32 < edge < 128
-    within, beyond = (fitting_tile(OPTIONS, fit(size, it), [fit(style, 4 * it)], available) for it in (edge, edge + 1))
-    assert within[1] <= available < beyond[1]
+    within, beyond = (fitting_tile(OPTIONS, fit(size, it), [fit(style, 4 * it)], memory) for it in (edge, edge + 1))
+    assert within[1] <= memory.available < beyond[1]
 
 
 @pytest.mark.parametrize(
@@ -130,17 +131,14 @@ def test_a_shorter_history_is_known_where_it_needs_considerably_less(options: di
         options=TransferOptions(**options).completed(),
         output=OutputOptions(),
     )
-    shorter = shorter_history(spec, 4 * 2**30)
+    memory = Memory(4 * 2**30)
+    shorter = shorter_history(spec, memory)
     assert (shorter is not None) is is_considerable
     if shorter:
         steps, needed = shorter
-        assert (
-            needed
-            == estimate(
-                dataclasses.replace(spec, options=dataclasses.replace(spec.options, lbfgs_history=steps)), 4 * 2**30
-            ).peak_bytes
-        )
-        assert needed < 0.8 * estimate(spec, 4 * 2**30).peak_bytes
+        with_it = dataclasses.replace(spec, options=dataclasses.replace(spec.options, lbfgs_history=steps))
+        assert needed == estimate(with_it, memory).peak_bytes
+        assert needed < 0.8 * estimate(spec, memory).peak_bytes
 
 
 def test_the_operations_are_those_of_the_convolutions_that_run():

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from nst_service.engine.errors import NonFiniteLossError
-from nst_service.engine.estimate import estimate, least_bytes
+from nst_service.engine.estimate import Memory, estimate, least_bytes
 from nst_service.engine.layers import LAYERS
 from nst_service.engine.options import Init, Limits, OptimizerName
 from nst_service.engine.snapshot import Snapshot
@@ -253,7 +253,7 @@ def test_a_job_that_fits_in_no_tiles_goes_on_smaller_where_the_request_allows_it
     assert Image.open(io.BytesIO(followed.file)).size == (header.width, header.height)
     # Half of what it needed in tiles beyond what any picture takes.
     spec = prepare(request, LIMITS, LAYERS)
-    assert followed.job.cost.peak_bytes <= (estimate(spec, 0).peak_bytes + least_bytes()) // 2
+    assert followed.job.cost.peak_bytes <= (estimate(spec, Memory(0)).peak_bytes + least_bytes()) // 2
     progress = [event for event in followed.events if isinstance(event, Progress)]
     # In tiles it came no further.
     assert [event.iteration for event in progress] == [1, 2, 3, 3, 4, 5, 6]

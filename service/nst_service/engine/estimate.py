@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -62,6 +63,24 @@ _CONSIDERABLY_LESS = 0.8
 
 
 @dataclass(frozen=True, slots=True)
+class Memory:
+    """What a transfer may hold on its device."""
+
+    available: int = sys.maxsize
+    """Bytes."""
+    on_gpu: bool = False
+    """Whether the device is a GPU, which keeps more for the way back than the native kernel does."""
+
+    def share(self, share: float) -> "Memory":
+        """Return a part of it."""
+        return dataclasses.replace(self, available=round(share * self.available))
+
+
+ANY_MEMORY = Memory()
+"""More than there is."""
+
+
+@dataclass(frozen=True, slots=True)
 class Cost:
     """What a transfer will cost."""
 
@@ -82,18 +101,15 @@ class Cost:
         return self.target_flops + self.optimize_flops
 
 
-def estimate(spec: TransferSpec, available: int | None = None, *, on_gpu: bool = False) -> Cost:
+def estimate(spec: TransferSpec, memory: Memory = ANY_MEMORY) -> Cost:
     """Plan a transfer for the memory there is, and estimate what it will cost.
 
-    Args:
-        spec: what shall be done.
-        available: bytes that it may hold on its device, or None for any number. Where not even the smallest tiles fit,
-            the cost is that with the smallest, and its `peak_bytes` is more than available.
-        on_gpu: whether the device is a GPU, which keeps more for the way back than the native kernel does.
+    Where not even the smallest tiles fit, the cost is that with the smallest, and its `peak_bytes` is more than
+    available.
     """
     options, size = spec.options, spec.content.size
     styles = [style.picture.size for style in spec.styles]
-    tile, peak = fitting_tile(options, size, styles, available, on_gpu=on_gpu)
+    tile, peak = fitting_tile(options, size, styles, memory)
     target_flops = optimize_flops = 0.0
     for scale in schedule(size, options.scale_iterations):
         factor = max(scale.size) / max(size)
@@ -293,17 +309,14 @@ def _largest_part(size: Size, tile: int | None, layers: Collection[str]) -> Size
     return width, height
 
 
-def largest_size_within(
-    available: int, options: TransferOptions, size: Size, styles: Sequence[Size], *, on_gpu: bool = False
-) -> int:
+def largest_size_within(memory: Memory, options: TransferOptions, size: Size, styles: Sequence[Size]) -> int:
     """Return the longest edge of the largest result that fits into the memory, in pixels.
 
     Args:
-        available: bytes that the transfer may hold on its device.
+        memory: what the transfer may hold.
         options: of the transfer.
         size: of the result that is asked for; nothing larger is looked for.
         styles: the sizes of the styles beside that, which change with it.
-        on_gpu: whether the device is a GPU.
 
     Returns:
         The edge; 0 where not even the smallest result fits.
@@ -312,36 +325,36 @@ def largest_size_within(
     while low < high:
         edge = (low + high + 1) // 2
         smaller = [scaled(style, edge / max(size)) for style in styles]
-        if fitting_tile(options, fit(size, edge), smaller, available, on_gpu=on_gpu)[1] <= available:
+        if fitting_tile(options, fit(size, edge), smaller, memory)[1] <= memory.available:
             low = edge
         else:
             high = edge - 1
     return low if low >= minimum_edge(options.active_layers) else 0
 
 
-def shorter_history(spec: TransferSpec, available: int, *, on_gpu: bool = False) -> tuple[int, int] | None:
+def shorter_history(spec: TransferSpec, memory: Memory) -> tuple[int, int] | None:
     """Return a length of L-BFGS's history with which a transfer needs considerably less memory, and what it needs then.
 
     In bytes, in the tiles that fit into those available; None where the history is no considerable part of the memory.
     """
     styles = [style.picture.size for style in spec.styles]
-    _, peak = fitting_tile(spec.options, spec.content.size, styles, available, on_gpu=on_gpu)
+    _, peak = fitting_tile(spec.options, spec.content.size, styles, memory)
     shorter = dataclasses.replace(spec.options, lbfgs_history=_SHORT_HISTORY)
-    _, less = fitting_tile(shorter, spec.content.size, styles, available, on_gpu=on_gpu)
+    _, less = fitting_tile(shorter, spec.content.size, styles, memory)
     return (_SHORT_HISTORY, less) if less <= _CONSIDERABLY_LESS * peak else None
 
 
 def fitting_tile(
-    options: TransferOptions, size: Size, styles: Sequence[Size], available: int | None, *, on_gpu: bool = False
+    options: TransferOptions, size: Size, styles: Sequence[Size], memory: Memory
 ) -> tuple[int | None, int]:
     """Return the largest tile that fits, None for the whole picture, and the peak of the memory with it."""
     tile: int | None = None
-    peak = peak_bytes(options, size, styles, on_gpu=on_gpu)
-    if available is None or peak <= available:
+    peak = peak_bytes(options, size, styles, on_gpu=memory.on_gpu)
+    if peak <= memory.available:
         return tile, peak
     for tile in _TILES:
-        peak = peak_bytes(options, size, styles, tile, on_gpu=on_gpu)
-        if peak <= available:
+        peak = peak_bytes(options, size, styles, tile, on_gpu=memory.on_gpu)
+        if peak <= memory.available:
             break
     return tile, peak
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from nst_service.engine.devices import is_gpu
 from nst_service.engine.draft import carried
-from nst_service.engine.estimate import estimate, keeps_history, least_bytes, step_flops
+from nst_service.engine.estimate import Memory, estimate, keeps_history, least_bytes, step_flops
 from nst_service.engine.metadata import describe
 from nst_service.engine.pictures import PREVIEW_MEDIA_TYPE, encode, preview
 from nst_service.engine.snapshot import Snapshot
@@ -114,18 +114,18 @@ class Run:
         """
         job = self.job
         on_gpu = is_gpu(self._model.device)
-        available = (job.cost.peak_bytes + least_bytes(on_gpu=on_gpu)) // 2
-        cost = estimate(job.spec, available, on_gpu=on_gpu)
+        memory = Memory((job.cost.peak_bytes + least_bytes(on_gpu=on_gpu)) // 2, on_gpu)
+        cost = estimate(job.spec, memory)
         smaller: TransferSpec | None = None
         if cost.tile is None or cost.tile >= (job.cost.tile or math.inf):
-            smaller = reduced(job.spec, available, on_gpu=on_gpu)
+            smaller = reduced(job.spec, memory)
             if smaller is None:
                 return False
         if self._iterate:
             # What the optimiser has learnt is of no use at another size.
             job.snapshot = self._snapshot(self._iterate, history=smaller is None)
         if smaller:
-            job.spec, cost = smaller, estimate(smaller, available, on_gpu=on_gpu)
+            job.spec, cost = smaller, estimate(smaller, memory)
         job.remaining_seconds *= cost.flops / job.cost.flops
         job.cost = cost
         if smaller:

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from nst_service.engine.devices import is_gpu
-from nst_service.engine.estimate import estimate
+from nst_service.engine.estimate import Memory, estimate
 from nst_service.engine.options import Limits
 from nst_service.engine.pictures import Size
 from nst_service.engine.snapshot import Snapshot
@@ -301,17 +300,13 @@ class Scheduler:
         return self._fitted(spec if size == spec.content.size else spec.reduced(size))
 
     def _fitted(self, spec: TransferSpec) -> TransferSpec:
-        return fitted(spec, self._capacity, on_gpu=self._on_gpu)
+        return fitted(spec, self._capacity)
 
     @property
-    def _capacity(self) -> int:
-        """Memory that a job can have on any device, in bytes."""
-        return min(device.worker.capacity for device in self._devices)
-
-    @property
-    def _on_gpu(self) -> bool:
-        """Whether any device is a GPU: a job can come to any of them."""
-        return any(is_gpu(device.worker.device) for device in self._devices)
+    def _capacity(self) -> Memory:
+        """What a job can have, whichever device it comes to."""
+        each = [device.worker.capacity for device in self._devices]
+        return Memory(min(memory.available for memory in each), any(memory.on_gpu for memory in each))
 
     async def estimate(self, read: ReadOrder, owner: Owner = ANYONE, *, size: int = 0) -> Accepted:
         """Return what a job would begin with, without taking it on; its id is empty.
@@ -344,7 +339,7 @@ class Scheduler:
 
     def _plan(self, spec: TransferSpec, owner: str, deadline: float | None = None) -> Job:
         """Return a job that has not been taken on yet."""
-        cost = estimate(spec, self._capacity, on_gpu=self._on_gpu)
+        cost = estimate(spec, self._capacity)
         # On the slowest device.
         seconds = max(device.worker.pace.expected(cost) for device in self._devices)
         return Job(

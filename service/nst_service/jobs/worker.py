@@ -11,7 +11,7 @@ import torch
 
 from nst_service.engine.devices import available_bytes, is_gpu, release_memory
 from nst_service.engine.errors import NonFiniteLossError, SnapshotError
-from nst_service.engine.estimate import step_flops
+from nst_service.engine.estimate import Memory, step_flops
 from nst_service.engine.options import DEFAULT_PRESET, KEEP_SIZE, OutputOptions, TransferOptions
 from nst_service.engine.pictures import Picture
 from nst_service.engine.snapshot import Snapshot
@@ -79,9 +79,9 @@ class DeviceWorker:
         self._has_failed = False
 
     @property
-    def capacity(self) -> int:
-        """Memory that a job can have, in bytes."""
-        return min(self.memory, self._max_job_bytes or self.memory)
+    def capacity(self) -> Memory:
+        """What a job can have."""
+        return Memory(min(self.memory, self._max_job_bytes or self.memory), is_gpu(self.device))
 
     def warm_up(self) -> None:
         """Run a few steps, so that the first job finds everything loaded and the pace of the device known."""
@@ -232,7 +232,7 @@ class DeviceWorker:
         except Exception as error:
             if not _is_out_of_memory(error):
                 return self._failure(run, error)
-        return does_not_fit(job.spec, job.cost.peak_bytes, self.capacity, share=0.5, on_gpu=is_gpu(self.device))
+        return does_not_fit(job.spec, job.cost.peak_bytes, self.capacity, share=0.5)
 
     def _end(self, run: Run, outcome: Outcome) -> None:
         leave = self._leaves.pop(run)
