@@ -37,7 +37,7 @@ def python_with(name: str, requirements: Sequence[str], cache: Path) -> Path:
     if not ready.exists():
         print(f"Installing {', '.join(requirements)} ...", flush=True)
         venv.create(folder, clear=True, with_pip=True)
-        command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
         done = subprocess.run([*command, *requirements], check=False, capture_output=True, text=True)
         if done.returncode:
             raise InstallationError(f"pip install failed: {last_line(done.stderr)}")

@@ -9,6 +9,7 @@ same run with the same numbers. No program comes near it that reads and writes i
 
 import argparse
 import dataclasses
+import functools
 import statistics
 import tempfile
 import time
@@ -111,7 +112,7 @@ def _measure(
         set_up_process([device], precision)
         network = plain_loop.build(task.weights).to(device)
         plain_loop.optimize(network, dataclasses.replace(task, evaluations=20), device)
-        seconds = _seconds(lambda network=network: plain_loop.optimize(network, task, device))
+        seconds = _seconds(functools.partial(plain_loop.optimize, network, task, device))
         floor = operations / rates[precision]
         rows.append(Row(program=f"plain loop, {precision}", size=size, seconds=seconds, floor_seconds=floor, loss=None))
     return rows

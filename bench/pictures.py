@@ -1,9 +1,10 @@
 """The pictures that benchmarks work on."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from paint_style import paint
 from PIL import Image, ImageOps
@@ -55,8 +56,9 @@ def pairs(folder: Path | None, count: int) -> list[Pair]:
 
 
 def _painted() -> Iterator[Pair]:
-    for seed, photograph in enumerate((chelsea, coffee, astronaut), 7):
-        yield Pair(f"{photograph.__name__}-painting{seed}", Image.fromarray(photograph()), paint(seed=seed))
+    photographs: dict[str, Callable[[], Any]] = {"chelsea": chelsea, "coffee": coffee, "astronaut": astronaut}
+    for seed, (name, photograph) in enumerate(photographs.items(), 7):
+        yield Pair(f"{name}-painting{seed}", Image.fromarray(photograph()), paint(seed=seed))
 
 
 def _of(folder: Path) -> Iterator[Pair]:

@@ -11,7 +11,8 @@ CAFFE_MEAN = (123.68, 116.779, 103.939)
 
 def load_picture(path: str) -> Tensor:
     """Return a picture, (1, 3, H, W) float32 RGB in [0, 1]."""
-    return pil_to_tensor(Image.open(path).convert("RGB"))[None].contiguous().float() / 255
+    values: Tensor = pil_to_tensor(Image.open(path).convert("RGB"))
+    return values[None].contiguous().float() / 255
 
 
 def caffe_input(pixels: Tensor) -> Tensor:

@@ -131,7 +131,7 @@ class Stage:
         path = task.write().resolve()
         log = path.with_name("output.txt")
         with log.open("w") as output:
-            command = [python, "-m", f"bench.runners.{program.runner}", path]
+            command = [str(python), "-m", f"bench.runners.{program.runner}", str(path)]
             done = subprocess.run(command, check=False, cwd=ROOT, env=_environment(), stdout=output, stderr=output)
         if done.returncode:
             raise ProgramError(f"{program.name} ended with {done.returncode}: {last_line(log.read_text())}")

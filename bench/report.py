@@ -99,11 +99,12 @@ def _line(cells: Iterable[str]) -> str:
 
 def _plots(results: Results, docs: Path) -> Iterator[tuple[str, Path]]:
     """Draw every plot and yield what it shows and its path, relative to the folder."""
-    race = results.get("race")
-    for pair in race["pairs"] if race else ():
-        path = _IMAGES / f"{pair}.svg"
-        _save(_loss_plot(race, pair), docs / path)
-        yield f"Loss against seconds: {pair}", path
+    if "race" in results:
+        race = results["race"]
+        for pair in race["pairs"]:
+            path = _IMAGES / f"{pair}.svg"
+            _save(_loss_plot(race, pair), docs / path)
+            yield f"Loss against seconds: {pair}", path
     if "growth" in results:
         path = _IMAGES / "growth.svg"
         _save(_growth_plot(results["growth"]), docs / path)

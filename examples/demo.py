@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from paint_style import paint
 from PIL import Image
@@ -91,7 +92,8 @@ def server(log: Path) -> Iterator[str]:
 def free_port() -> int:
     """Returns a port that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+        port: int = listener.getsockname()[1]
+        return port
 
 
 def wait_until_healthy(process: subprocess.Popen[bytes], target: str) -> None:
@@ -121,7 +123,7 @@ def stylize(target: str, content: Path, style: Path, result: Path, args: argpars
         raise DemoError(f"nst-client stylize ended with exit code {done.returncode}")
 
 
-def client(target: str, *arguments: str | os.PathLike[str], **options) -> subprocess.CompletedProcess:
+def client(target: str, *arguments: str | os.PathLike[str], **options: Any) -> subprocess.CompletedProcess[str]:
     """Runs `nst-client` to its end."""
     return subprocess.run([SCRIPTS / "nst-client", "--target", target, *arguments], check=False, **options)
 

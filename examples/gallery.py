@@ -5,7 +5,6 @@ python examples/gallery.py --size 256 --iterations 100
 
 import argparse
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,8 +189,8 @@ def make(entry: Entry, folder: Path, target: str, size: int, iterations: int) ->
     print(f"{entry.name} ...", flush=True)
     out = PICTURES.resolve() / f"{entry.name}.jpg"
     flags = [*common(entry, size, iterations), *entry.flags.split(), "--quality", str(QUALITY), "--no-metadata"]
-    command = [SCRIPTS / "nst-client", "--target", target, "stylize", entry.content, *entry.styles.split()]
-    subprocess.run([*command, "-o", out, "--quiet", *flags], cwd=folder, check=True)
+    command = [str(SCRIPTS / "nst-client"), "--target", target, "stylize", entry.content, *entry.styles.split()]
+    subprocess.run([*command, "-o", str(out), "--quiet", *flags], cwd=folder, check=True)
 
 
 def common(entry: Entry, size: int, iterations: int) -> list[str]:
@@ -232,4 +231,4 @@ def picture(name: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -241,7 +241,8 @@ def main() -> None:
     parser.add_argument("--size", type=size, default=DEFAULT_SIZE, metavar="WIDTHxHEIGHT")
     parser.add_argument("--seed", type=int, default=DEFAULT_SEED)
     args = parser.parse_args()
-    paint(*args.size, args.seed).save(args.out)
+    width, height = args.size
+    paint(width, height, args.seed).save(args.out)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from bench.task import Task
 
 _STYLE_LAYERS = (1, 6, 11, 20, 29)
 _CONTENT_LAYER = 22
-_WIDTHS = (64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 512, "M", 512)
+_POOL = 0
+_WIDTHS = (64, 64, _POOL, 128, 128, _POOL, 256, 256, 256, 256, _POOL, 512, 512, 512, 512, _POOL, 512)
 
 
 def main() -> None:
@@ -29,7 +30,7 @@ def build(weights: str) -> nn.Sequential:
     layers: list[nn.Module] = []
     channels = 3
     for width in _WIDTHS:
-        if width == "M":
+        if width == _POOL:
             layers.append(nn.MaxPool2d(2))
         else:
             layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]

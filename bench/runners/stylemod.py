@@ -37,15 +37,16 @@ def main() -> None:
 
 
 def _observed(task: Task, recorder: Recorder) -> Any:
-    class Observed(VGG19):
+    class Observed(VGG19):  # type: ignore[misc]
         """Its model, telling when an evaluation begins: Adam gets no closure."""
 
         last_loss: Any = None
 
         def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
             recorder.begin()
-            self.last_loss = super().forward(*args, **kwargs)
-            return self.last_loss
+            loss: torch.Tensor = super().forward(*args, **kwargs)
+            self.last_loss = loss
+            return loss
 
     height, width = load_picture(task.content).shape[-2:]
     return Observed(
@@ -66,7 +67,7 @@ def _observed(task: Task, recorder: Recorder) -> Any:
 
 
 def _network(weights: str) -> torch.nn.Module:
-    network = torchvision.models.vgg19(weights=None, init_weights=False)
+    network: torch.nn.Module = torchvision.models.vgg19(weights=None, init_weights=False)
     network.load_state_dict(torch.load(weights, weights_only=True), strict=False)
     return network
 
