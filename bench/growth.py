@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from nst_service.engine.devices import available_bytes
-from nst_service.engine.estimate import Memory, estimate
+from nst_service.engine.estimate import Memory, estimate, step_flops
 
 from bench.pictures import Pair
 from bench.programs import NST, Stage
@@ -57,7 +57,7 @@ def measure_growth(
                     "size": size,
                     "pixels": pixels,
                     "tile": cost.tile,
-                    "flops": cost.optimize_flops / run.evaluations,
+                    "flops": step_flops(spec.options, spec.content.size, cost.tile),
                     "evaluation_seconds": evaluation_seconds(trace.ends, skipped),
                     "peak_bytes": trace.peak_bytes,
                 }

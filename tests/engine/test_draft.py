@@ -1,5 +1,4 @@
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ from nst_service.engine.errors import InvalidRequestError, SnapshotError
 from nst_service.engine.layers import LAYERS
 from nst_service.engine.options import Limits, OptimizerName, TransferOptions
 from nst_service.engine.pictures import fit
+from nst_service.engine.schedule import step_pixels
 from nst_service.engine.snapshot import Snapshot
 from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
 from nst_service.engine.transfer import Iterate, optimize
@@ -88,7 +88,7 @@ def test_fewer_pixels_are_expected_to_take_less(make_spec: MakeSpec, model: Vgg1
     snapshot = dataclasses.replace(at(spec, model, 3).snapshot(), seconds=3e9)
     for start, now in ((snapshot, once), (carried(snapshot, once), twice)):
         first = next(optimize(now, model, snapshot=carried(start, now)))
-        share = math.prod(now.content.size) / math.prod(spec.content.size)
+        share = step_pixels(now.content.size) / step_pixels(spec.content.size)
         assert first.seconds == pytest.approx(3e9)
         assert first.next_seconds == pytest.approx(3e9 * share / 4, rel=1e-3)
         again = next(optimize(now, model, snapshot=Snapshot.from_bytes(b"".join(first.snapshot().to_buffers()))))

@@ -1,4 +1,5 @@
-from nst_service.engine.schedule import most_scales, schedule
+import pytest
+from nst_service.engine.schedule import most_scales, schedule, step_pixels
 
 
 def test_scales_double_up_to_the_full_size():
@@ -11,3 +12,8 @@ def test_scales_double_up_to_the_full_size():
 def test_there_are_no_more_scales_than_the_shortest_edge_has_room_for():
     assert [most_scales(edge, 16) for edge in (10, 64, 127, 128, 300)] == [1, 1, 1, 2, 3]
     assert most_scales(300, 128) == 2
+
+
+def test_a_small_step_costs_more_than_its_pixels():
+    """Measured: 40 ms against 385, on a CPU."""
+    assert step_pixels((384, 288)) / step_pixels((64, 48)) == pytest.approx(385 / 40, rel=0.25)

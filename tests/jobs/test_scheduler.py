@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
-from nst_service.engine.estimate import step_flops
+from nst_service.engine.estimate import step_work
 from nst_service.engine.options import Limits
 from nst_service.engine.spec import TransferRequest, TransferSpec
 from nst_service.engine.transfer import Iterate, optimize
@@ -33,7 +33,7 @@ _HANG_SECONDS = 60
 _LONG, _SHORT = 5000, 5
 """Iterations: those that no test waits for, and those that it does."""
 _LIMITS = {"max_queued": 8, "max_pending_bytes": 2**30, "max_running": 4}
-_SECONDS_PER_FLOP = 1e-3
+_SECONDS_PER_OPERATION = 1e-3
 """Of the device as it is thought to be: so slow that what a test takes itself does not count."""
 
 
@@ -49,7 +49,7 @@ class Gate:
         for iterate in optimize(spec, model, tile, *rest):
             left = iterate.total_iterations - iterate.iteration
             yield dataclasses.replace(
-                iterate, eta_seconds=left * step_flops(spec.options, iterate.size, tile) * _SECONDS_PER_FLOP
+                iterate, eta_seconds=left * step_work(spec.options, iterate.size, tile) * _SECONDS_PER_OPERATION
             )
             self.free.wait()
 
@@ -60,7 +60,7 @@ def _open_gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 
     def warm_up(worker: DeviceWorker) -> None:
         worker.memory = 2**30
-        worker.pace.observe(1.0, _SECONDS_PER_FLOP)
+        worker.pace.observe(1.0, _SECONDS_PER_OPERATION)
         monkeypatch.setattr(worker.pace, "observe", lambda *_: None)
 
     monkeypatch.setattr(DeviceWorker, "warm_up", warm_up)

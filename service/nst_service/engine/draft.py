@@ -1,13 +1,12 @@
 """A transfer that goes on at another size than it began with: its picture, and how far it is."""
 
-import math
 from dataclasses import dataclass
 
 from torch import Tensor
 from torch.nn import functional
 
 from nst_service.engine.pictures import Size
-from nst_service.engine.schedule import schedule
+from nst_service.engine.schedule import schedule, step_pixels
 from nst_service.engine.snapshot import Snapshot
 from nst_service.engine.spec import TransferSpec
 
@@ -47,7 +46,7 @@ def carried(start: Snapshot | Draft, spec: TransferSpec) -> Snapshot | Draft:
     scale = scales[start.scale - 1]
     if start.size == scale.size:
         return start
-    as_if_here = math.prod(scale.size) / math.prod(start.size)
+    as_if_here = step_pixels(scale.size) / step_pixels(start.size)
     # A step must be left: only what has been evaluated is a result.
     again = max(0, start.done + 1 - scale.iterations)
     width, height = scale.size

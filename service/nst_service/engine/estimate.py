@@ -26,7 +26,7 @@ from nst_service.engine.objective import DIRECTIONS
 from nst_service.engine.options import OptimizerName, TransferOptions
 from nst_service.engine.pictures import Size, fit, scaled
 from nst_service.engine.pooling import Pooling
-from nst_service.engine.schedule import schedule
+from nst_service.engine.schedule import schedule, step_pixels
 from nst_service.engine.spec import TransferSpec
 from nst_service.engine.tiles import count_tiles, halo_of, spans
 from nst_service.engine.winograd import NATIVE
@@ -84,21 +84,14 @@ ANY_MEMORY = Memory()
 class Cost:
     """What a transfer will cost."""
 
-    target_flops: float
-    """Operations before the first step of every scale."""
-    optimize_flops: float
-    """Operations of all steps."""
+    work: float
+    """Of its targets and of all its steps, in operations (see `step_work`)."""
     peak_bytes: int
     """The most memory that is held on the device at once, the weights of the network not counted."""
     tile: int | None
     """Edge of the tiles in pixels, or None where pictures are taken as a whole."""
     time_budget_seconds: float = 0.0
     """Seconds that it may take; 0 for any number."""
-
-    @property
-    def flops(self) -> float:
-        """Operations in all."""
-        return self.target_flops + self.optimize_flops
 
 
 def estimate(spec: TransferSpec, memory: Memory = ANY_MEMORY) -> Cost:
@@ -110,15 +103,18 @@ def estimate(spec: TransferSpec, memory: Memory = ANY_MEMORY) -> Cost:
     options, size = spec.options, spec.content.size
     styles = [style.picture.size for style in spec.styles]
     tile, peak = fitting_tile(options, size, styles, memory)
-    target_flops = optimize_flops = 0.0
+    work = 0.0
     for scale in schedule(size, options.scale_iterations):
         factor = max(scale.size) / max(size)
-        target_flops += sum(
-            _forward_flops(scaled(style, factor), options.active_style_layers, tile) for style in styles
-        )
-        target_flops += _forward_flops(scale.size, options.active_content_layers, tile)
-        optimize_flops += scale.iterations * step_flops(options, scale.size, tile)
-    return Cost(target_flops, optimize_flops, peak, tile, options.time_budget_seconds)
+        work += sum(_forward_flops(scaled(style, factor), options.active_style_layers, tile) for style in styles)
+        work += _forward_flops(scale.size, options.active_content_layers, tile)
+        work += scale.iterations * step_work(options, scale.size, tile)
+    return Cost(work, peak, tile, options.time_budget_seconds)
+
+
+def step_work(options: TransferOptions, size: Size, tile: int | None) -> float:
+    """Return what one step costs, in operations: its own, and as many as the rest of it takes as long as."""
+    return step_flops(options, size, tile) * step_pixels(size) / math.prod(size)
 
 
 def step_flops(options: TransferOptions, size: Size, tile: int | None) -> float:

@@ -7,26 +7,26 @@ class Pace:
     """Seconds per operation of one device, as an exponential moving average over its steps."""
 
     _SMOOTHING = 0.1
-    _TELLING_FLOPS = 1e10
-    """Operations of a step that counts in full. Of a shorter one the more is overhead: half of them, a quarter."""
+    _TELLING_WORK = 1e11
+    """Of a step that counts in full. Of a shorter one the more is overhead: with half of it, it counts a quarter."""
 
     def __init__(self) -> None:
-        self._seconds_per_flop: float | None = None
+        self._seconds_per_operation: float | None = None
 
-    def observe(self, flops: float, seconds: float) -> None:
-        """Take note that so many operations took so long."""
-        measured = seconds / flops
-        if self._seconds_per_flop is None:
-            self._seconds_per_flop = measured
+    def observe(self, work: float, seconds: float) -> None:
+        """Take note that a step took so long, and how much work that was (see `step_work`)."""
+        measured = seconds / work
+        if self._seconds_per_operation is None:
+            self._seconds_per_operation = measured
         else:
-            weight = self._SMOOTHING * min(1.0, flops / self._TELLING_FLOPS) ** 2
-            self._seconds_per_flop += weight * (measured - self._seconds_per_flop)
+            weight = self._SMOOTHING * min(1.0, work / self._TELLING_WORK) ** 2
+            self._seconds_per_operation += weight * (measured - self._seconds_per_operation)
 
-    def seconds(self, flops: float) -> float:
+    def seconds(self, work: float) -> float:
         """Return the expected duration of so many operations; 0 before the first observation."""
-        return flops * (self._seconds_per_flop or 0.0)
+        return work * (self._seconds_per_operation or 0.0)
 
     def expected(self, cost: Cost) -> float:
         """Return the expected duration of a transfer, its time budget considered."""
-        seconds = self.seconds(cost.flops)
+        seconds = self.seconds(cost.work)
         return min(seconds, cost.time_budget_seconds) if cost.time_budget_seconds else seconds

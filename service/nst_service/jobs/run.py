@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from nst_service.engine.devices import is_gpu
 from nst_service.engine.draft import carried
-from nst_service.engine.estimate import Memory, estimate, keeps_history, least_bytes, step_flops
+from nst_service.engine.estimate import Memory, estimate, keeps_history, least_bytes, step_work
 from nst_service.engine.metadata import describe
 from nst_service.engine.pictures import PREVIEW_MEDIA_TYPE, encode, preview
 from nst_service.engine.snapshot import Snapshot
@@ -96,7 +96,7 @@ class Run:
             self._began_at = time.monotonic() - iterate.seconds
             self.job.snapshot = None
         self._iterate = iterate
-        self._pace.observe(step_flops(self.job.spec.options, iterate.size, self.job.cost.tile), iterate.step_seconds)
+        self._pace.observe(step_work(self.job.spec.options, iterate.size, self.job.cost.tile), iterate.step_seconds)
         self.job.next_seconds = iterate.next_seconds
         self.job.remaining_seconds = iterate.eta_seconds
 
@@ -126,7 +126,7 @@ class Run:
             job.snapshot = self._snapshot(self._iterate, history=smaller is None)
         if smaller:
             job.spec, cost = smaller, estimate(smaller, memory)
-        job.remaining_seconds *= cost.flops / job.cost.flops
+        job.remaining_seconds *= cost.work / job.cost.work
         job.cost = cost
         if smaller:
             self._publish(Reduced(width=smaller.content.width, height=smaller.content.height))

@@ -11,7 +11,7 @@ import torch
 
 from nst_service.engine.devices import available_bytes, is_gpu, release_memory
 from nst_service.engine.errors import NonFiniteLossError, SnapshotError
-from nst_service.engine.estimate import Memory, step_flops
+from nst_service.engine.estimate import Memory, step_work
 from nst_service.engine.options import DEFAULT_PRESET, KEEP_SIZE, OutputOptions, TransferOptions
 from nst_service.engine.pictures import Picture
 from nst_service.engine.snapshot import Snapshot
@@ -103,9 +103,9 @@ class DeviceWorker:
             options=options,
             output=OutputOptions(),
         )
-        for iterate in optimize(spec, self._model):
-            if iterate.iteration > 1:
-                self.pace.observe(step_flops(options, size, None), iterate.step_seconds)
+        # The first ones find nothing in place yet.
+        seconds = min(iterate.step_seconds for iterate in optimize(spec, self._model))
+        self.pace.observe(step_work(options, size, None), seconds)
         release_memory(self.device)
         self.memory = max(0, available_bytes(self.device) - self._styles.max_bytes)
 
