@@ -502,7 +502,7 @@ _SECRET = "/srv/secret/path: libsecret said no"
 async def test_an_unexpected_error_reaches_the_client_as_an_id_and_the_log_whole(
     request_: pb.StylizeRequest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError(_SECRET)
 
     async with serving() as service, calling(service.port) as caller:
