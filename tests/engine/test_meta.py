@@ -18,7 +18,7 @@ from nst_service.engine.optimizers import LBFGS, Adam, either
 from nst_service.engine.options import ColorMode, Limits, Preset, TransferOptions
 from nst_service.engine.pooling import Pooling
 from nst_service.engine.precision import Precision
-from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
+from nst_service.engine.spec import StyleInput, TransferRequest, prepare
 from nst_service.engine.vgg import Vgg19
 from nst_service.engine.weights import Weights
 from torch import Tensor
@@ -58,7 +58,7 @@ def criterion_of(
     ) -> Criterion:
         made = TransferOptions.from_preset(preset, image_size=40, **options)
         styles = tuple(StyleInput(data=style_png, mask=mask) for mask in masks)
-        spec: TransferSpec = prepare(TransferRequest(content=content_png, styles=styles, options=made), LIMITS, LAYERS)
+        spec = prepare(TransferRequest(content=content_png, styles=styles, options=made), LIMITS, LAYERS)
         network = Vgg19(weights, META, precision)
         monkeypatch.setattr(network, "activation_scales", model.activation_scales)
         return build_criterion(spec, network, build_canvas(spec, META))

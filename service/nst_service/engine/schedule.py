@@ -22,9 +22,14 @@ class Scale:
     is_last: bool
 
     @property
+    def step_work(self) -> float:
+        """What an iteration costs, in pixels."""
+        return step_pixels(self.size)
+
+    @property
     def work(self) -> float:
         """What all iterations cost, in pixels."""
-        return step_pixels(self.size) * self.iterations
+        return self.step_work * self.iterations
 
 
 def step_pixels(size: Size) -> float:

@@ -31,7 +31,7 @@ from nst_service.engine.optimizers import (
 )
 from nst_service.engine.options import Init, OptimizerName, TransferOptions
 from nst_service.engine.pictures import Size
-from nst_service.engine.schedule import Scale, schedule, step_pixels
+from nst_service.engine.schedule import Scale, schedule
 from nst_service.engine.snapshot import Snapshot
 from nst_service.engine.spec import TransferSpec
 from nst_service.engine.style_cache import StyleCache
@@ -502,7 +502,7 @@ class _Transfer:
             size=stage.scale.size,
             seconds=elapsed,
             step_seconds=stage.step_seconds,
-            next_seconds=pace * step_pixels(stage.scale.size) * self._steps_of_turn(stage),
+            next_seconds=pace * stage.scale.step_work * self._steps_of_turn(stage),
             eta_seconds=self._eta(elapsed, pace * (self._total_work - self._work(stage))),
             ending=self._ending(stage, elapsed) if stage.scale.is_last else None,
             evaluation=stage.evaluation,
@@ -515,7 +515,7 @@ class _Transfer:
     def _work(self, stage: _Stage) -> float:
         """Return the work until now, in pixels; a scale that ended early counts as if it had not."""
         coarser = sum(scale.work for scale in self._scales[: stage.number - 1])
-        return coarser + stage.done * step_pixels(stage.scale.size)
+        return coarser + stage.done * stage.scale.step_work
 
     def _pace(self, stage: _Stage, elapsed: float) -> float:
         """Return the seconds that a pixel of work takes, after so many seconds of it."""
@@ -528,7 +528,7 @@ class _Transfer:
         # A scale that ended early leaves its time to the next.
         planned = sum(scale.work for scale in self._scales[: stage.number])
         allowed = self._options.time_budget_seconds * planned / self._total_work or math.inf
-        next_seconds = self._pace(stage, elapsed) * step_pixels(stage.scale.size)
+        next_seconds = self._pace(stage, elapsed) * stage.scale.step_work
         if elapsed + next_seconds > allowed:
             return Ending.TIME_BUDGET
         return Ending.CONVERGED if stage.is_flat else None
