@@ -24,7 +24,7 @@ from nst_service.engine.input_scale import InputScale
 from nst_service.engine.options import Limits
 from nst_service.engine.vgg import Vgg19
 from nst_service.engine.weights import load_weights
-from nst_service.jobs.ledger import Ledger
+from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.scheduler import Durability, Scheduler
 from nst_service.reloaded import SettingError
 from nst_service.rpc.callers import Callers, TokenGuard
@@ -97,7 +97,7 @@ class Server:
         self._store = _open_store(config)
         self.scheduler = Scheduler(
             models,
-            Ledger(self._store, ProtoCodec(self._model)),
+            AsyncJobStore(self._store, ProtoCodec(self._model)),
             limits=limits,
             max_queued=config.max_queued,
             max_pending_bytes=config.max_pending_bytes,

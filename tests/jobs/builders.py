@@ -10,8 +10,8 @@ from nst_service.jobs.errors import JobError
 from nst_service.jobs.events import Accepted, Completed, Reduced, ResultHeader
 from nst_service.jobs.job import Job
 from nst_service.jobs.log import LoggedEvent
-from nst_service.jobs.order import FindPicture, Order, ReadOrder
 from nst_service.jobs.scheduler import Durability, Scheduler
+from nst_service.jobs.stored_request import FindPicture, ReadRequest, StoredRequest
 from nst_service.store.records import StoredJob
 
 LIMITS = Limits(max_input_pixels=10**6, max_image_size=512, max_iterations=10**5, max_styles=2)
@@ -45,12 +45,12 @@ class PlainCodec:
 
 
 async def submit(
-    scheduler: Scheduler, request: TransferRequest, deadline: float | None = None, **order: Any
+    scheduler: Scheduler, request: TransferRequest, deadline: float | None = None, **fields: Any
 ) -> Job | StoredJob:
     """Hand a request to a scheduler as the service does."""
-    return await scheduler.submit(read_order(request, **order), deadline, request_id=order.get("request_id"))
+    return await scheduler.submit(read_request(request, **fields), deadline, request_id=fields.get("request_id"))
 
 
-def read_order(request: TransferRequest, **order: Any) -> ReadOrder:
-    """Return what reads an order of a request."""
-    return lambda _: Order(request=request, document=pickle.dumps(request), pictures={}, **order)
+def read_request(request: TransferRequest, **fields: Any) -> ReadRequest:
+    """Return what reads a request."""
+    return lambda _: StoredRequest(request=request, document=pickle.dumps(request), pictures={}, **fields)

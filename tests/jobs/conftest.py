@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from nst_service.engine.options import Limits, TransferOptions
 from nst_service.engine.spec import StyleInput, TransferRequest
-from nst_service.jobs.ledger import Ledger
+from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.store.records import Retention
 from nst_service.store.store import Store
 
@@ -13,15 +13,15 @@ from tests.jobs.builders import LIMITS, PlainCodec
 
 
 @pytest.fixture
-def open_ledger(tmp_path: Path) -> Callable[[], Ledger]:
+def open_job_store(tmp_path: Path) -> Callable[[], AsyncJobStore]:
     """Return a function that opens the same store once more, as the next server does."""
     retention = Retention(max_age_seconds=3600, max_bytes=2**30, min_free_bytes=0)
-    return lambda: Ledger(Store.open(tmp_path / "jobs", retention=retention, lease_seconds=10), PlainCodec())
+    return lambda: AsyncJobStore(Store.open(tmp_path / "jobs", retention=retention, lease_seconds=10), PlainCodec())
 
 
 @pytest.fixture
-def ledger(open_ledger: Callable[[], Ledger]) -> Ledger:
-    return open_ledger()
+def job_store(open_job_store: Callable[[], AsyncJobStore]) -> AsyncJobStore:
+    return open_job_store()
 
 
 @pytest.fixture

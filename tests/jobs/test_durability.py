@@ -24,7 +24,7 @@ from nst_service.jobs.errors import (
 )
 from nst_service.jobs.events import Progress, Recorded, Reduced, ResultChunk, ResultHeader, Started
 from nst_service.jobs.job import Job
-from nst_service.jobs.ledger import Ledger
+from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.log import LoggedEvent
 from nst_service.jobs.quotas import Owner
 from nst_service.jobs.scheduler import Scheduler
@@ -37,7 +37,7 @@ from nst_service.store.store import Store
 from tests.jobs.builders import DURABILITY, submit
 
 MakeRequest = Callable[..., TransferRequest]
-OpenLedger = Callable[[], Ledger]
+OpenJobStore = Callable[[], AsyncJobStore]
 
 _HANG_SECONDS = 60
 """After which a test has hung. Nothing is measured by it."""
@@ -76,14 +76,14 @@ def brake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Brake]:
 
 
 @pytest.fixture
-def serving(model: Vgg19, limits: Limits, open_ledger: OpenLedger):
+def serving(model: Vgg19, limits: Limits, open_job_store: OpenJobStore):
     """Return a server's worth of jobs, in the same store every time."""
 
     @contextlib.asynccontextmanager
     async def serving(**durability: Any) -> AsyncIterator[Scheduler]:
         scheduler = Scheduler(
             [model],
-            open_ledger(),
+            open_job_store(),
             limits=limits,
             max_queued=8,
             max_pending_bytes=2**30,
@@ -277,22 +277,22 @@ async def test_a_view_tells_the_size_that_a_job_has_come_down_to(serving, make_r
 async def test_a_smaller_size_is_kept_before_it_is_told(
     serving, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
 ):
-    note, told = Ledger.note, []
+    note, told = AsyncJobStore.append, []
 
-    async def slowly(ledger: Ledger, job: Job, logged: LoggedEvent) -> None:
-        await note(ledger, job, logged)
+    async def slowly(job_store: AsyncJobStore, job: Job, logged: LoggedEvent) -> None:
+        await note(job_store, job, logged)
         await asyncio.sleep(0.1)
         if isinstance(logged.event, Reduced):
             told.extend(each for each in seen if each.sequence >= logged.sequence)
 
-    monkeypatch.setattr(Ledger, "note", slowly)
+    monkeypatch.setattr(AsyncJobStore, "append", slowly)
     async with serving() as scheduler:
         request = make_request(iterations=4, image_size=256, min_image_size=100)
         job, seen = await submit(scheduler, request, request_id="one"), list[LoggedEvent]()
         async with contextlib.aclosing(scheduler.follow(job.id)) as events:
             async for logged in events:
                 seen.append(logged)
-        kept = [event.sequence for event in await scheduler._ledger.events(job.id)]
+        kept = [event.sequence for event in await scheduler._job_store.events(job.id)]
     assert told == []
     (reduced,) = [logged for logged in seen if isinstance(logged.event, Reduced)]
     assert reduced.sequence in kept
@@ -412,7 +412,7 @@ async def test_a_job_that_nobody_can_name_does_not_outlive_its_server(serving, m
 async def test_checkpoints_are_kept_while_a_job_runs(serving, make_request: MakeRequest):
     async with serving(checkpoint_seconds=0.0) as scheduler:
         job = await submit(scheduler, make_request(iterations=_ENDLESS), request_id="one")
-        while (await scheduler._ledger._read(scheduler._ledger._store.checkpoint, job.id)) is None:
+        while (await scheduler._job_store._read(scheduler._job_store._store.checkpoint, job.id)) is None:
             await asyncio.sleep(0.01)
         await scheduler.cancel(job.id)
         assert picture_in(await events_of(scheduler, job.id))
@@ -455,7 +455,7 @@ async def test_a_call_that_ends_while_its_job_is_kept_leaves_none_behind(
     serving, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
 ):
     async with serving() as scheduler:
-        accept, reached, go_on = scheduler._ledger.accept, asyncio.Event(), asyncio.Event()
+        accept, reached, go_on = scheduler._job_store.submit, asyncio.Event(), asyncio.Event()
 
         async def slowly(*arguments: Any) -> Any:
             submission = await accept(*arguments)
@@ -463,7 +463,7 @@ async def test_a_call_that_ends_while_its_job_is_kept_leaves_none_behind(
             await go_on.wait()
             return submission
 
-        monkeypatch.setattr(scheduler._ledger, "accept", slowly)
+        monkeypatch.setattr(scheduler._job_store, "submit", slowly)
         submitting = asyncio.create_task(submit(scheduler, make_request(iterations=_ENDLESS)))
         await reached.wait()
         submitting.cancel()
@@ -483,14 +483,14 @@ async def test_a_job_is_cancelled_by_its_request_while_it_is_kept(
         if is_busy:
             brake.before = 1
             await submit(scheduler, make_request(iterations=_ENDLESS), request_id="other")
-        accept, reached, go_on = scheduler._ledger.accept, asyncio.Event(), asyncio.Event()
+        accept, reached, go_on = scheduler._job_store.submit, asyncio.Event(), asyncio.Event()
 
         async def slowly(*arguments: Any) -> Any:
             reached.set()
             await go_on.wait()
             return await accept(*arguments)
 
-        monkeypatch.setattr(scheduler._ledger, "accept", slowly)
+        monkeypatch.setattr(scheduler._job_store, "submit", slowly)
         request = make_request(iterations=_ENDLESS)
         submitting = asyncio.create_task(submit(scheduler, request, request_id="one", disconnect_policy=_KEEP))
         await reached.wait()
@@ -553,14 +553,14 @@ async def test_a_result_that_the_store_cannot_take_is_delivered_and_kept_later(
     serving, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
 ):
     async with serving() as scheduler:
-        deliver, is_full = scheduler._ledger.deliver, True
+        deliver, is_full = scheduler._job_store.save_result, True
 
         async def deliver_if_there_is_room(*arguments: Any) -> None:
             if is_full:
                 raise StoreFullError("the store is full")
             await deliver(*arguments)
 
-        monkeypatch.setattr(scheduler._ledger, "deliver", deliver_if_there_is_room)
+        monkeypatch.setattr(scheduler._job_store, "save_result", deliver_if_there_is_room)
         job = await submit(scheduler, make_request(iterations=3), request_id="one")
         picture = picture_in(await events_of(scheduler, job.id))
         assert picture
@@ -582,14 +582,14 @@ async def test_a_job_that_is_cancelled_while_the_store_is_full_stays_so(
     monkeypatch.setattr(scheduler_module, "_HOUSEKEEPING_SECONDS", 0.01)
     brake.before = 1
     async with serving() as scheduler:
-        cancel, is_full = scheduler._ledger.cancel, True
+        cancel, is_full = scheduler._job_store.cancel, True
 
         async def cancel_if_there_is_room(job_id: str) -> Any:
             if is_full:
                 raise StoreFullError("the store is full")
             return await cancel(job_id)
 
-        monkeypatch.setattr(scheduler._ledger, "cancel", cancel_if_there_is_room)
+        monkeypatch.setattr(scheduler._job_store, "cancel", cancel_if_there_is_room)
         running = await submit(scheduler, make_request(iterations=2), request_id="running")
         waiting = await submit(scheduler, make_request(iterations=2), request_id="waiting")
         with pytest.raises(StoreFullError):
@@ -610,7 +610,7 @@ async def test_a_job_that_cannot_be_read_back_now_goes_on_later(
     serving, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch, error: Exception
 ):
     monkeypatch.setattr(scheduler_module, "_HOUSEKEEPING_SECONDS", 0.01)
-    request, tries = Ledger.request, 0
+    request, tries = AsyncJobStore.request, 0
 
     async def request_at_the_third_time(*arguments: Any) -> Any:
         nonlocal tries
@@ -621,7 +621,7 @@ async def test_a_job_that_cannot_be_read_back_now_goes_on_later(
 
     async with serving() as scheduler:
         job = await submit(scheduler, make_request(iterations=_ENDLESS), request_id="one", disconnect_policy=_KEEP)
-    monkeypatch.setattr(Ledger, "request", request_at_the_third_time)
+    monkeypatch.setattr(AsyncJobStore, "request", request_at_the_third_time)
     async with serving() as scheduler:
         await until(lambda: job.id in scheduler._jobs)
         assert tries == 3
@@ -631,19 +631,19 @@ async def test_a_job_that_cannot_be_read_back_now_goes_on_later(
 async def test_a_job_that_cannot_be_read_back_at_all_keeps_no_server_from_the_others(
     serving, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
 ):
-    request = Ledger.request
+    request = AsyncJobStore.request
 
-    async def request_of_the_other(ledger: Ledger, job: StoredJob) -> Any:
+    async def request_of_the_other(job_store: AsyncJobStore, job: StoredJob) -> Any:
         if job.request_id == "broken":
             raise ZeroDivisionError
-        return await request(ledger, job)
+        return await request(job_store, job)
 
     async with serving() as scheduler:
         jobs = [
             await submit(scheduler, make_request(iterations=_ENDLESS), request_id=name, disconnect_policy=_KEEP)
             for name in ("broken", "whole")
         ]
-    monkeypatch.setattr(Ledger, "request", request_of_the_other)
+    monkeypatch.setattr(AsyncJobStore, "request", request_of_the_other)
     async with serving() as scheduler:
         assert (await scheduler.view(jobs[0].id)).stored.state is JobState.FAILED
         await scheduler.cancel(jobs[1].id)

@@ -18,13 +18,13 @@ from nst_service.jobs import run as run_module
 from nst_service.jobs.errors import DeadlineTooShortError, DoesNotFitError, QueueFullError
 from nst_service.jobs.events import Accepted, Completed, Event, Queued, ResultHeader, Started
 from nst_service.jobs.job import Job
-from nst_service.jobs.ledger import Ledger
-from nst_service.jobs.order import FindPicture, Order
+from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.scheduler import Scheduler
 from nst_service.jobs.states import JobState, StopReason
+from nst_service.jobs.stored_request import FindPicture, StoredRequest
 from nst_service.jobs.worker import DeviceWorker
 
-from tests.jobs.builders import DURABILITY, read_order, submit
+from tests.jobs.builders import DURABILITY, read_request, submit
 
 MakeRequest = Callable[..., TransferRequest]
 
@@ -77,10 +77,10 @@ def gate(_open_gate: Gate) -> Gate:
 
 
 @pytest.fixture
-def scheduling(model: Vgg19, limits: Limits, ledger: Ledger):
+def scheduling(model: Vgg19, limits: Limits, job_store: AsyncJobStore):
     @contextlib.asynccontextmanager
     async def scheduling(**settings) -> AsyncIterator[Scheduler]:
-        scheduler = Scheduler([model], ledger, limits=limits, durability=DURABILITY, **_LIMITS | settings)
+        scheduler = Scheduler([model], job_store, limits=limits, durability=DURABILITY, **_LIMITS | settings)
         await scheduler.start()
         try:
             async with asyncio.timeout(_HANG_SECONDS):
@@ -195,26 +195,29 @@ async def test_a_full_queue_refuses(scheduling, make_request: MakeRequest, gate:
 async def test_requests_that_wait_to_be_read_are_bounded_by_their_bytes(scheduling, make_request: MakeRequest):
     request, may_be_read = make_request(iterations=_SHORT), threading.Event()
 
-    def slow(picture: FindPicture) -> Order:
+    def slow(picture: FindPicture) -> StoredRequest:
         may_be_read.wait()
-        return read_order(request)(picture)
+        return read_request(request)(picture)
 
     async with scheduling(max_pending_bytes=100) as scheduler:
         # Larger than all that may wait, but alone.
         reading = asyncio.ensure_future(scheduler.estimate(slow, size=101))
         await asyncio.sleep(0)
-        for refused in (scheduler.submit(read_order(request), size=1), scheduler.estimate(read_order(request), size=1)):
+        for refused in (
+            scheduler.submit(read_request(request), size=1),
+            scheduler.estimate(read_request(request), size=1),
+        ):
             with pytest.raises(QueueFullError, match="101 bytes are waiting already"):
                 await refused
         may_be_read.set()
         await reading
-        await ended(await scheduler.submit(read_order(request), size=100))
+        await ended(await scheduler.submit(read_request(request), size=100))
 
 
 async def test_a_job_that_would_make_another_miss_its_deadline_waits(scheduling, make_request: MakeRequest, gate: Gate):
     long, short = make_request(iterations=_LONG), make_request(iterations=50)
     async with scheduling() as scheduler:
-        seconds = [(await scheduler.estimate(read_order(request))).estimate.seconds for request in (long, short)]
+        seconds = [(await scheduler.estimate(read_request(request))).estimate.seconds for request in (long, short)]
         await submit(scheduler, long, time.monotonic() + seconds[0] + 1.2 * seconds[1])
         # It would meet its deadline beside one of them, but not beside both.
         joining = await submit(scheduler, short)
@@ -228,7 +231,7 @@ async def test_a_deadline_is_judged_by_the_share_that_a_job_will_have(
 ):
     short = make_request(iterations=_SHORT)
     async with scheduling() as scheduler:
-        alone = (await scheduler.estimate(read_order(short))).estimate.seconds
+        alone = (await scheduler.estimate(read_request(short))).estimate.seconds
         await submit(scheduler, make_request(iterations=_LONG))
         with pytest.raises(DeadlineTooShortError) as caught:
             await submit(scheduler, short, time.monotonic() + 1.01 * alone)
@@ -242,7 +245,7 @@ async def test_a_deadline_leaves_time_for_the_step_that_is_being_taken(
 ):
     short = make_request(iterations=_SHORT)
     async with scheduling() as scheduler:
-        alone = (await scheduler.estimate(read_order(short))).estimate.seconds
+        alone = (await scheduler.estimate(read_request(short))).estimate.seconds
         long = await submit(scheduler, make_request(iterations=_LONG))
         long.next_seconds = 2 * alone
         with pytest.raises(DeadlineTooShortError):
@@ -252,7 +255,7 @@ async def test_a_deadline_leaves_time_for_the_step_that_is_being_taken(
 
 async def test_an_estimate_takes_no_job_on(scheduling, make_request: MakeRequest):
     async with scheduling() as scheduler:
-        accepted = await scheduler.estimate(read_order(make_request(iterations=_SHORT)))
+        accepted = await scheduler.estimate(read_request(make_request(iterations=_SHORT)))
         assert isinstance(accepted, Accepted)
         assert not accepted.job_id
         assert accepted.estimate.seconds > 0
@@ -271,7 +274,7 @@ async def test_a_job_over_the_limit_of_memory_is_made_smaller_where_the_request_
 ):
     request = make_request(iterations=_SHORT, image_size=400, min_image_size=100)
     async with scheduling(max_job_bytes=120 * 2**20) as scheduler:
-        estimated = await scheduler.estimate(read_order(request))
+        estimated = await scheduler.estimate(read_request(request))
         job = await submit(scheduler, request)
         (accepted,) = told(job, Accepted)
         await ended(job)
@@ -287,7 +290,7 @@ async def test_a_job_over_the_limit_of_memory_is_made_smaller_where_the_request_
 
 async def test_a_job_that_fits_has_the_size_that_was_asked_for(scheduling, make_request: MakeRequest):
     async with scheduling() as scheduler:
-        accepted = await scheduler.estimate(read_order(make_request(iterations=_SHORT, min_image_size=30)))
+        accepted = await scheduler.estimate(read_request(make_request(iterations=_SHORT, min_image_size=30)))
     assert (accepted.width, accepted.estimate.reduced_from) == (48, 0)
 
 

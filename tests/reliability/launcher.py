@@ -27,7 +27,7 @@ from nst_service.jobs import events as events_module
 from nst_service.jobs import run as run_module
 from nst_service.jobs import scheduler as scheduler_module
 from nst_service.jobs.job import Job
-from nst_service.jobs.ledger import Ledger
+from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.log import LoggedEvent
 from nst_service.jobs.worker import DeviceWorker
 from nst_service.server import serve
@@ -97,7 +97,7 @@ def _before_step(step: int, error: type[Exception], message: str, *, only_whole:
 
 
 def _with(arguments: tuple[Any, ...], step: int, act: Callable[[], None]) -> Iterator[Preparing | Iterate]:
-    """Yield what `transfer` does, and do something before a step, which is counted from the beginning of the job."""
+    """Yield what `transfer` does, and do something before a step, which is counted from the leased of the job."""
     with contextlib.closing(transfer(*arguments)) as steps:
         for each in steps:
             if isinstance(each, Iterate) and each.iteration == step:
@@ -107,15 +107,15 @@ def _with(arguments: tuple[Any, ...], step: int, act: Callable[[], None]) -> Ite
 
 def _die_before_keeping_a_smaller_size(seconds: float) -> None:
     """Have the process die when a smaller size of a job is to be kept, so long after it could have been told."""
-    note = Ledger.note
+    note = AsyncJobStore.append
 
-    async def dying(ledger: Ledger, job: Job, logged: LoggedEvent) -> None:
+    async def dying(job_store: AsyncJobStore, job: Job, logged: LoggedEvent) -> None:
         if isinstance(logged.event, events_module.Reduced):
             await asyncio.sleep(seconds)
             os.kill(os.getpid(), signal.SIGKILL)
-        await note(ledger, job, logged)
+        await note(job_store, job, logged)
 
-    Ledger.note = dying
+    AsyncJobStore.append = dying
 
 
 def _forgive(deaths: int) -> None:

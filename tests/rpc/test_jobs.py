@@ -16,7 +16,7 @@ from grpc_status import rpc_status
 from nst.v1 import style_transfer_pb2 as pb
 from nst.v1 import style_transfer_pb2_grpc as pb_grpc
 from nst_service.config import ServerConfig
-from nst_service.jobs.ledger import Ledger
+from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.server import Server
 
 pytestmark = pytest.mark.usefixtures("quick_start")
@@ -261,14 +261,14 @@ async def test_a_job_is_named_by_the_id_of_its_request_too(serving, named):
 async def test_whoever_leaves_before_accepted_cancels_what_comes_of_the_request(
     serving, named, monkeypatch: pytest.MonkeyPatch
 ):
-    accept, reached, go_on = Ledger.accept, asyncio.Event(), asyncio.Event()
+    accept, reached, go_on = AsyncJobStore.submit, asyncio.Event(), asyncio.Event()
 
     async def slowly(*arguments: Any) -> Any:
         reached.set()
         await go_on.wait()
         return await accept(*arguments)
 
-    monkeypatch.setattr(Ledger, "accept", slowly)
+    monkeypatch.setattr(AsyncJobStore, "submit", slowly)
     async with serving(reattach_seconds=3600.0) as stub:
         call = stub.Stylize(named("one", _ENDLESS))
         await reached.wait()

@@ -73,7 +73,7 @@ def new_job(
     request: bytes = b"paint this",
     pictures: Sequence[bytes] = (b"a photograph", b"a painting"),
     events: Sequence[StoredEvent] = (),
-    options: bytes = b"options",
+    accepted_event: bytes = b"accepted",
 ) -> NewJob:
     return NewJob(
         id=str(uuid.uuid4()),
@@ -82,7 +82,7 @@ def new_job(
         request_digest=hashlib.sha256(request).hexdigest(),
         disconnect_policy=DisconnectPolicy.KEEP_RUNNING if request_id else DisconnectPolicy.CANCEL,
         deadline=None,
-        options=options,
+        accepted_event=accepted_event,
         blobs=[
             Blob(kind=BlobKind.REQUEST, parts=[request]),
             *(Blob(kind=BlobKind.PICTURE, parts=[picture]) for picture in pictures),

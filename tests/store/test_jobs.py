@@ -21,7 +21,7 @@ def test_an_accepted_job_is_found_with_everything_it_came_with(store: Store, clo
     assert job == submission.job
     assert job is not None
     assert job.state is JobState.QUEUED
-    assert (job.owner, job.request_id, job.options, job.deadline) == ("ada", "r", b"options", clock.now + 60.5)
+    assert (job.owner, job.request_id, job.accepted_event, job.deadline) == ("ada", "r", b"accepted", clock.now + 60.5)
     assert job.disconnect_policy is new.disconnect_policy
     assert (job.epoch, job.lost_runs, job.cancel_requested, job.outcome) == (0, 0, False, None)
     assert (job.created_at, job.finished_at) == (clock.now, None)
@@ -74,8 +74,11 @@ class TestIdempotency:
             store.submit(new_job(owner="bob", request_id="r", request=b"paint that")),
         ]
         assert all(job.created for job in jobs)
-        assert [store.named(owner, "r") for owner in ("ada", "bob", "eve")] == [*(job.job for job in jobs), None]
-        assert store.named("ada", "s") is None
+        assert [store.job_of_request(owner, "r") for owner in ("ada", "bob", "eve")] == [
+            *(job.job for job in jobs),
+            None,
+        ]
+        assert store.job_of_request("ada", "s") is None
 
     def test_requests_without_an_id_are_jobs_of_their_own(self, store: Store) -> None:
         assert store.submit(new_job()).created

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from nst_service.jobs.states import JobState
 from nst_service.store.errors import LeaseLostError, StoreInUseError
+from nst_service.store.failure_detector import FailureDetector
 from nst_service.store.records import StoredEvent
 from nst_service.store.store import Store
-from nst_service.store.witness import Witness
 
 from tests.store.builders import ENDLESS, Clock, Place, new_job
 from tests.store.postgres import Postgres
@@ -25,33 +25,33 @@ while lease := store.lease_next():
 """
 
 
-class TestWitness:
+class TestFailureDetector:
     def test_a_server_whose_count_grows_is_alive(self) -> None:
         clock = Clock()
-        witness = Witness(10, clock)
+        detector = FailureDetector(10, clock)
         for beats in range(5):
-            assert witness.silent({"a": beats}) == []
+            assert detector.suspected({"a": beats}) == []
             clock.now += 9
 
     def test_a_server_whose_count_stands_still_for_long_enough_is_dead(self) -> None:
         clock = Clock()
-        witness = Witness(10, clock)
-        assert witness.silent({"a": 7, "b": 7}) == [], "nothing is known of what was before"
+        detector = FailureDetector(10, clock)
+        assert detector.suspected({"a": 7, "b": 7}) == [], "nothing is known of what was before"
         clock.now += 9.9
-        assert witness.silent({"a": 7, "b": 8}) == []
+        assert detector.suspected({"a": 7, "b": 8}) == []
         clock.now += 0.1
-        assert witness.silent({"a": 7, "b": 8}) == ["a"]
+        assert detector.suspected({"a": 7, "b": 8}) == ["a"]
 
     def test_a_server_that_comes_back_is_watched_from_then_on(self) -> None:
         clock = Clock()
-        witness = Witness(10, clock)
-        witness.silent({"a": 7})
-        witness.silent({})
+        detector = FailureDetector(10, clock)
+        detector.suspected({"a": 7})
+        detector.suspected({})
         clock.now += 20
-        assert witness.silent({"a": 7}) == []
+        assert detector.suspected({"a": 7}) == []
 
     def test_who_has_no_patience_takes_every_other_server_for_dead(self) -> None:
-        assert Witness(0).silent({"a": 7}) == ["a"]
+        assert FailureDetector(0).suspected({"a": 7}) == ["a"]
 
 
 def test_the_jobs_of_a_dead_server_go_back_into_the_queue(open_store: Callable[..., Store]) -> None:
@@ -89,11 +89,11 @@ def test_a_server_that_shows_life_at_the_last_moment_keeps_its_jobs(
     lease = late.lease(job.id)
     assert lease is not None
 
-    def silent(beats: dict[str, int]) -> list[str]:
+    def suspect_all(heartbeats: dict[str, int]) -> list[str]:
         late.heartbeat()
-        return list(beats)
+        return list(heartbeats)
 
-    monkeypatch.setattr(judge._witness, "silent", silent)
+    monkeypatch.setattr(judge._failure_detector, "suspected", suspect_all)
     assert judge.heartbeat().recovered == ()
     late.finish(lease, JobState.SUCCEEDED, outcome=b"")
 

@@ -7,14 +7,14 @@ from nst_service.engine.spec import TransferRequest
 from nst_service.jobs.errors import JobError
 from nst_service.jobs.events import Completed, ResultHeader
 from nst_service.jobs.log import LoggedEvent
-from nst_service.jobs.order import FindPicture
+from nst_service.jobs.stored_request import FindPicture
 
 
 class Codec(Protocol):
     """Writes what is kept, and reads back what a job needs to go on; what only clients read is theirs to decode."""
 
     def request(self, document: bytes, find_picture: FindPicture) -> TransferRequest:
-        """Read the document of an order.
+        """Read the document of a stored request.
 
         Raises:
             UnknownPictureError: a picture is not there.

@@ -33,12 +33,12 @@ from nst_service.jobs.events import Accepted, CostEstimate, Delivery, Event, Pro
 from nst_service.jobs.fitting import fitted
 from nst_service.jobs.forecast import Span, forecast
 from nst_service.jobs.job import Job
-from nst_service.jobs.ledger import Ledger, first_event
+from nst_service.jobs.job_store import AsyncJobStore, first_event
 from nst_service.jobs.log import EventLog, LoggedEvent
-from nst_service.jobs.order import Order, ReadOrder
 from nst_service.jobs.quotas import ANYONE, Owner, check_job, check_jobs
 from nst_service.jobs.sharing import Claim, Room, joining
 from nst_service.jobs.states import JobState, StopReason
+from nst_service.jobs.stored_request import ReadRequest, StoredRequest
 from nst_service.jobs.worker import DeviceWorker, Left, Outcome
 from nst_service.store.errors import CorruptBlobError, LeaseLostError, StoreError
 from nst_service.store.records import DisconnectPolicy, StoredJob
@@ -114,7 +114,7 @@ class Scheduler:
     def __init__(
         self,
         models: Sequence[Vgg19],
-        ledger: Ledger,
+        job_store: AsyncJobStore,
         *,
         limits: Limits,
         max_queued: int,
@@ -128,7 +128,7 @@ class Scheduler:
 
         Args:
             models: one for each device, all with the same weights.
-            ledger: keeps the jobs.
+            job_store: keeps the jobs.
             limits: of what a request may ask for.
             max_queued: jobs that may wait.
             max_pending_bytes: of requests that may wait to be read. One is always read.
@@ -139,7 +139,7 @@ class Scheduler:
         """
         self.limits = limits
         self.durability = durability
-        self._ledger = ledger
+        self._job_store = job_store
         self.max_queued = max_queued
         self._max_pending_bytes = max_pending_bytes
         self._pending_bytes = 0
@@ -195,7 +195,7 @@ class Scheduler:
 
     async def submit(
         self,
-        read: ReadOrder,
+        read: ReadRequest,
         deadline: float | None = None,
         owner: Owner = ANYONE,
         request_id: str | None = None,
@@ -227,22 +227,22 @@ class Scheduler:
             return await self._submit(read, deadline, owner, request_id)
 
     async def _submit(
-        self, read: ReadOrder, deadline: float | None, owner: Owner, request_id: str | None
+        self, read: ReadRequest, deadline: float | None, owner: Owner, request_id: str | None
     ) -> Job | StoredJob:
         if request_id is not None:
             # A request that is repeated is not one more.
-            order = await self._admit(self._read, read, owner)
-            if found := await self._ledger.find(owner.name, order):
+            stored_request = await self._admit(self._read, read, owner)
+            if found := await self._job_store.find(owner.name, stored_request):
                 return found
-            read = _already(order)
+            read = _already(stored_request)
         self._check_room(owner)
         self._admitting.append(owner.name)
         try:
-            order = await self._admit(self._read, read, owner)
-            spec = await self._admit(self._prepare, order.request, owner)
+            stored_request = await self._admit(self._read, read, owner)
+            spec = await self._admit(self._prepare, stored_request.request, owner)
             self._check_accepting()
             # A call that ends now leaves a job behind that nobody follows, not one that is half taken on.
-            taking = asyncio.ensure_future(self._take_on(order, spec, deadline, owner))
+            taking = asyncio.ensure_future(self._take_on(stored_request, spec, deadline, owner))
             try:
                 return await asyncio.shield(taking)
             except asyncio.CancelledError:
@@ -277,10 +277,10 @@ class Scheduler:
         if waiting >= self.max_queued + idle:
             raise QueueFullError(f"{waiting} jobs", self._retry_after())
 
-    def _read(self, read: ReadOrder, owner: Owner) -> Order:
+    def _read(self, read: ReadRequest, owner: Owner) -> StoredRequest:
         # A drain may have begun while the request waited for the thread.
         self._check_accepting()
-        return read(functools.partial(self._ledger.picture, owner.name))
+        return read(functools.partial(self._job_store.picture, owner.name))
 
     def _held(self, owner: Owner) -> int:
         """Return how many jobs an owner has that wait or run, or are about to."""
@@ -308,7 +308,7 @@ class Scheduler:
         each = [device.worker.capacity for device in self._devices]
         return Memory(min(memory.available for memory in each), any(memory.on_gpu for memory in each))
 
-    async def estimate(self, read: ReadOrder, owner: Owner = ANYONE, *, size: int = 0) -> Accepted:
+    async def estimate(self, read: ReadRequest, owner: Owner = ANYONE, *, size: int = 0) -> Accepted:
         """Return what a job would begin with, without taking it on; its id is empty.
 
         Raises:
@@ -316,8 +316,8 @@ class Scheduler:
                 DoesNotFitError: as `submit` does.
         """
         with self._pending(size):
-            order = await self._admit(self._read, read, owner)
-            spec = await self._admit(self._prepare, order.request, owner)
+            stored_request = await self._admit(self._read, read, owner)
+            spec = await self._admit(self._prepare, stored_request.request, owner)
         job = self._plan(spec, owner.name)
         return dataclasses.replace(self._accepted(job, self._forecast(job)[-1]), job_id="")
 
@@ -351,9 +351,11 @@ class Scheduler:
             owner=owner,
         )
 
-    async def _take_on(self, order: Order, spec: TransferSpec, deadline: float | None, owner: Owner) -> Job | StoredJob:
+    async def _take_on(
+        self, stored_request: StoredRequest, spec: TransferSpec, deadline: float | None, owner: Owner
+    ) -> Job | StoredJob:
         job = self._plan(spec, owner.name, deadline)
-        job.request_id, job.disconnect_policy = order.request_id, order.disconnect_policy
+        job.request_id, job.disconnect_policy = stored_request.request_id, stored_request.disconnect_policy
         span = self._forecast(job)[-1]
         seconds = span.end + self._seconds_to_next_turn()
         if deadline is not None and job.accepted_at + seconds > deadline:
@@ -361,7 +363,7 @@ class Scheduler:
         accepted = self._accepted(job, span)
         self._jobs[job.id] = job
         try:
-            submission = await self._ledger.accept(job, order, accepted)
+            submission = await self._job_store.submit(job, stored_request, accepted)
         except BaseException:
             del self._jobs[job.id]
             raise
@@ -410,7 +412,7 @@ class Scheduler:
                     job.followers -= 1
                     self._note_unfollowed(job)
             stored = await self._stored(job_id, owner)
-            async with contextlib.aclosing(self._ledger.replay(stored, after)) as events:
+            async with contextlib.aclosing(self._job_store.replay(stored, after)) as events:
                 async for logged in events:
                     yield logged
                     after = logged.sequence
@@ -436,7 +438,7 @@ class Scheduler:
         Raises:
             UnknownJobError: no request of this owner has this id.
         """
-        stored = await self._ledger.named(owner.name, request_id)
+        stored = await self._job_store.job_of_request(owner.name, request_id)
         if stored is not None:
             return stored.id
         # Of several that are about to be kept, the first one will be.
@@ -449,10 +451,10 @@ class Scheduler:
         self, owner: Owner, *, states: Collection[JobState], before: int | None, limit: int
     ) -> list[JobView]:
         """Return where the jobs of an owner stand, newest first (see `Store.jobs` for the arguments)."""
-        return await self._views(await self._ledger.jobs(owner.name, states, before, limit))
+        return await self._views(await self._job_store.jobs(owner.name, states, before, limit))
 
     async def _views(self, jobs: Sequence[StoredJob]) -> list[JobView]:
-        sizes = await self._ledger.sizes(jobs)
+        sizes = await self._job_store.sizes(jobs)
         return [self._view(stored, sizes[stored.id]) for stored in jobs]
 
     def _view(self, stored: StoredJob, size: Size) -> JobView:
@@ -460,7 +462,7 @@ class Scheduler:
         return JobView(stored, size, job.log.latest(Progress) if job else None)
 
     async def _stored(self, job_id: str, owner: Owner) -> StoredJob:
-        stored = await self._ledger.job(job_id)
+        stored = await self._job_store.job(job_id)
         # To others as if there were none: they shall not learn which ids there are.
         if stored is None or stored.owner != owner.name:
             raise UnknownJobError(job_id)
@@ -499,7 +501,7 @@ class Scheduler:
         else:
             state = (await self._stored(job_id, owner)).state
         # So that it stays cancelled should this server die before it ends. Comes after all that is being kept of it.
-        await self._ledger.cancel(job_id)
+        await self._job_store.cancel(job_id)
         return state
 
     def finish_early(self) -> None:
@@ -549,7 +551,7 @@ class Scheduler:
     async def close(self) -> None:
         """Hand back the jobs that a drain has given up. Calls must have ended: the store answers none any more."""
         try:
-            await self._ledger.close()
+            await self._job_store.close()
         except StoreError as error:
             _log.warning("the jobs that still run could not be handed back: %s", error)
 
@@ -583,7 +585,7 @@ class Scheduler:
         """Have a job that has its place join its device, unless another server has taken it meanwhile."""
         loop = asyncio.get_running_loop()
         try:
-            beginning = await self._ledger.begin(job.id)
+            leased = await self._job_store.lease(job.id)
         except StoreError as error:
             _log.warning("job %s cannot begin: %s", job.id, error)
             device.jobs.remove(job)
@@ -598,12 +600,12 @@ class Scheduler:
         if job not in device.jobs:
             # A drain has given it up.
             return
-        if beginning is None:
+        if leased is None:
             self._vacate(device, job)
             self._forget(job, JobState.FAILED, MovedError())
             return
-        job.lease, job.snapshot = beginning.lease, beginning.snapshot
-        job.log.skip_to(beginning.lease.first_sequence)
+        job.lease, job.snapshot = leased.lease, leased.snapshot
+        job.log.skip_to(leased.lease.first_sequence)
         job.next_checkpoint = time.monotonic() + self.durability.checkpoint_seconds
 
         def publish(event: Event) -> None:
@@ -623,7 +625,7 @@ class Scheduler:
     async def _keep_checkpoint(self, job: Job, snapshot: Snapshot) -> None:
         started = time.monotonic()
         try:
-            await self._ledger.checkpoint(job, snapshot)
+            await self._job_store.save_checkpoint(job, snapshot)
         except StoreError as error:
             _log.warning("job %s has no new checkpoint: %s", job.id, error)
         seconds = time.monotonic() - started
@@ -674,12 +676,12 @@ class Scheduler:
         match outcome:
             case Left():
                 if outcome.snapshot:
-                    await self._ledger.checkpoint(job, outcome.snapshot)
-                await self._ledger.release(job, is_lost=outcome.is_lost)
+                    await self._job_store.save_checkpoint(job, outcome.snapshot)
+                await self._job_store.release(job, is_lost=outcome.is_lost)
             case Delivery():
-                await self._ledger.deliver(job, _state_after(outcome), outcome, sequence)
+                await self._job_store.save_result(job, _state_after(outcome), outcome, sequence)
             case _:
-                await self._ledger.fail(job, _state_after(outcome), outcome)
+                await self._job_store.save_failure(job, _state_after(outcome), outcome)
 
     def _forget(self, job: Job, state: JobState, error: Exception | None = None) -> None:
         self._end(job, state, error)
@@ -707,13 +709,13 @@ class Scheduler:
 
     async def _note(self, job: Job, logged: LoggedEvent) -> None:
         try:
-            await self._ledger.note(job, logged)
+            await self._job_store.append(job, logged)
         except StoreError as error:
             _log.warning("an event of job %s was not kept: %s", job.id, error)
 
     async def _cancel_waiting(self, job: Job) -> None:
         """Keep that a job is cancelled that has never run; it is known here until then, so as not to be adopted."""
-        save = functools.partial(self._ledger.cancel, job.id)
+        save = functools.partial(self._job_store.cancel, job.id)
         try:
             await save()
         except StoreError as error:
@@ -755,7 +757,7 @@ class Scheduler:
 
     async def _adopt(self) -> None:
         """Take on the jobs that wait in the store and are not known here."""
-        for stored in await self._ledger.queue():
+        for stored in await self._job_store.queue():
             if stored.id not in self._jobs:
                 await self._take_over(stored)
         self._start_those_that_may()
@@ -790,10 +792,10 @@ class Scheduler:
         _log.info("job %s goes on", job.id)
 
     async def _resumed(self, stored: StoredJob) -> Job:
-        request = await self._ledger.request(stored)
+        request = await self._job_store.request(stored)
         if request is None:
             raise UnknownJobError(stored.id)
-        sizes = await self._ledger.sizes([stored])
+        sizes = await self._job_store.sizes([stored])
         spec = await self._in_thread(self._prepare_again, request, sizes[stored.id])
         # The clocks of two processes have only the time of day in common, which may have been set.
         age = max(0.0, time.time() - stored.created_at)
@@ -806,12 +808,12 @@ class Scheduler:
         job.id, job.request_id, job.runs = stored.id, stored.request_id, stored.epoch
         job.disconnect_policy = stored.disconnect_policy
         job.accepted_at -= age
-        job.log = EventLog([first_event(stored), *await self._ledger.events(stored.id)])
+        job.log = EventLog([first_event(stored), *await self._job_store.events(stored.id)])
         return job
 
     async def _give_up(self, stored: StoredJob, error: JobError) -> None:
         with contextlib.suppress(StoreError):
-            await self._ledger.refuse(stored.id, error)
+            await self._job_store.fail_queued(stored.id, error)
 
     async def _keep_house(self) -> None:
         cleaned_at = time.monotonic()
@@ -823,7 +825,7 @@ class Scheduler:
                     await self._quietly(self._adopt())
                 self._start_those_that_may()
             if time.monotonic() - cleaned_at > _CLEANING_SECONDS:
-                await self._quietly(self._ledger.clean())
+                await self._quietly(self._job_store.clean())
                 cleaned_at = time.monotonic()
 
     async def _keep_house_once(self) -> None:
@@ -833,7 +835,7 @@ class Scheduler:
             await self._quietly(self._save_late(job, save))
 
     async def _beat(self) -> None:
-        pulse = await self._ledger.heartbeat()
+        pulse = await self._job_store.heartbeat()
         for job_id in pulse.cancelled:
             if job := self._jobs.get(job_id):
                 self._stop(job, StopReason.CANCELLED)
@@ -894,8 +896,8 @@ def _not_serving(reason: str) -> NotServingError:
     return NotServingError(reason, _REFUSALS[reason], _REFUSED_RETRY_SECONDS)
 
 
-def _already(order: Order) -> ReadOrder:
-    return lambda _: order
+def _already(stored_request: StoredRequest) -> ReadRequest:
+    return lambda _: stored_request
 
 
 def _state_after(outcome: Outcome) -> JobState:

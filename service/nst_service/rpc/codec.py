@@ -12,7 +12,7 @@ from nst_service.engine.vgg import Vgg19
 from nst_service.jobs.errors import JobError, UnknownPictureError
 from nst_service.jobs.events import Completed, ResultHeader
 from nst_service.jobs.log import LoggedEvent
-from nst_service.jobs.order import FindPicture, Order
+from nst_service.jobs.stored_request import FindPicture, StoredRequest
 from nst_service.rpc.status import status_of
 from nst_service.rpc.translate import (
     completed_to_proto,
@@ -32,7 +32,7 @@ class ProtoCodec:
         self._model = model
 
     def request(self, document: bytes, find_picture: FindPicture) -> TransferRequest:
-        """Read the document of an order."""
+        """Read the document of a stored request."""
         request = pb.StylizeRequest.FromString(document)
         _fill_in(request, find_picture)
         return request_from_proto(request)
@@ -62,7 +62,7 @@ class ProtoCodec:
         return pb.Job(failure=failure_to_proto(status_of(error))).SerializeToString()
 
 
-def order_from_proto(request: pb.StylizeRequest, find_picture: FindPicture) -> Order:
+def stored_request_from_proto(request: pb.StylizeRequest, find_picture: FindPicture) -> StoredRequest:
     """Translate a request, and take it apart into what is kept.
 
     Raises:
@@ -81,7 +81,7 @@ def order_from_proto(request: pb.StylizeRequest, find_picture: FindPicture) -> O
     # These two are kept beside it.
     filled.ClearField("request_id")
     filled.ClearField("disconnect_policy")
-    return Order(
+    return StoredRequest(
         request=translated,
         document=filled.SerializeToString(deterministic=True),
         pictures=pictures,

@@ -16,7 +16,7 @@ from nst_service.engine.vgg import Vgg19
 from nst_service.jobs.quotas import Owner
 from nst_service.jobs.scheduler import Scheduler
 from nst_service.rpc.callers import Callers
-from nst_service.rpc.codec import order_from_proto
+from nst_service.rpc.codec import stored_request_from_proto
 from nst_service.rpc.status import RequestTooLargeError
 from nst_service.rpc.translate import (
     JobRequest,
@@ -53,7 +53,7 @@ class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
         remaining = context.time_remaining()
         deadline = None if remaining is None else time.monotonic() + remaining
         owner = self._callers.of(context)
-        read = functools.partial(order_from_proto, request)
+        read = functools.partial(stored_request_from_proto, request)
         job = await self._scheduler.submit(read, deadline, owner, request.request_id or None, size=size)
         # Many calls may follow a job for long, and each has brought its pictures.
         del request, read
@@ -106,7 +106,7 @@ class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
         """Say what a job would do and cost."""
         size = self._checked_size(request)
         owner = self._callers.of(context)
-        read = functools.partial(order_from_proto, request.stylize)
+        read = functools.partial(stored_request_from_proto, request.stylize)
         return estimate_to_proto(await self._scheduler.estimate(read, owner, size=size))
 
     def _checked_size(self, request: pb.StylizeRequest | pb.EstimateRequest) -> int:

@@ -280,7 +280,7 @@ def job_to_proto(view: JobView, model: Vgg19) -> pb.Job:
     job.create_time.FromMicroseconds(round(stored.created_at * 1e6))
     if stored.finished_at is not None:
         job.end_time.FromMicroseconds(round(stored.finished_at * 1e6))
-    job.accepted.CopyFrom(pb.JobEvent.FromString(stored.options).accepted)
+    job.accepted.CopyFrom(pb.JobEvent.FromString(stored.accepted_event).accepted)
     job.width, job.height = view.size
     if view.progress and not stored.state.is_terminal:
         job.progress.CopyFrom(event_to_proto(LoggedEvent(0, view.progress), model).progress)

@@ -80,8 +80,8 @@ class _Job:
     disconnect_policy: DisconnectPolicy
     deadline: float | None
     """In seconds since the epoch of UNIX, as all times here; None for none."""
-    options: bytes
-    """Everything small that is worth knowing without reading the request: effective options, estimates."""
+    accepted_event: bytes
+    """The serialised `Accepted`: effective options and estimates, to be had without reading the request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

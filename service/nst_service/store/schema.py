@@ -40,6 +40,7 @@ JOBS = Table(
     Column("request_digest", String, nullable=False),
     Column("disconnect_policy", String, nullable=False),
     Column("deadline", Double),
+    # The serialised Accepted event, which once was the options alone.
     Column("options", LargeBinary, nullable=False),
     Column("state", String, nullable=False),
     Column("epoch", Integer, nullable=False),

@@ -23,6 +23,7 @@ from nst_service.store.errors import (
     StoreFullError,
     TransitionError,
 )
+from nst_service.store.failure_detector import FailureDetector
 from nst_service.store.records import (
     Blob,
     BlobKind,
@@ -39,7 +40,6 @@ from nst_service.store.records import (
 )
 from nst_service.store.schema import BLOB_USES, EVENTS, JOBS, SERVERS
 from nst_service.store.versions import migrate
-from nst_service.store.witness import Witness
 
 
 class Store:
@@ -74,7 +74,7 @@ class Store:
         self._database = database
         self._clock = clock
         self._directory = directory
-        self._witness = Witness(lease_seconds)
+        self._failure_detector = FailureDetector(lease_seconds)
         self._judging = threading.Lock()
         migrate(database)
         # A full disk keeps nobody from what is there, and the next heartbeat says the same.
@@ -148,12 +148,12 @@ class Store:
             RequestConflictError: the owner has used the request id for another request.
             StoreFullError: there is no room for it.
         """
-        same = _named(job.owner, job.request_id) if job.request_id else JOBS.c.id == job.id
+        same = _of_request(job.owner, job.request_id) if job.request_id else JOBS.c.id == job.id
         with self._database.read() as connection:
             if found := self._find(connection, same, job.request_digest):
                 return Submission(found, created=False)
         size = sum(blob.size for blob in job.blobs)
-        self._cleaner.make_room(size + len(job.options))
+        self._cleaner.make_room(size + len(job.accepted_event))
         self._uses.put(job.blobs)
         now = self._clock()
         values: Mapping[str, Any] = {
@@ -163,14 +163,14 @@ class Store:
             "request_digest": job.request_digest,
             "disconnect_policy": job.disconnect_policy,
             "deadline": job.deadline,
-            "options": job.options,
+            "options": job.accepted_event,
             "state": JobState.QUEUED,
             "epoch": 0,
             "lost_runs": 0,
             "cancel_requested": False,
             "created_at": now,
             "updated_at": now,
-            "row_bytes": len(job.options) + _size(job.events),
+            "row_bytes": len(job.accepted_event) + _size(job.events),
         }
         with self._database.write() as connection:
             row = connection.execute(
@@ -192,7 +192,7 @@ class Store:
             RequestConflictError: the owner has used the request id for another request.
         """
         with self._database.read() as connection:
-            return self._find(connection, _named(owner, request_id), request_digest)
+            return self._find(connection, _of_request(owner, request_id), request_digest)
 
     def cancel(self, job_id: str) -> JobState | None:
         """Cancel a job.
@@ -337,7 +337,7 @@ class Store:
             ours = (JOBS.c.server_id == self._server_id, JOBS.c.cancel_requested)
             cancelled = frozenset(connection.execute(select(JOBS.c.id).where(*ours)).scalars())
         with self._judging:
-            dead = self._witness.silent(beats)
+            dead = self._failure_detector.suspected(beats)
         recovered = [job_id for server in dead for job_id in self._take_over(server, beats[server])]
         return Pulse(cancelled=cancelled, recovered=tuple(recovered))
 
@@ -347,9 +347,9 @@ class Store:
         """Return a job; None for an unknown one."""
         return self._one(JOBS.c.id == job_id)
 
-    def named(self, owner: str, request_id: str) -> StoredJob | None:
+    def job_of_request(self, owner: str, request_id: str) -> StoredJob | None:
         """Return the job that an owner's request with this id has led to; None where it has led to none."""
-        return self._one(_named(owner, request_id))
+        return self._one(_of_request(owner, request_id))
 
     def queue(self) -> list[StoredJob]:
         """Return the jobs that wait, in the order of their acceptance."""
@@ -509,7 +509,7 @@ class Store:
         return list(ids)
 
 
-def _named(owner: str, request_id: str) -> ColumnElement[bool]:
+def _of_request(owner: str, request_id: str) -> ColumnElement[bool]:
     return (JOBS.c.owner == owner) & (JOBS.c.request_id == request_id)
 
 
@@ -531,7 +531,7 @@ def _job(row: Row[Any]) -> StoredJob:
         request_digest=row.request_digest,
         disconnect_policy=DisconnectPolicy(row.disconnect_policy),
         deadline=row.deadline,
-        options=row.options,
+        accepted_event=row.options,
         state=JobState(row.state),
         epoch=row.epoch,
         lost_runs=row.lost_runs,

@@ -18,8 +18,8 @@ from nst_service.jobs.errors import JobCancelledError, JobError, RecordedFailure
 from nst_service.jobs.events import Accepted, Delivery, Event, Recorded, Reduced, result_chunks
 from nst_service.jobs.job import Job
 from nst_service.jobs.log import ACCEPTED_SEQUENCE, LoggedEvent
-from nst_service.jobs.order import Order
 from nst_service.jobs.states import JobState
+from nst_service.jobs.stored_request import StoredRequest
 from nst_service.store.errors import CorruptBlobError, StoreError
 from nst_service.store.records import Blob, BlobKind, Lease, NewJob, Pulse, StoredEvent, StoredJob, Submission
 from nst_service.store.store import Store
@@ -33,7 +33,7 @@ _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Beginning:
+class LeasedJob:
     """What a job begins a run with."""
 
     lease: Lease
@@ -41,7 +41,7 @@ class Beginning:
     """Where it goes on; None where it begins anew."""
 
 
-class Ledger:
+class AsyncJobStore:
     """Keeps jobs in a store. Every method may raise what the method of the store does that it stands for."""
 
     def __init__(self, store: Store, codec: Codec):
@@ -54,42 +54,42 @@ class Ledger:
         """Return a picture that an owner has sent or received. Blocks."""
         return self._store.picture(owner, sha256)
 
-    async def find(self, owner: str, order: Order) -> StoredJob | None:
+    async def find(self, owner: str, stored_request: StoredRequest) -> StoredJob | None:
         """Return the job that the same request has led to before."""
-        assert order.request_id is not None
-        return await self._read(self._store.find, owner, order.request_id, order.digest)
+        assert stored_request.request_id is not None
+        return await self._read(self._store.find, owner, stored_request.request_id, stored_request.digest)
 
-    async def accept(self, job: Job, order: Order, accepted: Accepted) -> Submission:
+    async def submit(self, job: Job, stored_request: StoredRequest, accepted: Accepted) -> Submission:
         """Keep a job, or find the one that the same request has led to before."""
-        return await self._write(self._accept, job, order, accepted)
+        return await self._write(self._submit, job, stored_request, accepted)
 
-    async def begin(self, job_id: str) -> Beginning | None:
+    async def lease(self, job_id: str) -> LeasedJob | None:
         """Begin to run a job; None where it does not wait."""
-        return await self._write(self._begin, job_id)
+        return await self._write(self._begin_run, job_id)
 
-    async def note(self, job: Job, logged: LoggedEvent) -> None:
+    async def append(self, job: Job, logged: LoggedEvent) -> None:
         """Keep an event of a job that runs."""
-        await self._write(self._note, job, logged)
+        await self._write(self._append, job, logged)
 
-    async def checkpoint(self, job: Job, snapshot: Snapshot) -> None:
+    async def save_checkpoint(self, job: Job, snapshot: Snapshot) -> None:
         """Keep where a job stands."""
-        await self._write(self._checkpoint, job, snapshot)
+        await self._write(self._save_checkpoint, job, snapshot)
 
     async def release(self, job: Job, *, is_lost: bool) -> None:
         """Put a job back into the queue."""
         await self._write(self._store.release, _lease(job), is_lost=is_lost)
 
-    async def deliver(self, job: Job, state: JobState, delivery: Delivery, sequence: int) -> None:
+    async def save_result(self, job: Job, state: JobState, delivery: Delivery, sequence: int) -> None:
         """Keep the picture of a job and how it ended; its last events have sequences from `sequence` on."""
-        await self._write(self._deliver, job, state, delivery, sequence)
+        await self._write(self._save_result, job, state, delivery, sequence)
 
-    async def fail(self, job: Job, state: JobState, error: JobError) -> None:
+    async def save_failure(self, job: Job, state: JobState, error: JobError) -> None:
         """Keep how a job without a picture ended."""
         await self._write(self._store.finish, _lease(job), state, outcome=self._codec.failure(error))
 
-    async def refuse(self, job_id: str, error: JobError) -> None:
+    async def fail_queued(self, job_id: str, error: JobError) -> None:
         """End a job that waits and cannot be run."""
-        await self._write(self._refuse, job_id, error)
+        await self._write(self._fail_queued, job_id, error)
 
     async def cancel(self, job_id: str) -> JobState | None:
         """Cancel a job that has never run, or note that it is to be cancelled."""
@@ -111,9 +111,9 @@ class Ledger:
         """Return a job."""
         return await self._read(self._store.job, job_id)
 
-    async def named(self, owner: str, request_id: str) -> StoredJob | None:
+    async def job_of_request(self, owner: str, request_id: str) -> StoredJob | None:
         """Return the job that an owner's request with this id has led to."""
-        return await self._read(self._store.named, owner, request_id)
+        return await self._read(self._store.job_of_request, owner, request_id)
 
     async def jobs(self, owner: str, states: Collection[JobState], before: int | None, limit: int) -> list[StoredJob]:
         """Return a page of an owner's jobs."""
@@ -163,28 +163,28 @@ class Ledger:
 
     # In a thread
 
-    def _accept(self, job: Job, order: Order, accepted: Accepted) -> Submission:
-        pictures = [Blob(kind=BlobKind.PICTURE, parts=[data]) for data in order.pictures.values()]
+    def _submit(self, job: Job, stored_request: StoredRequest, accepted: Accepted) -> Submission:
+        pictures = [Blob(kind=BlobKind.PICTURE, parts=[data]) for data in stored_request.pictures.values()]
         deadline = None if job.deadline is None else time.time() + job.deadline - time.monotonic()
         return self._store.submit(
             NewJob(
                 id=job.id,
                 owner=job.owner,
-                request_id=order.request_id,
-                request_digest=order.digest,
-                disconnect_policy=order.disconnect_policy,
+                request_id=stored_request.request_id,
+                request_digest=stored_request.digest,
+                disconnect_policy=stored_request.disconnect_policy,
                 deadline=deadline,
-                options=self._codec.event(LoggedEvent(ACCEPTED_SEQUENCE, accepted)),
-                blobs=[Blob(kind=BlobKind.REQUEST, parts=[order.document]), *pictures],
+                accepted_event=self._codec.event(LoggedEvent(ACCEPTED_SEQUENCE, accepted)),
+                blobs=[Blob(kind=BlobKind.REQUEST, parts=[stored_request.document]), *pictures],
             )
         )
 
-    def _begin(self, job_id: str) -> Beginning | None:
+    def _begin_run(self, job_id: str) -> LeasedJob | None:
         lease = self._store.lease(job_id)
         if lease is None:
             return None
         try:
-            return Beginning(lease, self._snapshot(job_id) if lease.epoch > 1 else None)
+            return LeasedJob(lease, self._snapshot(job_id) if lease.epoch > 1 else None)
         except StoreError:
             # A lease that nobody uses would keep everybody from the job for as long as this server lives.
             self._store.release(lease)
@@ -198,18 +198,18 @@ class Ledger:
             _log.warning("job %s begins anew: its checkpoint cannot be used: %s", job_id, error)
             return None
 
-    def _refuse(self, job_id: str, error: JobError) -> None:
+    def _fail_queued(self, job_id: str, error: JobError) -> None:
         if lease := self._store.lease(job_id):
             self._store.finish(lease, JobState.FAILED, outcome=self._codec.failure(error))
 
-    def _note(self, job: Job, logged: LoggedEvent) -> None:
+    def _append(self, job: Job, logged: LoggedEvent) -> None:
         # All that comes after a smaller size is of that size.
         self._store.append(_lease(job), [self._stored(logged)], durable=isinstance(logged.event, Reduced))
 
-    def _checkpoint(self, job: Job, snapshot: Snapshot) -> None:
+    def _save_checkpoint(self, job: Job, snapshot: Snapshot) -> None:
         self._store.save_checkpoint(_lease(job), *snapshot.to_buffers())
 
-    def _deliver(self, job: Job, state: JobState, delivery: Delivery, sequence: int) -> None:
+    def _save_result(self, job: Job, state: JobState, delivery: Delivery, sequence: int) -> None:
         last = sequence + 1 + delivery.chunk_count
         self._store.finish(
             _lease(job),
@@ -230,7 +230,7 @@ class Ledger:
         return {job.id: self._size(job, events[job.id]) for job in jobs}
 
     def _size(self, job: StoredJob, events: Sequence[StoredEvent]) -> Size:
-        told = [self._codec.size(data) for data in (job.options, *(event.data for event in events))]
+        told = [self._codec.size(data) for data in (job.accepted_event, *(event.data for event in events))]
         return [size for size in told if size][-1]
 
     def _request(self, job: StoredJob) -> TransferRequest | None:
@@ -242,7 +242,7 @@ class Ledger:
 
 def first_event(job: StoredJob) -> LoggedEvent:
     """Return the Accepted of a job."""
-    return LoggedEvent(ACCEPTED_SEQUENCE, Recorded(job.options))
+    return LoggedEvent(ACCEPTED_SEQUENCE, Recorded(job.accepted_event))
 
 
 def _with_chunks(events: list[LoggedEvent], data: bytes) -> list[LoggedEvent]:

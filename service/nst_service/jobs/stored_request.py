@@ -12,7 +12,7 @@ FindPicture = Callable[[str], bytes | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class StoredRequest:
     """A request, and all that is needed to read it once more after a restart."""
 
     request: TransferRequest
@@ -30,5 +30,5 @@ class Order:
         return hashlib.sha256(self.document).hexdigest()
 
 
-ReadOrder = Callable[[FindPicture], Order]
+ReadRequest = Callable[[FindPicture], StoredRequest]
 """Reads what a client has sent; it may take long, and raises InvalidRequestError or UnknownPictureError."""
