@@ -77,68 +77,81 @@ class StyleTransferServiceServicer(object):
     """
 
     def Stylize(self, request, context):
-        """Stylises one content picture and streams how it goes: Accepted first, then Queued, Started, Preparing, Progress
-        and Preview as they happen, then the picture as one ResultHeader and its ResultChunks, and Completed last.
+        """Stylises one content picture and streams the events of the job. Accepted comes first. Queued, Started, Preparing,
+        Progress and Preview follow as they happen. The picture follows as one ResultHeader and its ResultChunks. Completed
+        comes last.
 
-        A request with a request_id that its owner has used before starts nothing: the same request follows the job that it
-        has led to, from its first event on, whether that waits, runs or has ended; another one fails with ALREADY_EXISTS.
+        A request_id makes the call idempotent for its owner. If the owner repeats a request with its request_id, the call
+        starts no job. It follows the existing job from its first event, whether the job waits, runs or has ended. A
+        different request with that request_id fails with ALREADY_EXISTS.
 
-        What becomes of the job when the call ends early (it is cancelled, or the connection is lost) is told by
-        disconnect_policy. A deadline on the call that starts a job is the job's: one that cannot finish in time is refused
-        with DEADLINE_EXCEEDED before it starts, and one that turns out slower than estimated ends early with its best
-        picture and STOP_REASON_DEADLINE.
+        A call can end before its job does, because it is cancelled or because the connection is lost. disconnect_policy
+        decides what happens to the job in this case.
 
-        Fails with INVALID_ARGUMENT (BadRequest: one violation for each field), RESOURCE_EXHAUSTED (queue full: RetryInfo;
-        request too large: ErrorInfo; more than the token allows: ErrorInfo, QuotaFailure, and RetryInfo where it would be
-        accepted after another job of the same owner), PERMISSION_DENIED (the token allows no jobs), FAILED_PRECONDITION
-        (does not fit the device: ErrorInfo), UNAVAILABLE (warming up or draining: RetryInfo), DEADLINE_EXCEEDED
-        (ErrorInfo), NOT_FOUND (a picture is named by a sha256 that the server does not have: ResourceInfo), ALREADY_EXISTS
-        (ResourceInfo), RESOURCE_EXHAUSTED or UNAVAILABLE (the store is full or does not answer: ErrorInfo, RetryInfo),
-        CANCELLED (cancelled before there was a picture).
+        The deadline of the call that starts a job is also the deadline of the job. A job that cannot finish in time is
+        refused with DEADLINE_EXCEEDED before it starts. A job that turns out slower than estimated ends early with its
+        best picture and STOP_REASON_DEADLINE.
 
-        A server that stops ends the calls that follow jobs with UNAVAILABLE (DRAINING: RetryInfo). A job with a request_id
-        goes on from its last checkpoint when the server is back: follow it with WatchJob, or with the same Stylize.
+        Fails with:
+        - INVALID_ARGUMENT: a field is invalid (BadRequest with one violation for each field).
+        - RESOURCE_EXHAUSTED: the queue is full (ErrorInfo, RetryInfo).
+        - RESOURCE_EXHAUSTED: the request is too large (ErrorInfo).
+        - RESOURCE_EXHAUSTED: the request exceeds a quota of the token (ErrorInfo, QuotaFailure). RetryInfo is present if
+        the server can accept the same request after another job of the owner has ended.
+        - RESOURCE_EXHAUSTED or UNAVAILABLE: the store is full or does not answer (ErrorInfo, RetryInfo).
+        - PERMISSION_DENIED: the token allows no jobs (ErrorInfo).
+        - FAILED_PRECONDITION: the job does not fit the memory of the device (ErrorInfo).
+        - UNAVAILABLE: the server is warming up or draining (ErrorInfo, RetryInfo).
+        - DEADLINE_EXCEEDED: the job cannot finish by the deadline (ErrorInfo).
+        - NOT_FOUND: the server does not have the picture that a sha256 names (ResourceInfo).
+        - ALREADY_EXISTS: the request_id belongs to a different request (ResourceInfo).
+        - CANCELLED: the job was cancelled before it had a picture (ErrorInfo).
+
+        When a server stops, it ends the calls that follow jobs with UNAVAILABLE (ErrorInfo with the reason DRAINING,
+        RetryInfo). A job with a request_id resumes from its last checkpoint when the server is back. Follow it with
+        WatchJob, or repeat the same Stylize.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchJob(self, request, context):
-        """Follows a job by one of its ids: streams what Stylize streams, from the event after a sequence on, and ends as
-        Stylize does. Any number of calls may follow a job, at any speed, while it waits or runs and as long as it is kept
-        afterwards.
-        Fails with NOT_FOUND (ResourceInfo) for an id that is unknown or of another owner.
+        """Follows a job by one of its ids. Streams the events that Stylize streams, starting after a given sequence, and ends
+        as Stylize does. Any number of calls may follow a job, each at its own speed. A job can be followed while it waits,
+        while it runs, and for as long as it is kept afterwards.
+        Fails with NOT_FOUND (ResourceInfo) if the id is unknown or belongs to another owner.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetJob(self, request, context):
-        """Says where a job stands. Fails with NOT_FOUND (ResourceInfo) for an id that is unknown or of another owner.
+        """Describes the state of a job. Fails with NOT_FOUND (ResourceInfo) if the id is unknown or belongs to another owner.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListJobs(self, request, context):
-        """Lists the caller's jobs, newest first, page by page.
+        """Lists the jobs of the caller in pages, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelJob(self, request, context):
-        """Cancels a job by the id that Accepted named, or by the request_id of the request that has led to it, for whoever
-        leaves before Accepted comes. The streams of the job end with the best picture so far and STOP_REASON_CANCELLED, or
-        with the status CANCELLED where no picture exists yet. Cancelling a job that has already ended changes nothing.
-        Fails with NOT_FOUND (ResourceInfo) for an id that is unknown or of another owner.
+        """Cancels a job by its job_id, or by its request_id if the caller left before Accepted arrived. The streams of the
+        job end with the best picture so far and STOP_REASON_CANCELLED. If the job has no picture yet, they end with the
+        status CANCELLED. Cancelling a job that has ended changes nothing.
+        Fails with NOT_FOUND (ResourceInfo) if the id is unknown or belongs to another owner.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Estimate(self, request, context):
-        """Says what a stylisation would do and cost, without doing it. Fails as Stylize does where that would refuse it.
+        """Reports what a stylisation would do and cost, without starting it. It fails with the same status as Stylize if
+        Stylize would refuse the request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
