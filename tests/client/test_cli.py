@@ -11,7 +11,6 @@ from grpc_health.v1 import health_pb2
 from nst.v1 import style_transfer_pb2 as pb
 from nst_client.cli import commands
 from nst_client.cli.exits import flag_of
-from nst_client.cli.json_lines import event_to_json
 from nst_client.cli.reports import Lines, describe
 from nst_client.events import Reconnected
 from nst_client.translate import event_from_proto
@@ -119,11 +118,6 @@ def test_json_is_one_object_a_line_on_stdout(stylize, servicer, script, tmp_path
     assert events[6]["stop_reason"] == "iterations"
     assert events[7]["path"] == str(tmp_path / "out.png")
     assert done.stderr == ""
-
-
-def test_json_says_null_for_a_loss_that_is_not_finite(script):
-    event = event_from_proto(script.progress(3, loss=float("nan")))
-    assert json.loads(event_to_json(event))["total_loss"] is None
 
 
 def test_plain_lines_are_not_written_more_often_than_once_a_second(script):

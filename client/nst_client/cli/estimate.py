@@ -7,9 +7,9 @@ import click
 
 from nst_client.cli.connection import Connection
 from nst_client.cli.exits import reported
-from nst_client.cli.json_lines import to_json
 from nst_client.cli.request import build_request, picture_file, request_flags
 from nst_client.events import Estimate
+from nst_client.json import to_json
 
 
 @click.command()

@@ -12,13 +12,13 @@ import click
 from nst_client.cli.connection import Connection, answer_timeout
 from nst_client.cli.exits import CANCELLED, reported, writing
 from nst_client.cli.interrupts import held_back, leaving
-from nst_client.cli.json_lines import to_json
 from nst_client.cli.outputs import writable
 from nst_client.cli.reports import open_report
 from nst_client.cli.request import picture_file
 from nst_client.cli.tables import print_rows, print_table
 from nst_client.events import StopReason
 from nst_client.info import Job, JobState
+from nst_client.json import to_json
 
 _LARGEST_PAGE = 1000
 """Jobs, by the contract."""

@@ -1,6 +1,7 @@
 """What a command shows while a job runs: to people on stderr, to programs on stdout."""
 
 import contextlib
+import dataclasses
 import datetime
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,6 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as ProgressBar
 
-from nst_client.cli.json_lines import event_to_json, position_to_json, result_to_json
 from nst_client.events import (
     Accepted,
     Completed,
@@ -26,6 +26,7 @@ from nst_client.events import (
     Reduced,
     Started,
 )
+from nst_client.json import event_to_json, to_json
 from nst_client.result import Result
 
 _LINE_SECONDS = 1.0
@@ -94,7 +95,7 @@ class JsonLines:
 
     def frame(self, position: Position) -> None:
         """Write the position."""
-        click.echo(position_to_json(position))
+        click.echo(to_json({"event": "frame"} | dataclasses.asdict(position)))
 
     def note(self, text: str) -> None:
         """Write a line to stderr."""
@@ -102,7 +103,16 @@ class JsonLines:
 
     def saved(self, path: Path, result: Result) -> None:
         """Write what was saved."""
-        click.echo(result_to_json(path, result))
+        saved = {
+            "event": "saved",
+            "path": str(path),
+            "media_type": result.media_type,
+            "width": result.width,
+            "height": result.height,
+            "size_bytes": len(result.data),
+            "sha256": result.sha256,
+        }
+        click.echo(to_json(saved))
 
 
 class Lines:

@@ -4,9 +4,9 @@ import click
 
 from nst_client.cli.connection import Connection, answer_timeout
 from nst_client.cli.exits import NOT_SERVING, reported
-from nst_client.cli.json_lines import to_json
 from nst_client.cli.tables import print_rows
 from nst_client.info import Health, ServerInfo
+from nst_client.json import to_json
 
 
 @click.command()

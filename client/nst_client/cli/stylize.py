@@ -10,13 +10,13 @@ import click
 from nst_client.cli.connection import Connection
 from nst_client.cli.exits import CANCELLED, reported, writing
 from nst_client.cli.interrupts import cancelling, held_back
-from nst_client.cli.json_lines import event_to_json
 from nst_client.cli.outputs import writable, writable_as, writable_folder
 from nst_client.cli.reports import Report, open_report
 from nst_client.cli.request import build_request, picture_file, request_flags
 from nst_client.client import Stylization
 from nst_client.events import Accepted, Preview, StopReason
 from nst_client.files import write_atomically
+from nst_client.json import event_to_json
 from nst_client.media import (
     EXTRA,
     PLOT_SUFFIXES,
