@@ -76,16 +76,16 @@ def test_without_entries_every_token_is_nobodys(path: Path):
     ("text", "message"),
     [
         ("[[token]", "cannot be read as TOML"),
-        ("name = 1", r"expected are \[\[token\]\] entries and nothing else"),
-        ("token = 1", r"expected are \[\[token\]\] entries"),
-        ("token = [1]", r"expected are \[\[token\]\] entries"),
+        ("name = 1", r"may contain only \[\[token\]\] entries"),
+        ("token = 1", r"may contain only \[\[token\]\] entries"),
+        ("token = [1]", r"may contain only \[\[token\]\] entries"),
         (f'[[token]]\nsha256 = "{HASH}"', "token 1: owner is None"),
-        (f'[[token]]\nowner = "a b"\nsha256 = "{HASH}"', "owner is 'a b', accepted are"),
+        (f'[[token]]\nowner = "a b"\nsha256 = "{HASH}"', "owner is 'a b'; it must be"),
         ('[[token]]\nowner = "ann"', "sha256 is not the SHA-256 of a token"),
-        (f'[[token]]\nowner = "ann"\nsha256 = "{HASH}"\njobs = -1', "jobs is -1, accepted is a number of 0 or more"),
-        (f'[[token]]\nowner = "ann"\nsha256 = "{HASH}"\njobs = true', "jobs is True, accepted is a number"),
-        (f'[[token]]\nowner = "ann"\nsha256 = "{HASH}"\npixel = 1', "unknown key 'pixel', accepted are owner, sha256"),
-        (2 * f'[[token]]\nowner = "ann"\nsha256 = "{HASH}"\n', "the same token stands there twice"),
+        (f'[[token]]\nowner = "ann"\nsha256 = "{HASH}"\njobs = -1', "jobs is -1; it must be an integer of 0 or more"),
+        (f'[[token]]\nowner = "ann"\nsha256 = "{HASH}"\njobs = true', "jobs is True; it must be an integer"),
+        (f'[[token]]\nowner = "ann"\nsha256 = "{HASH}"\npixel = 1', "unknown key 'pixel'; the keys are owner, sha256"),
+        (2 * f'[[token]]\nowner = "ann"\nsha256 = "{HASH}"\n', "contains the same token twice"),
     ],
 )
 def test_a_file_that_is_not_as_it_must_be_is_refused_with_what_is_wrong(path: Path, text: str, message: str):
@@ -105,5 +105,5 @@ def test_a_token_written_where_its_hash_belongs_is_refused_without_being_quoted(
 def test_an_owner_that_the_file_could_not_hold_is_refused_on_the_command_line():
     done = CliRunner().invoke(main, ["token", 'a"b'])
     assert done.exit_code == 2
-    assert "accepted are 1 to 64 letters" in done.stderr
+    assert "it must be 1 to 64 letters" in done.stderr
     assert done.stdout == ""

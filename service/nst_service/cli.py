@@ -20,11 +20,11 @@ from nst_service.reloaded import SettingError
 
 _ENVIRONMENT = "NST"
 _DEVICE_FAILED = 3
-"""Exit code."""
+"""Exit code of a server with a failed device."""
 
 
 def _load_file(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:
-    """Make the values of a TOML file the defaults of every option that neither a flag nor the environment sets."""
+    """Use the values of a TOML file for the options that neither a flag nor the environment sets."""
     del parameter
     if path is None:
         return
@@ -34,7 +34,7 @@ def _load_file(context: click.Context, parameter: click.Parameter, path: Path | 
         raise click.BadParameter(f"{path} cannot be read as TOML: {error}") from error
     known = {setting.name for setting in settings()}
     if unknown := sorted(values.keys() - known):
-        raise click.BadParameter(f"{path}: unknown setting {unknown[0]!r}, accepted are {', '.join(sorted(known))}")
+        raise click.BadParameter(f"{path}: unknown setting {unknown[0]!r}; the settings are {', '.join(sorted(known))}")
     context.default_map = values
 
 
@@ -50,7 +50,7 @@ def _type_of(setting: dataclasses.Field[Any]) -> "click.ParamType[Any]":
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command an option for each setting."""
+    """Add an option for each setting to a command."""
     for setting in reversed(settings()):
         command = click.option(
             f"--{setting.name.replace('_', '-')}",
@@ -74,7 +74,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
     is_eager=True,
     expose_value=False,
     callback=_load_file,
-    help="TOML file with settings by the names of these flags, underscores for dashes.",
+    help="TOML file with settings. A key is the name of a flag with underscores instead of dashes.",
     show_envvar=True,
 )
 @_options
@@ -83,11 +83,14 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 def main(context: click.Context, /, **values: Any) -> None:
     """Serve neural style transfer over gRPC.
 
-    A flag goes before the environment, the environment before the file of --config, and that before the default.
-    SIGTERM and SIGINT drain: no new jobs, and running jobs get the grace period. Then those with a request_id are kept
-    to go on when the server is back, the others end with their best picture, and the server leaves, 15 s after the
-    grace period at the latest. A second signal ends the grace period. A device that has failed ends the server with
-    exit code 3: started again, it goes on with its jobs.
+    Each setting is a flag, an environment variable or a key of the --config file. A flag overrides the environment
+    variable. The environment variable overrides the file.
+
+    SIGTERM and SIGINT drain the server. It accepts no new jobs, and running jobs get the grace period. Unfinished jobs
+    with a request_id are then stored and resume at the next start. Other unfinished jobs end with their best picture.
+    The server exits at most 15 s after the grace period. A second signal ends the grace period at once.
+
+    If a device fails, the server exits with code 3. Its jobs resume at the next start.
     """
     if context.invoked_subcommand is None:
         _serve(ServerConfig(**values))
@@ -95,11 +98,11 @@ def main(context: click.Context, /, **values: Any) -> None:
 
 def _serve(config: ServerConfig) -> None:
     logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # Before anything slow: the first process of a container ignores a signal that it has no handler for.
+    # Set before anything slow: the first process of a container ignores a signal that has no handler.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    # What is odd about a client's picture is no news for the operator.
+    # A warning of Pillow about a picture of a client does not concern the operator.
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    # torch takes seconds to import: not for --help or a wrong flag.
+    # Importing torch takes seconds, which --help and a usage error need not wait for.
     from nst_service.engine.errors import EngineError  # noqa: PLC0415
     from nst_service.server import serve  # noqa: PLC0415
     from nst_service.store.errors import StoreError  # noqa: PLC0415
@@ -110,7 +113,7 @@ def _serve(config: ServerConfig) -> None:
         raise click.ClickException(str(error)) from error
     code = _DEVICE_FAILED if ending.is_broken else 0
     if not ending.at_rest:
-        # Python would wait for the thread of the device to end its step.
+        # A normal exit would wait until the thread of the device has ended its step.
         os._exit(code)
     sys.exit(code)
 
@@ -121,15 +124,16 @@ def _quota(name: str, explanation: str) -> Callable[..., Callable[..., None]]:
 
 @main.command()
 @click.argument("owner")
-@_quota("jobs", "Jobs of the owner that may wait or run at once; 0 for none at all.")
-@_quota("pixels", "Width times height of the result of a job.")
-@_quota("iterations", "Iterations of a job.")
+@_quota("jobs", "Largest number of jobs of the owner that wait or run at once. 0 allows no jobs.")
+@_quota("pixels", "Largest number of pixels (width times height) of the result of a job.")
+@_quota("iterations", "Largest number of iterations of a job.")
 def token(owner: str, **quotas: int | None) -> None:
-    """Make a token for OWNER: its entry for the file of --tokens on stdout, itself on stderr.
+    """Make a token for OWNER. Print its entry for the --tokens file to stdout, and the token to stderr.
 
-    Nothing keeps the token but whom you give it to; the entry holds its hash. Jobs belong to the OWNER: whoever has a
-    token of the same OWNER sees them, so that a new token can replace an old one. What no quota limits is limited by
-    the server's own settings.
+    The entry contains the SHA-256 of the token only. The token is not stored and cannot be recovered.
+
+    A job belongs to the OWNER. All tokens of one OWNER see the same jobs, which allows a new token to replace an old
+    one. Without a quota, only the settings of the server limit the jobs of the OWNER.
     """
     made = tokens.make_token()
     try:
@@ -137,4 +141,4 @@ def token(owner: str, **quotas: int | None) -> None:
     except SettingError as error:
         raise click.UsageError(str(error)) from error
     click.echo(entry)
-    click.echo(f"token of {owner}, not to be seen again: {made}", err=True)
+    click.echo(f"token of {owner}, shown only once: {made}", err=True)

@@ -1,4 +1,4 @@
-"""Values that follow files: read again when the files have changed, and kept as they were where that fails."""
+"""Values that are read from files, and reread when the files change. A failed read keeps the previous value."""
 
 import logging
 import threading
@@ -12,41 +12,41 @@ _T = TypeVar("_T")
 
 
 class SettingError(Exception):
-    """A setting that the server cannot start with. The message is for the operator, and names no secret."""
+    """The server cannot start with a setting. The message is for the operator and contains no secret."""
 
 
 class Reloaded(Generic[_T]):
-    """A value read from files. It may be asked for by any thread, and costs a look at each file's date."""
+    """A value that is read from files. It is safe to use from any thread. Each access checks the state of each file."""
 
     def __init__(self, paths: Sequence[Path], read: Callable[[], _T]):
         """Read the value for the first time.
 
         Args:
-            paths: the files that it comes from.
-            read: reads them.
+            paths: the files.
+            read: reads the value from the files.
 
         Raises:
-            SettingError: from `read`. Later, that is logged instead, and the value stays as it was.
+            SettingError: `read` failed. A later failure is logged instead, and the previous value stays in use.
         """
         self._paths = paths
         self._read = read
         self._lock = threading.Lock()
-        # Before the files are read: one that changes meanwhile is read again at the next look.
+        # Taken before the files are read, because a file that changes in between must be reread at the next access.
         self._seen = self._look()
         self._value = read()
 
     @property
     def value(self) -> _T:
-        """The value as the files have it now."""
+        """The value that the files contain now, or the previous one if they cannot be read."""
         with self._lock:
             if (now := self._look()) != self._seen:
                 self._seen = now
                 names = ", ".join(map(str, self._paths))
                 try:
                     self._value = self._read()
-                    _log.info("read again: %s", names)
+                    _log.info("reread %s", names)
                 except SettingError as error:
-                    _log.error("kept as it was: %s: %s", names, error)
+                    _log.error("%s could not be reread, the previous contents stay in use: %s", names, error)
             return self._value
 
     def _look(self) -> list[tuple[int, ...] | None]:
@@ -54,10 +54,10 @@ class Reloaded(Generic[_T]):
 
 
 def read_file(path: Path) -> bytes:
-    """Return what is in a file.
+    """Return the contents of a file.
 
     Raises:
-        SettingError: it cannot be read.
+        SettingError: the file cannot be read.
     """
     try:
         return path.read_bytes()
@@ -66,7 +66,7 @@ def read_file(path: Path) -> bytes:
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:
-    """Return what changes when a file is written or replaced; None where there is no such file."""
+    """Return a value that changes when the file is written or replaced. Return None if the file does not exist."""
     try:
         status = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""Bearer tokens: made once, kept as hashes in a file, and told apart by them."""
+"""Bearer tokens. A file contains the SHA-256 of each accepted token, its owner and its quotas."""
 
 import hashlib
 import hmac
@@ -14,7 +14,7 @@ from nst_service.jobs.quotas import Owner, Quota
 from nst_service.reloaded import Reloaded, SettingError, read_file
 
 _PREFIX = "nst_"
-"""So that people and scanners recognise a token that lies about."""
+"""Prefix of every token. It lets people and secret scanners recognise a leaked token."""
 _RANDOM_BYTES = 32
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
@@ -24,10 +24,10 @@ _KEYS = ("owner", "sha256", *_QUOTAS)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A token that is accepted, and whose it is."""
+    """An accepted token and its owner."""
 
     sha256: str
-    """Of the token, in lower-case hex. Plain, as nobody can guess 256 random bits."""
+    """SHA-256 of the token as lower-case hexadecimal digits. 256 random bits need neither salt nor key stretching."""
     owner: Owner
 
 
@@ -37,10 +37,10 @@ def make_token() -> str:
 
 
 def format_entry(token: str, owner: str, quotas: Mapping[str, int | None]) -> str:
-    """Return the entry of a token for the file of tokens.
+    """Return the entry of a token for the file of tokens, as TOML.
 
     Raises:
-        SettingError: the name of the owner is not acceptable.
+        SettingError: the name of the owner is invalid.
     """
     values = {"owner": owner, "sha256": _sha256(token)} | {
         name: amount for name, amount in quotas.items() if amount is not None
@@ -51,7 +51,7 @@ def format_entry(token: str, owner: str, quotas: Mapping[str, int | None]) -> st
 
 
 def find(entries: Sequence[Entry], token: str) -> Owner | None:
-    """Return whose token it is, None where it is nobody's. Takes as long whatever the token is."""
+    """Return the owner of a token, or None if no entry has it. The time taken does not depend on the token."""
     sha256 = _sha256(token)
     found = None
     for entry in entries:
@@ -61,10 +61,10 @@ def find(entries: Sequence[Entry], token: str) -> Owner | None:
 
 
 def follow(path: Path) -> Reloaded[tuple[Entry, ...]]:
-    """Return the tokens of a file, which may change while the server runs.
+    """Return the tokens of a file that may change while the server runs.
 
     Raises:
-        SettingError: it cannot be read, or is not as it must be.
+        SettingError: the file cannot be read, or an entry is invalid.
     """
     return Reloaded([path], lambda: _read(path))
 
@@ -77,7 +77,7 @@ def _read(path: Path) -> tuple[Entry, ...]:
         raise SettingError(f"{path} cannot be read as TOML: {error}") from error
     tables = document.pop("token", [])
     if document or not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise SettingError(f"{path}: expected are [[token]] entries and nothing else")
+        raise SettingError(f"{path} may contain only [[token]] entries")
     entries = []
     for number, table in enumerate(tables, 1):
         try:
@@ -85,24 +85,24 @@ def _read(path: Path) -> tuple[Entry, ...]:
         except SettingError as error:
             raise SettingError(f"{path}, token {number}: {error}") from error
     if len({entry.sha256 for entry in entries}) < len(entries):
-        raise SettingError(f"{path}: the same token stands there twice")
+        raise SettingError(f"{path} contains the same token twice")
     return tuple(entries)
 
 
 def _entry(table: Mapping[str, Any]) -> Entry:
     if unknown := sorted(table.keys() - set(_KEYS)):
-        raise SettingError(f"unknown key {unknown[0]!r}, accepted are {', '.join(_KEYS)}")
+        raise SettingError(f"unknown key {unknown[0]!r}; the keys are {', '.join(_KEYS)}")
     owner, sha256 = table.get("owner"), table.get("sha256")
     if not isinstance(owner, str) or not _OWNER.fullmatch(owner):
-        raise SettingError(f"owner is {owner!r}, accepted are 1 to 64 letters, digits and . _ @ -, such as web-shop")
+        raise SettingError(f"owner is {owner!r}; it must be 1 to 64 letters, digits or . _ @ -, such as web-shop")
     if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
-        # Not quoted: it might be the token itself.
-        raise SettingError("sha256 is not the SHA-256 of a token, expected are 64 lower-case hexadecimal digits")
+        # The message does not quote the value, which might be the token itself.
+        raise SettingError("sha256 is not the SHA-256 of a token; it must be 64 lower-case hexadecimal digits")
     quotas = {name: table[name] for name in _QUOTAS if name in table}
     for name, amount in quotas.items():
-        # A bool is an int, too.
+        # bool is a subclass of int.
         if type(amount) is not int or amount < 0:
-            raise SettingError(f"{name} is {amount!r}, accepted is a number of 0 or more")
+            raise SettingError(f"{name} is {amount!r}; it must be an integer of 0 or more")
     return Entry(sha256, Owner(name=owner, quota=Quota(**quotas)))
 
 

@@ -206,7 +206,7 @@ async def test_the_authority_of_clients_can_be_replaced(identity: Identity, ca: 
         ({"tls_certificate": ""}, "TLS needs both"),
         ({"tls_certificate": "", "tls_key": "", "tls_client_ca": "ca.pem"}, "tls_client_ca needs TLS"),
         ({"tls_certificate": "missing.pem"}, "missing.pem cannot be read: No such file"),
-        ({"tls_client_ca": __file__}, "holds no certificate of an authority"),
+        ({"tls_client_ca": __file__}, "contains no certificate of an authority"),
         ({"tls_key": __file__}, "are not a certificate and its unencrypted private key"),
         ({"tokens": "missing.toml"}, "missing.toml cannot be read"),
     ],

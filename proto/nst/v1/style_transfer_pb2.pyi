@@ -2055,7 +2055,7 @@ class Limits(_message.Message):
     max_input_pixels: _builtins.int
     """Largest number of pixels (width times height) of a picture in a request."""
     max_image_size: _builtins.int
-    """Largest longest edge of a result in pixels."""
+    """Longest allowed edge of a result in pixels."""
     max_iterations: _builtins.int
     """Largest number of iterations of a job."""
     max_styles: _builtins.int
