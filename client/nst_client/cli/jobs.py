@@ -13,8 +13,8 @@ from nst_client.cli.connection import Connection, answer_timeout
 from nst_client.cli.exits import CANCELLED, reported, writing
 from nst_client.cli.interrupts import held_back, leaving
 from nst_client.cli.outputs import writable
-from nst_client.cli.reports import open_report
 from nst_client.cli.request import picture_file
+from nst_client.cli.run_flags import Display, display_flags
 from nst_client.cli.tables import print_rows, print_table
 from nst_client.events import StopReason
 from nst_client.info import Job, JobState
@@ -51,12 +51,9 @@ def _named(command: Callable[..., Any]) -> Callable[..., Any]:
 @_named
 @click.option("-o", "--out", metavar="FILE", type=picture_file, callback=writable, help="The result.")
 @click.option("--timeout", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True), help="For everything.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each event, on stdout.")
-@click.option("--quiet", is_flag=True, help="Nothing on stderr but errors.")
+@display_flags
 @click.pass_context
-def watch(
-    context: click.Context, /, *, job: Name, out: Path | None, timeout: float | None, as_json: bool, quiet: bool
-) -> None:
+def watch(context: click.Context, /, *, job: Name, out: Path | None, timeout: float | None, display: Display) -> None:
     """Follow a job to its end. Ctrl-C leaves it running."""
     connection: Connection = context.obj
     with (
@@ -64,7 +61,7 @@ def watch(
         held_back() as interrupts,
         connection.client() as client,
         client.watch(**job, timeout=timeout) as events,
-        open_report(as_json=as_json, quiet=quiet) as report,
+        display.open() as report,
         leaving(events, interrupts, report.note),
     ):
         for event in events:

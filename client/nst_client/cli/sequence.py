@@ -1,7 +1,6 @@
 """`nst-client sequence`: the frames of a video or of a folder of pictures, without flicker."""
 
 import dataclasses
-import functools
 import os
 from fractions import Fraction
 from pathlib import Path
@@ -10,9 +9,8 @@ from typing import Any
 import click
 
 from nst_client.cli.exits import CANCELLED
-from nst_client.cli.reports import open_report
 from nst_client.cli.request import build_request, picture_file, request_flags
-from nst_client.session import RETRIES
+from nst_client.cli.run_flags import Run, run_flags
 
 
 def _destination(context: click.Context, parameter: click.Parameter, value: str) -> tuple[Path, bool]:
@@ -74,21 +72,7 @@ def _rate(context: click.Context, parameter: click.Parameter, value: float | Non
     help="Frames a second of FILE.mp4; leaves out the sound.  [default: as INPUT, or 25]",
 )
 @click.option("--resume", is_flag=True, help="Go on after the frames that FOLDER has.")
-@click.option(
-    "--timeout",
-    metavar="SECONDS",
-    type=click.FloatRange(min=0, min_open=True),
-    help="For each frame, its wait in the queue included.",
-)
-@click.option(
-    "--retries",
-    type=click.IntRange(min=0),
-    default=RETRIES,
-    show_default=True,
-    help="How often to try again where no server takes a frame.",
-)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each event, on stdout.")
-@click.option("--quiet", is_flag=True, help="Nothing on stderr but errors.")
+@run_flags
 @click.pass_context
 def sequence(
     context: click.Context,
@@ -102,10 +86,7 @@ def sequence(
     end: int | None,
     rate: Fraction | None,
     resume: bool,
-    timeout: float | None,
-    retries: int,
-    as_json: bool,
-    quiet: bool,
+    run: Run,
     **flags: Any,
 ) -> None:
     """Stylise the frames of INPUT, a video or a folder of pictures, so that they do not flicker.
@@ -146,11 +127,11 @@ def sequence(
         end=end,
         rate=rate,
         resume=resume,
-        open_report=functools.partial(open_report, as_json=as_json, quiet=quiet),
-        retries=retries,
+        open_report=run.display.open,
+        retries=run.retries,
         use_flow=use_flow,
         follow_iterations=follow_iterations,
-        timeout=timeout,
+        timeout=run.timeout,
         **request,
     )
     context.exit(0 if finished else CANCELLED)

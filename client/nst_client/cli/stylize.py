@@ -11,8 +11,9 @@ from nst_client.cli.connection import Connection
 from nst_client.cli.exits import CANCELLED, reported, writing
 from nst_client.cli.interrupts import cancelling, held_back
 from nst_client.cli.outputs import writable, writable_as, writable_folder
-from nst_client.cli.reports import Report, open_report
+from nst_client.cli.reports import Report
 from nst_client.cli.request import build_request, picture_file, request_flags
+from nst_client.cli.run_flags import Run, run_flags
 from nst_client.client import Stylization
 from nst_client.events import Accepted, Preview, StopReason
 from nst_client.files import write_atomically
@@ -28,7 +29,6 @@ from nst_client.media import (
     record_timelapse,
 )
 from nst_client.result import Result
-from nst_client.session import RETRIES
 
 _PREVIEWS = 20
 """How many previews to ask for where --preview-every is not given."""
@@ -75,25 +75,11 @@ _PREVIEW_EVERY = 10
     help="Make a film of the previews that ends on the final picture.",
 )
 @click.option(
-    "--timeout",
-    metavar="SECONDS",
-    type=click.FloatRange(min=0, min_open=True),
-    help="For everything, the queue included.",
-)
-@click.option(
-    "--retries",
-    type=click.IntRange(min=0),
-    default=RETRIES,
-    show_default=True,
-    help="How often to try again where no server takes the job.",
-)
-@click.option(
     "--request-id",
     metavar="ID",
     help="A name of yours for the request: again, it follows the job that it has led to.  [default: a new one]",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each event, on stdout.")
-@click.option("--quiet", is_flag=True, help="Nothing on stderr but errors.")
+@run_flags
 @click.pass_context
 def stylize(
     context: click.Context,
@@ -107,11 +93,8 @@ def stylize(
     plot: Path | None,
     frames: Path | None,
     timelapse: Path | None,
-    timeout: float | None,
-    retries: int,
     request_id: str | None,
-    as_json: bool,
-    quiet: bool,
+    run: Run,
     **flags: Any,
 ) -> None:
     """Stylise CONTENT with one STYLE or a blend of several.
@@ -132,10 +115,10 @@ def stylize(
     elif preview_every is None:
         preview_every = _preview_every(flags["iterations"])
     request = build_request(out=out, preview_every=preview_every, preview_size=preview_size, **flags)
-    request |= {"request_id": request_id, "timeout": timeout}
+    request |= {"request_id": request_id, "timeout": run.timeout}
     connection: Connection = context.obj
     if detach:
-        _detach(connection, request, retries=retries, as_json=as_json)
+        _detach(connection, request, retries=run.retries, as_json=run.display.as_json)
         return
     if out is None:
         raise click.UsageError("--out or --detach is needed")
@@ -143,9 +126,9 @@ def stylize(
     with (
         reported(connection.target),
         held_back() as interrupts,
-        connection.client(retries=retries) as client,
+        connection.client(retries=run.retries) as client,
         client.stream(**request) as stylization,
-        open_report(as_json=as_json, quiet=quiet) as report,
+        run.display.open() as report,
         cancelling(stylization, interrupts, report.note),
     ):
         result = _follow(stylization, out, preview, recorders, report)

@@ -1,0 +1,74 @@
+"""The flags that say how a command runs its jobs and what it shows of them."""
+
+import functools
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from nst_client.cli.reports import Report, open_report
+from nst_client.session import RETRIES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Display:
+    """What a command shows of a job."""
+
+    as_json: bool
+    """Whether every event is written to stdout as a JSON object."""
+    quiet: bool
+    """Whether stderr gets errors only."""
+
+    def open(self) -> AbstractContextManager[Report]:
+        """Open the report that shows it."""
+        return open_report(as_json=self.as_json, quiet=self.quiet)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """How a command runs its jobs."""
+
+    timeout: float | None
+    """Time limit of each job in seconds; None for no limit."""
+    retries: int
+    """Times that a job which no server accepts is sent again."""
+    display: Display
+    """What the command shows of each job."""
+
+
+def display_flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command --json and --quiet, and pass their values to it as one `display`."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Write each event to stdout as a JSON object on one line.")
+    @click.option("--quiet", is_flag=True, help="Write nothing but errors to stderr.")
+    @functools.wraps(command)
+    def with_display(*arguments: Any, as_json: bool, quiet: bool, **flags: Any) -> Any:
+        return command(*arguments, display=Display(as_json=as_json, quiet=quiet), **flags)
+
+    return with_display
+
+
+def run_flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command --timeout, --retries and the flags of its display, and pass their values to it as one `run`."""
+
+    @click.option(
+        "--timeout",
+        metavar="SECONDS",
+        type=click.FloatRange(min=0, min_open=True),
+        help="Time limit of each job, including its wait in the queue.",
+    )
+    @click.option(
+        "--retries",
+        type=click.IntRange(min=0),
+        default=RETRIES,
+        show_default=True,
+        help="Number of times to send a job again that no server accepts.",
+    )
+    @display_flags
+    @functools.wraps(command)
+    def with_run(*arguments: Any, timeout: float | None, retries: int, display: Display, **flags: Any) -> Any:
+        return command(*arguments, run=Run(timeout=timeout, retries=retries, display=display), **flags)
+
+    return with_run
