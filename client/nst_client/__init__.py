@@ -59,6 +59,7 @@ from nst_client.events import (
     Timings,
     Weights,
 )
+from nst_client.fields import EstimateFields, StylizeFields
 from nst_client.info import (
     DisconnectPolicy,
     Health,
@@ -102,6 +103,7 @@ __all__ = [
     "DisconnectPolicy",
     "DoesNotFitError",
     "Estimate",
+    "EstimateFields",
     "Event",
     "Excess",
     "Health",
@@ -151,6 +153,7 @@ __all__ = [
     "StyleTransferClient",
     "Styles",
     "Stylization",
+    "StylizeFields",
     "Timings",
     "Tls",
     "TransferOptions",

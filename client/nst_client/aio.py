@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -28,8 +28,9 @@ from nst_client.errors import (
     rpc_errors,
 )
 from nst_client.events import Estimate, Event
+from nst_client.fields import EstimateFields, StylizeFields, check_fields, spell_out
 from nst_client.info import Health, Job, JobState, ServerInfo
-from nst_client.options import OutputOptions, Picture, Styles, TransferOptions
+from nst_client.options import Picture, Styles
 from nst_client.result import Result
 from nst_client.security import Tls, channel_settings
 from nst_client.session import FAREWELL_SECONDS, READY_PAUSE, RECONNECT_SECONDS, RETRIES, TARGET, Session
@@ -222,74 +223,42 @@ class AsyncStyleTransferClient:
         if self._owned:
             await self._owned.close()
 
+    @spell_out(StylizeFields)
     async def stylize(
         self,
         content: Picture,
         styles: Styles,
         *,
-        content_mask: Picture | None = None,
-        init_picture: Picture | None = None,
-        reference: Picture | None = None,
-        reference_mask: Picture | None = None,
-        options: TransferOptions | None = None,
-        output: OutputOptions | None = None,
-        request_id: str | None = None,
-        keep_running: bool = False,
         timeout: float | None = None,  # noqa: ASYNC109 - it travels to the server
         on_event: Callable[[Event], object] | None = None,
+        **fields: Unpack[StylizeFields],
     ) -> Result:
         """Stylise a picture and wait for the result (see `StyleTransferClient.stylize`)."""
-        async with self.stream(
-            content,
-            styles,
-            content_mask=content_mask,
-            init_picture=init_picture,
-            reference=reference,
-            reference_mask=reference_mask,
-            options=options,
-            output=output,
-            request_id=request_id,
-            keep_running=keep_running,
-            timeout=timeout,
-        ) as events:
+        check_fields(self.stylize, fields)
+        async with self.stream(content, styles, timeout=timeout, **fields) as events:
             async for event in events:
                 if on_event:
                     on_event(event)
             return events.result
 
+    @spell_out(StylizeFields)
     def stream(
         self,
         content: Picture,
         styles: Styles,
         *,
-        content_mask: Picture | None = None,
-        init_picture: Picture | None = None,
-        reference: Picture | None = None,
-        reference_mask: Picture | None = None,
-        options: TransferOptions | None = None,
-        output: OutputOptions | None = None,
-        request_id: str | None = None,
-        keep_running: bool = False,
         timeout: float | None = None,
+        **fields: Unpack[StylizeFields],
     ) -> AsyncStylization:
         """Return the iterator of the events of a stylisation (see `StyleTransferClient.stylize` for the arguments).
 
         Files are read, and the job starts, when the first event is awaited.
         """
-        build = partial(
-            request_to_proto,
-            content,
-            styles,
-            content_mask=content_mask,
-            init_picture=init_picture,
-            reference=reference,
-            reference_mask=reference_mask,
-            options=options,
-            output=output,
-            request_id=str(uuid.uuid4()) if request_id is None else request_id,
-            keep_running=keep_running,
-        )
-        return self._follow(Upload(build, self._sent), keep_running=keep_running, timeout=timeout)
+        check_fields(self.stream, fields)
+        if fields.get("request_id") is None:
+            fields["request_id"] = str(uuid.uuid4())
+        build = partial(request_to_proto, content, styles, **fields)
+        return self._follow(Upload(build, self._sent), keep_running=fields.get("keep_running", False), timeout=timeout)
 
     def watch(
         self,
@@ -349,35 +318,22 @@ class AsyncStyleTransferClient:
                 return
             request.page_token = page.next_page_token
 
+    @spell_out(EstimateFields)
     async def estimate(
         self,
         content: Picture,
         styles: Styles,
         *,
-        content_mask: Picture | None = None,
-        init_picture: Picture | None = None,
-        reference: Picture | None = None,
-        reference_mask: Picture | None = None,
-        options: TransferOptions | None = None,
-        output: OutputOptions | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - it travels to the server
+        **fields: Unpack[EstimateFields],
     ) -> Estimate:
         """Return what a stylisation would do and cost, without doing it (see `stylize` for the arguments).
 
         Raises:
             NstError: see `nst_client.errors` for each kind.
         """
-        build = partial(
-            request_to_proto,
-            content,
-            styles,
-            content_mask=content_mask,
-            init_picture=init_picture,
-            reference=reference,
-            reference_mask=reference_mask,
-            options=options,
-            output=output,
-        )
+        check_fields(self.estimate, fields)
+        build = partial(request_to_proto, content, styles, **fields)
         upload = Upload(build, self._sent)
         while True:
             request = pb.EstimateRequest(stylize=await asyncio.to_thread(upload.message))

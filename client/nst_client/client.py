@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -26,8 +26,9 @@ from nst_client.errors import (
     rpc_errors,
 )
 from nst_client.events import Estimate, Event
+from nst_client.fields import EstimateFields, StylizeFields, check_fields, spell_out
 from nst_client.info import Health, Job, JobState, ServerInfo
-from nst_client.options import OutputOptions, Picture, Styles, TransferOptions
+from nst_client.options import Picture, Styles
 from nst_client.result import Result
 from nst_client.security import Tls, channel_settings
 from nst_client.session import FAREWELL_SECONDS, READY_PAUSE, RECONNECT_SECONDS, RETRIES, TARGET, Session
@@ -249,96 +250,55 @@ class StyleTransferClient:
         if self._owned:
             self._owned.close()
 
+    @spell_out(StylizeFields)
     def stylize(
         self,
         content: Picture,
         styles: Styles,
         *,
-        content_mask: Picture | None = None,
-        init_picture: Picture | None = None,
-        reference: Picture | None = None,
-        reference_mask: Picture | None = None,
-        options: TransferOptions | None = None,
-        output: OutputOptions | None = None,
-        request_id: str | None = None,
-        keep_running: bool = False,
         timeout: float | None = None,
         on_event: Callable[[Event], object] | None = None,
+        **fields: Unpack[StylizeFields],
     ) -> Result:
         """Stylise a picture and wait for the result.
 
         Args:
             content: the picture whose content is kept.
             styles: the style, or several that are blended.
-            content_mask: white where the content may change, grey at soft edges.
-            init_picture: the picture to start from.
-            reference: what the result shall stay close to: of a video the previous result, warped to this frame.
-            reference_mask: white where the reference counts.
-            options: how to stylise.
-            output: how the result is encoded.
-            request_id: 1 to 128 printable ASCII characters that name the request. The same request again follows the
-                job that it has led to before. Default: a new one for each call.
-            keep_running: whether the job goes on, and its result is kept, when nobody follows it any more. Without, it
-                ends when this call ends early, however that comes.
             timeout: seconds for everything, retries and queue included. The server fits the job into it: it refuses
                 one that cannot finish, and ends one early that turns out slower than expected.
-            on_event: told each event as it happens.
+            on_event: called with each event as it happens.
+            **fields: further fields of the request (see `StylizeFields`).
 
         Raises:
             NstError: see `nst_client.errors` for each kind.
         """
-        with self.stream(
-            content,
-            styles,
-            content_mask=content_mask,
-            init_picture=init_picture,
-            reference=reference,
-            reference_mask=reference_mask,
-            options=options,
-            output=output,
-            request_id=request_id,
-            keep_running=keep_running,
-            timeout=timeout,
-        ) as events:
+        check_fields(self.stylize, fields)
+        with self.stream(content, styles, timeout=timeout, **fields) as events:
             for event in events:
                 if on_event:
                     on_event(event)
             return events.result
 
+    @spell_out(StylizeFields)
     def stream(
         self,
         content: Picture,
         styles: Styles,
         *,
-        content_mask: Picture | None = None,
-        init_picture: Picture | None = None,
-        reference: Picture | None = None,
-        reference_mask: Picture | None = None,
-        options: TransferOptions | None = None,
-        output: OutputOptions | None = None,
-        request_id: str | None = None,
-        keep_running: bool = False,
         timeout: float | None = None,
+        **fields: Unpack[StylizeFields],
     ) -> Stylization:
         """Start to stylise a picture and return the iterator of its events (see `stylize` for the arguments).
 
         Raises:
             InvalidRequestError: a file cannot be read, or a value has a wrong type.
         """
-        build = partial(
-            request_to_proto,
-            content,
-            styles,
-            content_mask=content_mask,
-            init_picture=init_picture,
-            reference=reference,
-            reference_mask=reference_mask,
-            options=options,
-            output=output,
-            request_id=str(uuid.uuid4()) if request_id is None else request_id,
-            keep_running=keep_running,
-        )
-        return self._follow(Upload(build, self._sent), keep_running=keep_running, timeout=timeout)
+        check_fields(self.stream, fields)
+        if fields.get("request_id") is None:
+            fields["request_id"] = str(uuid.uuid4())
+        build = partial(request_to_proto, content, styles, **fields)
+        return self._follow(Upload(build, self._sent), keep_running=fields.get("keep_running", False), timeout=timeout)
 
     def watch(
         self,
@@ -421,35 +381,22 @@ class StyleTransferClient:
                 return
             request.page_token = page.next_page_token
 
+    @spell_out(EstimateFields)
     def estimate(
         self,
         content: Picture,
         styles: Styles,
         *,
-        content_mask: Picture | None = None,
-        init_picture: Picture | None = None,
-        reference: Picture | None = None,
-        reference_mask: Picture | None = None,
-        options: TransferOptions | None = None,
-        output: OutputOptions | None = None,
         timeout: float | None = None,
+        **fields: Unpack[EstimateFields],
     ) -> Estimate:
         """Return what a stylisation would do and cost, without doing it (see `stylize` for the arguments).
 
         Raises:
             NstError: see `nst_client.errors` for each kind.
         """
-        build = partial(
-            request_to_proto,
-            content,
-            styles,
-            content_mask=content_mask,
-            init_picture=init_picture,
-            reference=reference,
-            reference_mask=reference_mask,
-            options=options,
-            output=output,
-        )
+        check_fields(self.estimate, fields)
+        build = partial(request_to_proto, content, styles, **fields)
         upload = Upload(build, self._sent)
         while True:
             try:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack, cast
 
 import grpc
 from google.protobuf.descriptor import FieldDescriptor
@@ -33,6 +33,7 @@ from nst_client.events import (
     Timings,
     Weights,
 )
+from nst_client.fields import StylizeFields, check_fields, spell_out
 from nst_client.files import read_picture
 from nst_client.info import (
     DisconnectPolicy,
@@ -98,6 +99,8 @@ _LAYER_FIELDS = frozenset({"content_layers", "style_layers"})
 
 _LIST_FIELDS = frozenset({"scale_iterations"})
 
+_PICTURE_FIELDS = ("content_mask", "init_picture", "reference", "reference_mask")
+
 _ACCEPTED_TYPES = MappingProxyType(
     {
         FieldDescriptor.CPPTYPE_BOOL: "true or false",
@@ -111,25 +114,21 @@ _ACCEPTED_TYPES = MappingProxyType(
 _STATUS_CODES = MappingProxyType({code.value[0]: code for code in grpc.StatusCode})
 
 
-def request_to_proto(
-    content: Picture,
-    styles: Styles,
-    *,
-    content_mask: Picture | None = None,
-    init_picture: Picture | None = None,
-    reference: Picture | None = None,
-    reference_mask: Picture | None = None,
-    options: TransferOptions | None = None,
-    output: OutputOptions | None = None,
-    request_id: str | None = None,
-    keep_running: bool = False,
-) -> pb.StylizeRequest:
-    """Build a request; files are read, what is None stays unset.
+@spell_out(StylizeFields)
+def request_to_proto(content: Picture, styles: Styles, **fields: Unpack[StylizeFields]) -> pb.StylizeRequest:
+    """Build a request. Files are read; a field that is left out or None stays unset.
+
+    Args:
+        content: the picture whose content is kept.
+        styles: the style, or several that are blended.
+        **fields: see `StylizeFields`.
 
     Raises:
-        InvalidRequestError: a file cannot be read, or a value has a type that its field cannot hold. Ranges are for
-            the server to judge.
+        InvalidRequestError: a file cannot be read, or a value has a type that its field cannot hold. The server checks
+            the ranges.
+        TypeError: there is no such field.
     """
+    check_fields(request_to_proto, fields)
     request = pb.StylizeRequest(content=_picture("content", content))
     for index, style in enumerate(_style_sequence(styles)):
         path = f"styles[{index}]"
@@ -139,24 +138,21 @@ def request_to_proto(
         _set_scalar(message, path, "scale", style.scale)
         if style.mask is not None:
             message.mask.CopyFrom(_picture(f"{path}.mask", style.mask))
-    pictures = {
-        "content_mask": content_mask,
-        "init_picture": init_picture,
-        "reference": reference,
-        "reference_mask": reference_mask,
-    }
-    for name, picture in pictures.items():
+    for name in _PICTURE_FIELDS:
+        picture = cast("Picture | None", fields.get(name))
         if picture is not None:
             getattr(request, name).CopyFrom(_picture(name, picture))
+    options, output = fields.get("options"), fields.get("output")
     if options is not None:
         request.options.CopyFrom(_options_to_proto(pb.TransferOptions(), "options", options))
     if output is not None:
         request.output.CopyFrom(_options_to_proto(pb.OutputOptions(), "output", output))
+    request_id = fields.get("request_id")
     if request_id == "":
-        # To the server that would be none.
+        # The contract reads an empty id as none.
         raise InvalidRequestError.of("request_id", "is empty, accepted are 1 to 128 printable ASCII characters")
     _set_scalar(request, "", "request_id", request_id)
-    if keep_running:
+    if fields.get("keep_running"):
         request.disconnect_policy = pb.DISCONNECT_POLICY_KEEP_RUNNING
     return request
 
