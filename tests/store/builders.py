@@ -74,6 +74,7 @@ def new_job(
     pictures: Sequence[bytes] = (b"a photograph", b"a painting"),
     events: Sequence[StoredEvent] = (),
     accepted_event: bytes = b"accepted",
+    size: tuple[int, int] = (512, 384),
 ) -> NewJob:
     return NewJob(
         id=str(uuid.uuid4()),
@@ -83,6 +84,7 @@ def new_job(
         disconnect_policy=DisconnectPolicy.KEEP_RUNNING if request_id else DisconnectPolicy.CANCEL,
         deadline=None,
         accepted_event=accepted_event,
+        size=size,
         blobs=[
             Blob(kind=BlobKind.REQUEST, parts=[request]),
             *(Blob(kind=BlobKind.PICTURE, parts=[picture]) for picture in pictures),

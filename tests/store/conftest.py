@@ -16,12 +16,22 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def new_place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], Place]:
+    """Makes places by their names, all of them with the same kind of database."""
+    server: Postgres | None = request.getfixturevalue("postgres") if request.param == "postgresql" else None
+
+    def make(name: str) -> Place:
+        directory = tmp_path / name
+        directory.mkdir(exist_ok=True)
+        return Place(directory, server.new_database() if server else None)
+
+    return make
+
+
+@pytest.fixture
+def place(new_place: Callable[[str], Place]) -> Place:
     """Where stores may be opened; every test has its own."""
-    if request.param == "sqlite":
-        return Place(tmp_path, None)
-    server: Postgres = request.getfixturevalue("postgres")
-    return Place(tmp_path, server.new_database())
+    return new_place(".")
 
 
 @pytest.fixture

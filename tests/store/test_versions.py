@@ -4,13 +4,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from nst_service.jobs.states import JobState
 from nst_service.store.database import Database
 from nst_service.store.errors import StoreVersionError
 from nst_service.store.schema import METADATA, SCHEMA_VERSION
 from nst_service.store.store import Store
-from nst_service.store.versions import UPGRADES, migrate
+from nst_service.store.versions import UPGRADES, Upgrade, migrate
 from sqlalchemy import Connection, inspect, select, text
 
 from tests.store.builders import Place, new_job
@@ -33,17 +34,28 @@ def databases(place: Place) -> Any:
 
 def _version(database: Database) -> int:
     with database.read() as connection:
+        version: int = connection.execute(select(SCHEMA_VERSION.c.actual_version)).scalar_one()
+        return version
+
+
+def _required_version(database: Database) -> int:
+    with database.read() as connection:
         version: int = connection.execute(select(SCHEMA_VERSION.c.version)).scalar_one()
         return version
 
 
-def _add_priority(connection: Connection) -> None:
+def _add_column(connection: Connection) -> None:
     connection.execute(text("ALTER TABLE jobs ADD COLUMN priority INTEGER NOT NULL DEFAULT 7"))
 
 
-def _fail_halfway(connection: Connection) -> None:
-    _add_priority(connection)
+def _raise_halfway(connection: Connection) -> None:
+    _add_column(connection)
     raise RuntimeError("half way")
+
+
+_add_priority = Upgrade(_add_column, oldest_compatible=1)
+_need_priority = Upgrade(_add_column, oldest_compatible=_NEWEST + 1)
+_fail_halfway = Upgrade(_raise_halfway, oldest_compatible=1)
 
 
 def test_an_empty_database_gets_the_newest_tables(databases: Callable[[], Database]) -> None:
@@ -75,22 +87,43 @@ def test_an_older_database_is_upgraded_step_by_step_with_its_jobs(
 
     migrate(database, [*UPGRADES, _add_priority])
     assert _version(database) == _NEWEST + 1
-    migrate(database, [*UPGRADES, _fail_halfway, note])
+    migrate(database, [*UPGRADES, _fail_halfway, Upgrade(note, oldest_compatible=1)])
     assert _version(database) == _NEWEST + 2
     assert steps == [7], "the step that was done before is not done again"
     with database.read() as connection:
         assert connection.execute(text("SELECT id FROM jobs")).scalar_one() == job.id
 
 
-def test_a_database_of_a_later_version_is_refused_and_left_alone(
+def test_a_database_of_a_later_version_that_requires_it_is_refused_and_left_alone(
+    databases: Callable[[], Database], place: Place
+) -> None:
+    database = databases()
+    migrate(database, [*UPGRADES, _need_priority])
+    with pytest.raises(StoreVersionError) as caught:
+        place.open()
+    assert (caught.value.required, caught.value.known) == (_NEWEST + 1, _NEWEST)
+    assert _version(database) == _required_version(database) == _NEWEST + 1
+
+
+def test_a_database_of_a_later_version_that_does_not_require_it_is_used_and_left_alone(
     databases: Callable[[], Database], place: Place
 ) -> None:
     database = databases()
     migrate(database, [*UPGRADES, _add_priority])
-    with pytest.raises(StoreVersionError) as caught:
-        place.open()
-    assert (caught.value.found, caught.value.known) == (_NEWEST + 1, _NEWEST)
-    assert _version(database) == _NEWEST + 1
+    store = place.open()
+    job = store.submit(new_job()).job
+    assert store.job(job.id) == job
+    store.close()
+    assert (_required_version(database), _version(database)) == (1, _NEWEST + 1)
+    migrate(database, [*UPGRADES, _add_priority])
+
+
+def test_the_version_that_a_program_must_know_is_the_largest_that_any_upgrade_asks_for(
+    databases: Callable[[], Database],
+) -> None:
+    database = databases()
+    migrate(database, [*UPGRADES, _need_priority, Upgrade(lambda _: None, oldest_compatible=1)])
+    assert (_required_version(database), _version(database)) == (_NEWEST + 1, _NEWEST + 2)
 
 
 def test_an_upgrade_that_fails_changes_nothing(databases: Callable[[], Database], place: Place) -> None:
@@ -128,22 +161,41 @@ def _write_once(database: Database) -> int:
         return version
 
 
-def test_a_database_that_version_1_left_behind_is_used_as_if_it_were_new(tmp_path: Path) -> None:
-    old, new = Place(tmp_path / "old", None), Place(tmp_path / "new", None)
-    for place in (old, new):
-        place.directory.mkdir()
-    connection = sqlite3.connect(old.directory / "nst.sqlite")
-    connection.executescript((Path(__file__).parent / "version_1.sql").read_text())
-    connection.close()
-    store = old.open()
+def test_a_database_that_version_1_left_behind_is_used_as_if_it_were_new(
+    place: Place, new_place: Callable[[str], Place]
+) -> None:
+    new = new_place("new")
+    _restore_version_1(place)
+    store = place.open()
     ended = store.job("ended")
     assert ended is not None
-    assert (ended.state, ended.outcome) == (JobState.SUCCEEDED, b"well")
+    assert (ended.state, ended.outcome, ended.size) == (JobState.SUCCEEDED, b"well", None)
     assert [event.data for event in store.events("ended")] == [b"accepted", b"completed"]
-    assert [job.id for job in store.queue()] == ["waiting"]
+    assert [(job.id, job.size) for job in store.queue()] == [("waiting", None)]
     store.close()
     new.open().close()
-    assert _tables(old) == _tables(new), "a change of the tables needs an upgrade from the version before"
+    assert _tables(place) == _tables(new), "a change of the tables needs an upgrade from the version before"
+
+
+def test_a_database_that_is_upgraded_says_that_programs_of_version_1_can_work_with_it(
+    databases: Callable[[], Database], place: Place
+) -> None:
+    _restore_version_1(place)
+    database = databases()
+    migrate(database)
+    assert (_required_version(database), _version(database)) == (1, 2)
+
+
+def _restore_version_1(place: Place) -> None:
+    """Make the database that version 1 left behind."""
+    folder = Path(__file__).parent
+    if place.database_url:
+        with psycopg.connect(place.database_url) as server:
+            server.execute((folder / "version_1_postgresql.sql").read_bytes())
+    else:
+        connection = sqlite3.connect(place.directory / "nst.sqlite")
+        connection.executescript((folder / "version_1_sqlite.sql").read_text())
+        connection.close()
 
 
 def _tables(place: Place) -> dict[str, object]:

@@ -175,6 +175,7 @@ class AsyncJobStore:
                 disconnect_policy=stored_request.disconnect_policy,
                 deadline=deadline,
                 accepted_event=self._codec.event(LoggedEvent(ACCEPTED_SEQUENCE, accepted)),
+                size=(accepted.width, accepted.height),
                 blobs=[Blob(kind=BlobKind.REQUEST, parts=[stored_request.document]), *pictures],
             )
         )
@@ -203,8 +204,10 @@ class AsyncJobStore:
             self._store.finish(lease, JobState.FAILED, outcome=self._codec.failure(error))
 
     def _append(self, job: Job, logged: LoggedEvent) -> None:
+        event = logged.event
+        size = (event.width, event.height) if isinstance(event, Reduced) else None
         # All that comes after a smaller size is of that size.
-        self._store.append(_lease(job), [self._stored(logged)], durable=isinstance(logged.event, Reduced))
+        self._store.append(_lease(job), [self._stored(logged)], size=size, durable=size is not None)
 
     def _save_checkpoint(self, job: Job, snapshot: Snapshot) -> None:
         self._store.save_checkpoint(_lease(job), *snapshot.to_buffers())
@@ -226,10 +229,13 @@ class AsyncJobStore:
         return StoredEvent(sequence=logged.sequence, data=self._codec.event(logged))
 
     def _sizes(self, jobs: Sequence[StoredJob]) -> dict[str, Size]:
-        events = self._store.all_events(jobs)
-        return {job.id: self._size(job, events[job.id]) for job in jobs}
+        sizes = {job.id: job.size for job in jobs if job.size}
+        unknown = [job for job in jobs if not job.size]
+        events = self._store.all_events(unknown) if unknown else {}
+        return sizes | {job.id: self._told_size(job, events[job.id]) for job in unknown}
 
-    def _size(self, job: StoredJob, events: Sequence[StoredEvent]) -> Size:
+    def _told_size(self, job: StoredJob, events: Sequence[StoredEvent]) -> Size:
+        """Return the size that the events of a job tell last."""
         told = [self._codec.size(data) for data in (job.accepted_event, *(event.data for event in events))]
         return [size for size in told if size][-1]
 

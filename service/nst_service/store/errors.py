@@ -29,12 +29,17 @@ class StoreInUseError(StoreError):
 
 
 class StoreVersionError(StoreError):
-    """The database was made by a later version of nst."""
+    """A later release of nst has changed the database so that this release cannot work with it."""
 
-    def __init__(self, found: int, known: int):
-        super().__init__(f"the database has schema version {found}, and this version of nst knows {known} at most")
-        self.found = found
+    def __init__(self, required: int, known: int):
+        super().__init__(
+            f"a later release of nst has changed the database: it requires schema version {required}, "
+            f"and this release knows versions up to {known}"
+        )
+        self.required = required
+        """The oldest version of the schema that a program must know to work with the database."""
         self.known = known
+        """The newest version that this release knows."""
 
 
 class CorruptBlobError(StoreError):

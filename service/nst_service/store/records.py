@@ -88,6 +88,8 @@ class _Job:
 class NewJob(_Job):
     """A job to take on."""
 
+    size: tuple[int, int]
+    """(width, height) of the result in pixels, as `accepted_event` tells it."""
     blobs: Sequence[Blob]
     """The request, and the pictures that it names."""
     events: Sequence[StoredEvent] = ()
@@ -98,6 +100,9 @@ class NewJob(_Job):
 class StoredJob(_Job):
     """A job as the store knows it."""
 
+    size: tuple[int, int] | None
+    """(width, height) of the result in pixels. None for a job that release 0.1.0 has accepted or run: the last event
+    that tells a size is right there."""
     number: int
     """Grows from job to job in the order of acceptance, whatever the clock did."""
     state: JobState

@@ -13,6 +13,7 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
+    text,
 )
 
 METADATA = MetaData()
@@ -20,7 +21,15 @@ METADATA = MetaData()
 _ROW_NUMBER = BigInteger().with_variant(Integer, "sqlite")
 """SQLite counts only in columns that are plainly INTEGER, which hold 64 bits there."""
 
-SCHEMA_VERSION = Table("schema_version", METADATA, Column("version", Integer, nullable=False))
+SCHEMA_VERSION = Table(
+    "schema_version",
+    METADATA,
+    # The oldest version that a program must know to work with these tables. 0.1.0 reads this column alone, and refuses
+    # a larger number than its own.
+    Column("version", Integer, nullable=False),
+    # The version that these tables have. 0.1.0 makes version 1, without this column.
+    Column("actual_version", Integer, nullable=False, server_default=text("1")),
+)
 
 SERVERS = Table(
     "servers",
@@ -54,6 +63,12 @@ JOBS = Table(
     Column("server_id", ForeignKey("servers.id")),
     # Of its row and its events: what it takes besides its blobs.
     Column("row_bytes", BigInteger, nullable=False),
+    # The size of the result in pixels, as `accepted_event` or a later event tells it.
+    Column("width", Integer),
+    Column("height", Integer),
+    # The size is right while this is the epoch of the job. 0.1.0 raises the epoch alone when it leases a job, and from
+    # then on its events may tell another size.
+    Column("size_epoch", Integer),
     UniqueConstraint("owner", "request_id"),
     Index("jobs_by_state", "state", "number"),
     Index("jobs_by_owner", "owner", "number"),

@@ -171,6 +171,7 @@ class Store:
             "created_at": now,
             "updated_at": now,
             "row_bytes": len(job.accepted_event) + _size(job.events),
+            **_result_size(job.size, epoch=0),
         }
         with self._database.write() as connection:
             row = connection.execute(
@@ -231,19 +232,28 @@ class Store:
         # Two servers that ask at once get two jobs, instead of one of them none.
         return self._lease(JOBS.c.number == waiting.with_for_update(skip_locked=True).scalar_subquery())
 
-    def append(self, lease: Lease, events: Sequence[StoredEvent], *, durable: bool = False) -> None:
+    def append(
+        self,
+        lease: Lease,
+        events: Sequence[StoredEvent],
+        *,
+        size: tuple[int, int] | None = None,
+        durable: bool = False,
+    ) -> None:
         """Add events to the log of a job. Those that a power failure takes are the last ones, and all that came later.
 
         Args:
             lease: the right to do so.
             events: that come after those that are there.
+            size: (width, height) of the result in pixels, where the events tell another one than before.
             durable: whether to wait until a power failure takes none of them.
 
         Raises:
             LeaseLostError: the job is no longer run under this lease.
         """
         with self._database.write(durable=durable) as connection:
-            self._hold(connection, lease, row_bytes=JOBS.c.row_bytes + _size(events))
+            resized = {} if size is None else _result_size(size, lease.epoch)
+            self._hold(connection, lease, row_bytes=JOBS.c.row_bytes + _size(events), **resized)
             self._add_events(connection, lease.job.number, events)
 
     def save_checkpoint(self, lease: Lease, *parts: Buffer) -> None:
@@ -443,7 +453,9 @@ class Store:
             # Whoever holds a lease is among the servers, so that its death is noticed.
             self._beat(connection)
             running = self._into(JobState.RUNNING).where(condition)
-            leased = running.values(server_id=self._server_id, epoch=JOBS.c.epoch + 1).returning(*JOBS.c)
+            # A size that was right stays so, and one that was not does not become so.
+            epochs = {"epoch": JOBS.c.epoch + 1, "size_epoch": JOBS.c.size_epoch + 1}
+            leased = running.values(server_id=self._server_id, **epochs).returning(*JOBS.c)
             row = connection.execute(leased).one_or_none()
         return None if row is None else Lease(_job(row))
 
@@ -522,6 +534,12 @@ def _size(events: Sequence[StoredEvent]) -> int:
     return sum(len(event.data) for event in events)
 
 
+def _result_size(size: tuple[int, int], epoch: int) -> dict[str, int]:
+    """Return the columns that hold the size of a result, which an epoch of the job has told."""
+    width, height = size
+    return {"width": width, "height": height, "size_epoch": epoch}
+
+
 def _job(row: Row[Any]) -> StoredJob:
     return StoredJob(
         number=row.number,
@@ -532,6 +550,7 @@ def _job(row: Row[Any]) -> StoredJob:
         disconnect_policy=DisconnectPolicy(row.disconnect_policy),
         deadline=row.deadline,
         accepted_event=row.options,
+        size=(row.width, row.height) if row.size_epoch == row.epoch else None,
         state=JobState(row.state),
         epoch=row.epoch,
         lost_runs=row.lost_runs,

@@ -1,43 +1,88 @@
-"""Versions of the schema, and how an older database becomes a newer one.
+"""The versions of the schema: how an older database becomes a newer one, and which programs can work with it.
 
-A tool such as alembic would bring a folder of scripts, a configuration and a template engine for what is one number
-and one tuple here: both databases change their schema within transactions, and the versions of a service that is
-upgraded in place form a line without branches.
+The table `schema_version` holds two numbers. `actual_version` is the version that the tables have. `version` is the
+oldest version that a program must know to work with them: a program that knows only smaller ones refuses the database.
+An additive upgrade leaves `version` as it is. So servers of the release before can go on beside newer ones on the same
+database, and an upgrade of nst can be taken back. Only an upgrade that older programs could not work with raises it.
+
+An additive upgrade may add tables, indexes, and columns that may be NULL or have a default. Older programs do not know
+such a column. They insert rows without it, and they change a row without changing it. So a column whose value is
+derived from other data must show whether it is still right (see `size_epoch` in `schema`), and the data that it is
+derived from must still be written. To rename or drop a column, or to change its meaning, takes two releases: the first
+works with both forms, the second makes the change and names the version of the first as `oldest_compatible`.
+
+A tool such as alembic would bring a folder of scripts, a configuration and a template engine for what is one table and
+one tuple here: both databases change their schema within transactions, and the versions of a service that is upgraded
+in place form a line without branches.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from sqlalchemy import Connection, insert, inspect, select, update
+from sqlalchemy import Connection, Insert, Update, insert, inspect, select, text, update
 
 from nst_service.store.database import Database
 from nst_service.store.errors import StoreVersionError
 from nst_service.store.schema import METADATA, SCHEMA_VERSION
 
-Upgrade = Callable[[Connection], None]
-"""Changes the schema, and what is stored, from one version to the next."""
 
-UPGRADES: Sequence[Upgrade] = ()
-"""The first makes version 2 of version 1. Statements are spelled out here, and never made from `schema`, which is what
-the newest version looks like."""
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """A step from one version of the schema to the next."""
+
+    apply: Callable[[Connection], None]
+    """Changes the tables, and what is stored. Its statements are spelled out, and never made from `schema`: that is
+    what the newest version looks like."""
+    oldest_compatible: int
+    """The oldest version whose programs can work with the tables afterwards."""
+
+
+def _add_result_size(connection: Connection) -> None:
+    """Add the size of the result to the jobs, and the actual version to the versions.
+
+    The size of the jobs that are there stays unknown: the store cannot read their events.
+    """
+    for column in ("width INTEGER", "height INTEGER", "size_epoch INTEGER"):
+        connection.execute(text(f"ALTER TABLE jobs ADD COLUMN {column}"))
+    connection.execute(text("ALTER TABLE schema_version ADD COLUMN actual_version INTEGER NOT NULL DEFAULT 1"))
+
+
+UPGRADES: Sequence[Upgrade] = (Upgrade(_add_result_size, oldest_compatible=1),)
+"""The first makes version 2 of version 1."""
 
 
 def migrate(database: Database, upgrades: Sequence[Upgrade] = UPGRADES) -> None:
     """Make the tables, or bring those of an older version up to date: all of it or nothing.
 
+    Tables of a later version are left alone where this code can work with them.
+
     Raises:
-        StoreVersionError: the tables are of a version that this code does not know.
+        StoreVersionError: this code is too old for the tables.
         StoreError: the database failed.
     """
     newest = 1 + len(upgrades)
     with database.write() as connection:
         database.lock_schema(connection)
-        if not inspect(connection).has_table(SCHEMA_VERSION.name):
+        if inspect(connection).has_table(SCHEMA_VERSION.name):
+            oldest_compatible, found = _versions(connection)
+            if oldest_compatible > newest:
+                raise StoreVersionError(oldest_compatible, newest)
+            if found >= newest:
+                return
+            for upgrade in upgrades[found - 1 :]:
+                upgrade.apply(connection)
+            write: Insert | Update = update(SCHEMA_VERSION)
+        else:
             METADATA.create_all(connection)
-            connection.execute(insert(SCHEMA_VERSION).values(version=newest))
-            return
-        found = connection.execute(select(SCHEMA_VERSION.c.version)).scalar_one()
-        if found > newest:
-            raise StoreVersionError(found, newest)
-        for upgrade in upgrades[found - 1 :]:
-            upgrade(connection)
-        connection.execute(update(SCHEMA_VERSION).values(version=newest))
+            write = insert(SCHEMA_VERSION)
+        oldest_compatible = max((upgrade.oldest_compatible for upgrade in upgrades), default=1)
+        connection.execute(write.values(version=oldest_compatible, actual_version=newest))
+
+
+def _versions(connection: Connection) -> tuple[int, int]:
+    """Return the oldest version that a program must know, and the version that the tables have."""
+    version = connection.execute(select(SCHEMA_VERSION.c.version)).scalar_one()
+    columns = {column["name"] for column in inspect(connection).get_columns(SCHEMA_VERSION.name)}
+    if SCHEMA_VERSION.c.actual_version.name not in columns:
+        return version, version
+    return version, connection.execute(select(SCHEMA_VERSION.c.actual_version)).scalar_one()

@@ -1,0 +1,112 @@
+"""The sizes of results: known to the store for jobs of this release, told by their events for those of 0.1.0."""
+
+import pickle
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+from nst_service.engine.pictures import Size
+from nst_service.jobs.events import Event, Reduced, Started
+from nst_service.jobs.job import Job
+from nst_service.jobs.job_store import AsyncJobStore
+from nst_service.jobs.log import LoggedEvent
+from nst_service.store.records import Lease
+from nst_service.store.store import Store
+
+from tests.jobs.builders import PlainCodec
+from tests.store.builders import Place, new_job
+from tests.store.release_0_1_0 import Release010
+
+_SIZE, _SMALLER = (96, 64), (48, 32)
+
+
+class _CountingCodec(PlainCodec):
+    """Counts the events that are parsed to find a size."""
+
+    parsed = 0
+
+    def size(self, event: bytes) -> Size | None:
+        self.parsed += 1
+        return super().size(event)
+
+
+@pytest.fixture
+def codec() -> _CountingCodec:
+    return _CountingCodec()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Place(tmp_path, None).open()
+
+
+@pytest.fixture
+async def job_store(store: Store, codec: _CountingCodec) -> AsyncIterator[AsyncJobStore]:
+    job_store = AsyncJobStore(store, codec)
+    yield job_store
+    await job_store.close()
+
+
+@pytest.fixture
+def older(store: Store) -> Release010:
+    """A server of 0.1.0 on the database of the store."""
+    return Release010(store._database)
+
+
+def _submit(store: Store) -> str:
+    return store.submit(new_job(accepted_event=pickle.dumps(_SIZE), size=_SIZE)).job.id
+
+
+async def _append(job_store: AsyncJobStore, lease: Lease | None, *events: Event) -> None:
+    assert lease is not None
+    job = cast(Job, SimpleNamespace(lease=lease))
+    for sequence, event in enumerate(events, lease.first_sequence):
+        await job_store.append(job, LoggedEvent(sequence, event))
+
+
+async def _sizes(job_store: AsyncJobStore, *job_ids: str) -> list[Size]:
+    jobs = [await job_store.job(job_id) for job_id in job_ids]
+    sizes = await job_store.sizes([job for job in jobs if job])
+    return [sizes[job_id] for job_id in job_ids]
+
+
+_STARTED = Started(device="cpu", queued_seconds=0.0)
+_REDUCED = Reduced(width=_SMALLER[0], height=_SMALLER[1])
+
+
+async def test_the_size_of_a_job_is_its_last_one_and_no_event_is_parsed_for_it(
+    job_store: AsyncJobStore, store: Store, codec: _CountingCodec
+) -> None:
+    whole, reduced = _submit(store), _submit(store)
+    await _append(job_store, store.lease(whole), _STARTED)
+    await _append(job_store, store.lease(reduced), _STARTED, _REDUCED)
+    assert await _sizes(job_store, whole, reduced) == [_SIZE, _SMALLER]
+    assert codec.parsed == 0
+
+
+async def test_the_events_tell_the_size_of_a_job_that_0_1_0_has_accepted(
+    job_store: AsyncJobStore, store: Store, older: Release010
+) -> None:
+    for job_id in ("waiting", "reduced", "taken over"):
+        older.submit(job_id, pickle.dumps(_SIZE))
+    older.append(older.lease("reduced"), pickle.dumps(_SMALLER))
+    await _append(job_store, store.lease("taken over"), _STARTED)
+    assert await _sizes(job_store, "waiting", "reduced", "taken over") == [_SIZE, _SMALLER, _SIZE]
+    await _append(job_store, store.lease("waiting"), _REDUCED)
+    assert await _sizes(job_store, "waiting") == [_SMALLER]
+
+
+async def test_a_size_that_0_1_0_has_changed_is_right_wherever_the_job_goes_on(
+    job_store: AsyncJobStore, store: Store, older: Release010
+) -> None:
+    ended, taken_back = _submit(store), _submit(store)
+    for job_id in (ended, taken_back):
+        row = older.lease(job_id)
+        assert await _sizes(job_store, job_id) == [_SIZE]
+        older.append(row, pickle.dumps(_SMALLER))
+        assert await _sizes(job_store, job_id) == [_SMALLER]
+        older.finish(row) if job_id == ended else older.release(row)
+    await _append(job_store, store.lease(taken_back), _STARTED)
+    assert await _sizes(job_store, ended, taken_back) == [_SMALLER, _SMALLER]
