@@ -60,6 +60,7 @@ lint: $(READY) ## Check style, types, imports and the contract
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
+	$(BIN)/python -m docs.generator --check
 
 .PHONY: format
 format: $(READY) ## Format the code and the contract
@@ -72,6 +73,10 @@ proto: $(READY) ## Generate the stubs of the contract
 	$(BIN)/python -m grpc_tools.protoc --proto_path=proto --python_out=proto --grpc_python_out=proto \
 		--plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
 		--mypy_out=proto --mypy_grpc_out=proto $(PROTO)
+
+.PHONY: docs
+docs: $(READY) ## Generate the reference pages of the documentation
+	$(BIN)/python -m docs.generator
 
 .PHONY: proto-breaking
 proto-breaking: $(READY) ## Check that the contract still serves the clients of the last tag

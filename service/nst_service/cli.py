@@ -18,7 +18,8 @@ from nst_service import tokens
 from nst_service.config import ServerConfig, settings
 from nst_service.reloaded import SettingError
 
-_ENVIRONMENT = "NST"
+ENVIRONMENT = "NST"
+"""Prefix of the environment variables of the settings."""
 _DEVICE_FAILED = 3
 """Exit code of a server with a failed device."""
 
@@ -66,7 +67,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.group(
-    invoke_without_command=True, context_settings={"auto_envvar_prefix": _ENVIRONMENT, "max_content_width": 110}
+    invoke_without_command=True, context_settings={"auto_envvar_prefix": ENVIRONMENT, "max_content_width": 110}
 )
 @click.option(
     "--config",

@@ -1,0 +1,35 @@
+"""The page of the modules: one line for each, from its docstring."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from docs.generator.markdown import code, plain, table
+
+_ROOT = Path(__file__).parents[2]
+_FOLDERS = ("client/nst_client", "service/nst_service", "bench", "examples", "docs/generator")
+
+
+def body() -> str:
+    """Return the page."""
+    return "\n".join(_package(package) for folder in _FOLDERS for package in _packages(_ROOT / folder))
+
+
+def _packages(folder: Path) -> Iterator[Path]:
+    """Yield a folder and the folders below it that have Python modules."""
+    if any(folder.glob("*.py")):
+        yield folder
+    for below in sorted(path for path in folder.iterdir() if path.is_dir() and path.name != "__pycache__"):
+        yield from _packages(below)
+
+
+def _package(folder: Path) -> str:
+    own = folder / "__init__.py"
+    text = f"{plain(_first_line(own))}\n\n" if own.is_file() else ""
+    rows = [(code(path.name), plain(_first_line(path))) for path in sorted(folder.glob("*.py")) if path != own]
+    return f"## {folder.relative_to(_ROOT)}\n\n{text}{table(('module', 'purpose'), rows) if rows else ''}"
+
+
+def _first_line(path: Path) -> str:
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return " ".join(text.split("\n\n")[0].split())
