@@ -52,6 +52,10 @@ bench-gpu: $(READY) ## Time the engine on a GPU against the floor that its matri
 bench-jobs: $(READY) ## Time what durability costs a job (BENCH: more arguments)
 	PYTHONPATH=examples $(BIN)/python -m bench.jobs $(BENCH)
 
+.PHONY: same-bytes
+same-bytes: $(READY) ## Check that another checkout gives the same bytes (OTHER=FOLDER, with its native kernel built)
+	PYTHONPATH=examples $(BIN)/python -m bench.same_bytes $(OTHER) $(BENCH)
+
 .PHONY: lint
 lint: $(READY) ## Check style, types, imports and the contract
 	$(BIN)/ruff check .

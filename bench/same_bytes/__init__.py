@@ -1,0 +1,1 @@
+"""Two checkouts of nst give the same bytes for the same requests."""
