@@ -62,6 +62,7 @@ lint: $(READY) ## Check style, types, imports and the contract
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python client/generate_sync.py --check
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
 	$(BIN)/python -m docs.generator --check
@@ -71,6 +72,10 @@ format: $(READY) ## Format the code and the contract
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/buf format --write
+
+.PHONY: sync-client
+sync-client: $(READY) ## Generate the synchronous client from the asynchronous one
+	$(BIN)/python client/generate_sync.py
 
 .PHONY: proto
 proto: $(READY) ## Generate the stubs of the contract

@@ -1,8 +1,5 @@
 """The client for programs with asyncio."""
 
-from __future__ import annotations
-
-import asyncio
 import contextlib
 import random
 import time
@@ -44,26 +41,48 @@ from nst_client.translate import (
     request_to_proto,
     watch_to_proto,
 )
+from nst_client.transport.aio import (
+    Call,
+    Channel,
+    ChannelClosedError,
+    Farewell,
+    Lock,
+    Signal,
+    open_channel,
+    open_early,
+    run_all,
+    run_blocking,
+    sleep,
+)
 from nst_client.uploads import SentPictures, Upload
 
 
 class AsyncStylization(AsyncIterator[Event]):
-    """The events of one job as they happen; `result` once they are exhausted (see `Stylization`).
+    """The events of one job as they happen; `result` is the picture once they are exhausted.
 
-    Leaving it as an async context manager, closing it, or cancelling the task that waits for the next event ends the
-    job if it still runs, unless it was started with `keep_running` or is only watched.
+    The client reconnects by itself after a lost connection or a restart of the server. Only the event `Reconnected`
+    tells of that.
+
+    Leaving it as an asynchronous context manager, or closing it, ends the job if it still runs, unless it was started
+    with `keep_running` or is only watched. A job whose iterator is dropped without either ends by itself after
+    `Limits.reattach_seconds`.
+
+    Cancelling the task that waits for the next event ends the job in the same way.
     """
 
-    def __init__(self, stub: pb_grpc.StyleTransferServiceAsyncStub, session: Session):
+    def __init__(self, stub: "pb_grpc.StyleTransferServiceAsyncStub", session: Session):
         """Use `AsyncStyleTransferClient.stream` or `watch`."""
         self._stub = stub
         self._session = session
-        self._call: Any = None
+        self._call: Call | None = None
+        self._lock = Lock()
+        """Guards the call, which the reader may replace while somebody else cancels it."""
         self._events: deque[Event] = deque()
-        """That have come and were not asked for yet."""
+        """The events that have arrived and that nobody has asked for yet."""
         self._ended = False
-        self._given_up = asyncio.Event()
-        self._farewell: asyncio.Future[None] | None = None
+        self._given_up = Signal()
+        self._farewell = Farewell()
+        open_early(self._open)
 
     @property
     def job_id(self) -> str | None:
@@ -79,8 +98,22 @@ class AsyncStylization(AsyncIterator[Event]):
         """
         return self._session.result
 
-    async def cancel(self, *, timeout: float | None = None) -> JobState | None:  # noqa: ASYNC109
-        """Ask the server to end the job; go on iterating for the best picture so far (see `Stylization.cancel`)."""
+    async def cancel(self, *, timeout: float | None = None) -> JobState | None:
+        """Ask the server to end the job; continue to iterate for the best picture so far.
+
+        This also ends a job that was started with `keep_running` or is only watched. Anybody may call it while another
+        one waits for the next event.
+
+        Args:
+            timeout: seconds that the server gets to answer.
+
+        Returns:
+            The state of the job before. None for a job that was not accepted yet: its request is given up, and there
+            is no picture.
+
+        Raises:
+            NstError: the server could not be asked; see `nst_client.errors` for each kind.
+        """
         job_id = self.job_id
         if job_id is None:
             await self._leave(ending=True)
@@ -121,7 +154,7 @@ class AsyncStylization(AsyncIterator[Event]):
         return self._events.popleft()
 
     async def _receive(self) -> Iterable[Event]:
-        """Take one message, wait for the next attempt, or take the end."""
+        """Take one response or the end of the call, and open the next call where one is needed."""
         call = self._call or await self._open()
         try:
             response = await call.read()
@@ -129,56 +162,42 @@ class AsyncStylization(AsyncIterator[Event]):
             if self._given_up.is_set():
                 raise self._session.given_up() from error
             delay = self._session.fail(from_rpc_error(error), now=time.monotonic(), jitter=random.random())
-            if delay is None:
-                self._ended = True
-            else:
-                await self._wait(delay)
-                self._call = None
-        except asyncio.CancelledError:
-            # gRPC raises it for a call that was cancelled here, which must not look like a cancelled task.
-            task = asyncio.current_task()
-            if self._given_up.is_set() and task is not None and not task.cancelling():
-                raise self._session.given_up() from None
-            raise
+            if delay is not None:
+                await self._given_up.wait_for(delay)
+                await self._open()
+                return ()
         else:
-            if response is not grpc.aio.EOF:
+            if response is not None:
                 return self._session.receive(response.event, now=time.monotonic())
             self._session.end()
-            self._ended = True
+        self._ended = True
         return ()
 
-    async def _open(self) -> Any:
-        # In a thread, since the first one reads files.
-        request = await asyncio.to_thread(self._session.next_request, time.monotonic())
-        if self._given_up.is_set():
-            raise self._session.given_up()
+    async def _open(self) -> Call:
+        request = await run_blocking(self._session.next_request, time.monotonic())
         method: Any = self._stub.WatchJob if isinstance(request, pb.WatchJobRequest) else self._stub.Stylize
-        self._call = method(request, timeout=self._session.remaining(time.monotonic()))
-        return self._call
-
-    async def _wait(self, seconds: float) -> None:
-        """Wait, but not after the caller has given up."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._given_up.wait(), seconds)
-
-    def _give_up(self) -> None:
-        self._given_up.set()
-        if self._call is not None:
-            self._call.cancel()
+        with self._lock:
+            if self._given_up.is_set():
+                raise self._session.given_up()
+            call = self._call = Call(method(request, timeout=self._session.remaining(time.monotonic())))
+        return call
 
     async def _leave(self, *, ending: bool = False) -> None:
         """End the call, and say so to a server that would wait for another one."""
-        self._give_up()
-        request = self._session.abandon(ending=ending)
-        if request is not None:
-            self._farewell = asyncio.ensure_future(_cancel_quietly(self._stub, request))
-        if self._farewell is not None:
-            # A task that is cancelled once more, while it waits here, does not stop what it has begun to say.
-            await asyncio.shield(self._farewell)
+        with self._lock:
+            self._given_up.set()
+            if self._call is not None:
+                self._call.cancel()
+        await self._farewell.say(partial(self._session.abandon, ending=ending), self._cancel_quietly)
+
+    async def _cancel_quietly(self, request: pb.CancelJobRequest) -> None:
+        # After its channel was closed, the server cannot be told.
+        with contextlib.suppress(NstError, ChannelClosedError):
+            await _cancel(self._stub, request, FAREWELL_SECONDS)
 
 
 class AsyncStyleTransferClient:
-    """A client of one server, for one event loop. Use it as an async context manager, which closes it."""
+    """A client of one server, for one event loop. As an asynchronous context manager it closes itself."""
 
     def __init__(
         self,
@@ -187,19 +206,34 @@ class AsyncStyleTransferClient:
         tls: Tls | None = None,
         token: str | None = None,
         credentials: grpc.ChannelCredentials | None = None,
-        channel: grpc.aio.Channel | None = None,
+        channel: Channel | None = None,
         retries: int = RETRIES,
         reconnect_seconds: float = RECONNECT_SECONDS,
     ):
-        """Open a channel; it connects with the first call (see `StyleTransferClient` for the arguments)."""
-        self._owned = None
+        """Open a channel; it connects with the first call.
+
+        Args:
+            target: host and port of the server, or any other gRPC target.
+            tls: how to encrypt the channel. Default: it is not encrypted.
+            token: the bearer token that is sent with every call. It never travels unencrypted to another machine.
+            credentials: credentials of gRPC that replace `tls`.
+            channel: the channel to use; it stays open when the client is closed. Default: a new one to `target`.
+            retries: number of times to send a request again that was refused before it was accepted, because there was
+                no server, it was not ready or its queue was full. Each retry waits as long as the server suggests (up
+                to a minute), and never past the timeout of the call.
+            reconnect_seconds: seconds to look for a server that was lost while it worked on a job, in growing intervals
+                and as the server suggests; the same job then continues. They count from the last news of the job, or
+                from the end of a connection that held for half a minute. With 0, such a job ends with
+                UnavailableError.
+
+        Raises:
+            ConnectionOptionsError: the options contradict each other, name a file that cannot be read, or would send
+                the token over a network without encryption.
+        """
+        self._owned: Channel | None = None
         if channel is None:
             settings = channel_settings(target, tls=tls, token=token, credentials=credentials)
-            self._owned = channel = (
-                grpc.aio.secure_channel(target, settings.credentials, settings.options)
-                if settings.credentials
-                else grpc.aio.insecure_channel(target, settings.options)
-            )
+            self._owned = channel = open_channel(target, settings)
         elif tls is not None or token is not None or credentials is not None:
             raise ConnectionOptionsError("tls, token and credentials are for channels that the client opens itself")
         self._stub = pb_grpc.StyleTransferServiceStub(channel)
@@ -208,6 +242,8 @@ class AsyncStyleTransferClient:
         self._reconnect_seconds = reconnect_seconds
         self._sent = SentPictures()
         self._streams: weakref.WeakSet[AsyncStylization] = weakref.WeakSet()
+        self._lock = Lock()
+        """Guards the streams."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -218,8 +254,10 @@ class AsyncStyleTransferClient:
         await self.close()
 
     async def close(self) -> None:
-        """End whatever still runs, as `close` of each does, and close the channel if the client opened it."""
-        await asyncio.gather(*(stream._leave() for stream in list(self._streams)))
+        """Close every stylization (see `AsyncStylization.close`), and the channel if the client opened it."""
+        with self._lock:
+            streams = list(self._streams)
+        await run_all(stream._leave for stream in streams)
         if self._owned:
             await self._owned.close()
 
@@ -229,11 +267,24 @@ class AsyncStyleTransferClient:
         content: Picture,
         styles: Styles,
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 - it travels to the server
+        timeout: float | None = None,
         on_event: Callable[[Event], object] | None = None,
         **fields: Unpack[StylizeFields],
     ) -> Result:
-        """Stylise a picture and wait for the result (see `StyleTransferClient.stylize`)."""
+        """Stylise a picture and wait for the result.
+
+        Args:
+            content: the picture whose content is kept.
+            styles: the style, or several that are blended.
+            timeout: seconds for everything, including retries and the queue. The server refuses a job that cannot
+                finish in time, and ends a job early that turns out slower than expected.
+            on_event: called with each event as it happens.
+            **fields: further fields of the request (see `StylizeFields`).
+
+        Raises:
+            NstError: see `nst_client.errors` for each kind.
+            TypeError: there is no such field.
+        """
         check_fields(self.stylize, fields)
         async with self.stream(content, styles, timeout=timeout, **fields) as events:
             async for event in events:
@@ -250,9 +301,19 @@ class AsyncStyleTransferClient:
         timeout: float | None = None,
         **fields: Unpack[StylizeFields],
     ) -> AsyncStylization:
-        """Return the iterator of the events of a stylisation (see `StyleTransferClient.stylize` for the arguments).
+        """Stylise a picture and return the iterator of its events.
 
         Files are read, and the job starts, when the first event is awaited.
+
+        Args:
+            content: see `stylize`.
+            styles: see `stylize`.
+            timeout: see `stylize`.
+            **fields: further fields of the request (see `StylizeFields`).
+
+        Raises:
+            InvalidRequestError: a file cannot be read, or a value has a wrong type.
+            TypeError: there is no such field.
         """
         check_fields(self.stream, fields)
         if fields.get("request_id") is None:
@@ -268,7 +329,20 @@ class AsyncStyleTransferClient:
         after_sequence: int = 0,
         timeout: float | None = None,
     ) -> AsyncStylization:
-        """Follow a job and return the iterator of its events (see `StyleTransferClient.watch`)."""
+        """Follow a job and return the iterator of its events, with its result at the end. Closing it leaves the job.
+
+        The events end with JobNotFoundError if there is no such job, and like those of `stream` if the job fails.
+
+        Args:
+            job_id: the id from `Accepted`.
+            request_id: the id of the request, in place of `job_id`.
+            after_sequence: the `sequence` of the last event that is not wanted again, other than `Completed`; 0 for
+                all events. Events that are outdated by now are left out. It needs a `job_id`.
+            timeout: seconds for everything; the job continues after them.
+
+        Raises:
+            InvalidRequestError: not exactly one id is given, or `after_sequence` is given without a `job_id`.
+        """
         request = watch_to_proto(job_id, request_id, after_sequence)
         return self._follow(request, keep_running=True, timeout=timeout)
 
@@ -284,30 +358,43 @@ class AsyncStyleTransferClient:
             now=time.monotonic(),
         )
         stream = AsyncStylization(self._stub, session)
-        self._streams.add(stream)
+        with self._lock:
+            self._streams.add(stream)
         return stream
 
     async def get(
-        self,
-        job_id: str | None = None,
-        *,
-        request_id: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109
+        self, job_id: str | None = None, *, request_id: str | None = None, timeout: float | None = None
     ) -> Job:
-        """Return where a job stands (see `StyleTransferClient.get`)."""
+        """Return the state of a job.
+
+        Args:
+            job_id: the id from `Accepted`.
+            request_id: the id of the request, in place of `job_id`.
+            timeout: seconds that the server gets to answer.
+
+        Raises:
+            InvalidRequestError: not exactly one id is given.
+            JobNotFoundError: there is no such job.
+            NstError: see `nst_client.errors` for each kind.
+        """
         request = pb.GetJobRequest(**one_id(job_id, request_id))
         with rpc_errors():
             response = await self._stub.GetJob(request, timeout=timeout)
         return job_from_proto(response.job)
 
     async def list_jobs(
-        self,
-        states: Iterable[JobState] = (),
-        *,
-        page_size: int | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109
+        self, states: Iterable[JobState] = (), *, page_size: int | None = None, timeout: float | None = None
     ) -> AsyncIterator[Job]:
-        """Yield the caller's jobs, newest first (see `StyleTransferClient.list_jobs`)."""
+        """Yield the caller's jobs, newest first. Each page is fetched when its first job is asked for.
+
+        Args:
+            states: the states whose jobs are listed; empty for all jobs.
+            page_size: jobs of one page, 1 to 1000. Default: the server chooses.
+            timeout: seconds that the server gets to answer with each page.
+
+        Raises:
+            NstError: see `nst_client.errors` for each kind.
+        """
         request = list_to_proto(states, page_size)
         while True:
             with rpc_errors():
@@ -324,19 +411,25 @@ class AsyncStyleTransferClient:
         content: Picture,
         styles: Styles,
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 - it travels to the server
+        timeout: float | None = None,
         **fields: Unpack[EstimateFields],
     ) -> Estimate:
-        """Return what a stylisation would do and cost, without doing it (see `stylize` for the arguments).
+        """Return what a stylisation would do and cost, without doing it.
+
+        Args:
+            content: see `stylize`.
+            styles: see `stylize`.
+            timeout: seconds that the server gets to answer.
+            **fields: further fields of the request (see `EstimateFields`).
 
         Raises:
             NstError: see `nst_client.errors` for each kind.
+            TypeError: there is no such field.
         """
         check_fields(self.estimate, fields)
-        build = partial(request_to_proto, content, styles, **fields)
-        upload = Upload(build, self._sent)
+        upload = Upload(partial(request_to_proto, content, styles, **fields), self._sent)
         while True:
-            request = pb.EstimateRequest(stylize=await asyncio.to_thread(upload.message))
+            request = pb.EstimateRequest(stylize=await run_blocking(upload.message))
             try:
                 with rpc_errors():
                     return estimate_from_proto(await self._stub.Estimate(request, timeout=timeout))
@@ -345,33 +438,67 @@ class AsyncStyleTransferClient:
                     raise
 
     async def cancel(
-        self,
-        job_id: str | None = None,
-        *,
-        request_id: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109
+        self, job_id: str | None = None, *, request_id: str | None = None, timeout: float | None = None
     ) -> JobState:
-        """Cancel a job (see `StyleTransferClient.cancel`)."""
+        """Cancel a job. Its stream ends with the best picture so far, or with JobCancelledError if there is none.
+
+        Args:
+            job_id: the id from `Accepted`.
+            request_id: the id of the request, in place of `job_id`.
+            timeout: seconds that the server gets to answer.
+
+        Returns:
+            The state of the job before. A job that has already ended stays as it is.
+
+        Raises:
+            InvalidRequestError: not exactly one id is given.
+            JobNotFoundError: there is no such job.
+            NstError: see `nst_client.errors` for each kind.
+        """
         return await _cancel(self._stub, pb.CancelJobRequest(**one_id(job_id, request_id)), timeout)
 
-    async def info(self, *, timeout: float | None = None) -> ServerInfo:  # noqa: ASYNC109
-        """Return the server's description of itself (see `StyleTransferClient.info`)."""
+    async def info(self, *, timeout: float | None = None) -> ServerInfo:
+        """Return the server's description of itself, including every default and limit.
+
+        Args:
+            timeout: seconds that the server gets to answer.
+
+        Raises:
+            NstError: see `nst_client.errors` for each kind.
+        """
         with rpc_errors():
             return info_from_proto(await self._stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=timeout))
 
-    async def health(self, *, timeout: float | None = None) -> Health:  # noqa: ASYNC109
-        """Return whether the server takes jobs (see `StyleTransferClient.health`)."""
+    async def health(self, *, timeout: float | None = None) -> Health:
+        """Return whether the server accepts jobs.
+
+        Args:
+            timeout: seconds that the server gets to answer.
+
+        Raises:
+            UnavailableError: there is no server.
+            NstError: see `nst_client.errors` for each kind.
+        """
         with rpc_errors():
             response = await self._health.Check(health_pb2.HealthCheckRequest(), timeout=timeout)
         return enum_from_proto(Health, response.status) or Health.UNKNOWN
 
-    async def wait_until_ready(self, timeout: float) -> None:  # noqa: ASYNC109
-        """Wait until there is a server and it takes jobs (see `StyleTransferClient.wait_until_ready`)."""
-        deadline = time.monotonic() + timeout
-        while not await self._becomes_ready(max(0.0, deadline - time.monotonic())):  # noqa: ASYNC110
-            await asyncio.sleep(READY_PAUSE)
+    async def wait_until_ready(self, timeout: float) -> None:
+        """Wait until there is a server and it accepts jobs.
 
-    async def _becomes_ready(self, timeout: float) -> bool:  # noqa: ASYNC109
+        Args:
+            timeout: seconds to wait at the most.
+
+        Raises:
+            DeadlineExceededError: it took longer.
+            NstError: see `nst_client.errors` for each kind.
+        """
+        deadline = time.monotonic() + timeout
+        while not await self._becomes_ready(max(0.0, deadline - time.monotonic())):
+            await sleep(READY_PAUSE)
+
+    async def _becomes_ready(self, timeout: float) -> bool:
+        """Wait until the server accepts jobs, or the connection to it breaks."""
         watch = self._health.Watch(health_pb2.HealthCheckRequest(), timeout=timeout, wait_for_ready=True)
         try:
             with rpc_errors():
@@ -386,16 +513,8 @@ class AsyncStyleTransferClient:
 
 
 async def _cancel(
-    stub: pb_grpc.StyleTransferServiceAsyncStub,
-    request: pb.CancelJobRequest,
-    timeout: float | None,  # noqa: ASYNC109
+    stub: "pb_grpc.StyleTransferServiceAsyncStub", request: pb.CancelJobRequest, timeout: float | None
 ) -> JobState:
     with rpc_errors():
         response = await stub.CancelJob(request, timeout=timeout)
     return enum_from_proto(JobState, response.state) or JobState.UNKNOWN
-
-
-async def _cancel_quietly(stub: pb_grpc.StyleTransferServiceAsyncStub, request: pb.CancelJobRequest) -> None:
-    # Without a channel there is nobody to tell.
-    with contextlib.suppress(NstError, grpc.aio.UsageError):
-        await _cancel(stub, request, FAREWELL_SECONDS)

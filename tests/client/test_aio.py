@@ -185,6 +185,16 @@ async def test_cancelling_while_waiting_for_a_retry_gives_up_at_once(async_clien
     assert len(servicer.requests) == 1
 
 
+async def test_closing_while_waiting_for_a_retry_gives_up_at_once(async_client, servicer, failure):
+    servicer.attempts = [[failure(grpc.StatusCode.UNAVAILABLE, reason="WARMING_UP", retry_after=50.0)]]
+    events = async_client.stream(b"content", b"style")
+    waiting = asyncio.create_task(anext(events))
+    asyncio.get_running_loop().call_later(0.05, lambda: asyncio.ensure_future(events.close()))
+    with pytest.raises(JobCancelledError, match="before it was accepted"):
+        await asyncio.wait_for(waiting, SOON)
+    assert [event async for event in events] == []
+
+
 @pytest.mark.usefixtures("no_jitter")
 async def test_a_job_that_is_not_taken_yet_is_sent_again(async_client, servicer, script, failure):
     refusal = failure(grpc.StatusCode.RESOURCE_EXHAUSTED, reason="QUEUE_FULL", retry_after=0.02)

@@ -223,6 +223,16 @@ def test_cancelling_while_waiting_for_a_retry_gives_up_at_once(client, servicer,
     assert len(servicer.requests) == 1
 
 
+def test_closing_while_waiting_for_a_retry_gives_up_at_once(client, servicer, failure):
+    servicer.attempts = [[failure(grpc.StatusCode.UNAVAILABLE, reason="WARMING_UP", retry_after=50.0)]]
+    with client.stream(b"content", b"style") as events, futures.ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, events)
+        threading.Timer(0.05, events.close).start()
+        with pytest.raises(JobCancelledError, match="before it was accepted"):
+            waiting.result(SOON)
+        assert list(events) == []
+
+
 def test_a_job_that_the_server_cancels_before_a_picture_is_an_error(client, servicer, script, failure):
     servicer.attempts = [[script.accepted(), failure(grpc.StatusCode.CANCELLED, "no picture", reason="CANCELLED")]]
     with pytest.raises(JobCancelledError, match="no picture"):
