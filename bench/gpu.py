@@ -20,12 +20,12 @@ from pathlib import Path
 import torch
 from nst_service.engine.devices import resolve_devices, resolve_precision, set_up_process
 from nst_service.engine.estimate import step_flops
-from nst_service.engine.objective import build_canvas, build_criterion
+from nst_service.engine.network.precision import Precision
+from nst_service.engine.network.vgg import Vgg19
+from nst_service.engine.network.weights import load_weights
+from nst_service.engine.objective.targets import build_canvas, build_criterion
+from nst_service.engine.optim.transfer import optimize
 from nst_service.engine.options import TransferOptions
-from nst_service.engine.precision import Precision
-from nst_service.engine.transfer import optimize
-from nst_service.engine.vgg import Vgg19
-from nst_service.engine.weights import load_weights
 
 from bench import machine
 from bench.pictures import pairs

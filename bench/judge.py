@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import torch
-from nst_service.engine.objective import build_canvas, build_criterion
-from nst_service.engine.vgg import Vgg19
-from nst_service.engine.weights import load_weights
+from nst_service.engine.network.vgg import Vgg19
+from nst_service.engine.network.weights import load_weights
+from nst_service.engine.objective.targets import build_canvas, build_criterion
 from torch import Tensor
 
 from bench.runners.nst import specification

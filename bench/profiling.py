@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from nst_service.engine.transfer import optimize
-from nst_service.engine.vgg import Vgg19
-from nst_service.engine.weights import load_weights
+from nst_service.engine.network.vgg import Vgg19
+from nst_service.engine.network.weights import load_weights
+from nst_service.engine.optim.transfer import optimize
 from torch.profiler import ProfilerActivity, profile
 
 from bench.pictures import Pair

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from nst_service.engine.layers import CONVS
-from nst_service.engine.weights import TORCHVISION_INDEX, Weights, load_weights
+from nst_service.engine.network.layers import CONVS
+from nst_service.engine.network.weights import TORCHVISION_INDEX, Weights, load_weights
 from torch import Tensor
 
 from bench.pixels import CAFFE_MEAN

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from nst_service.engine.pictures import PictureFormat, encode
-from nst_service.engine.vgg import Vgg19
-from nst_service.engine.weights import Weights, load_weights
+from nst_service.engine.choices import OutputFormat
+from nst_service.engine.network.vgg import Vgg19
+from nst_service.engine.network.weights import Weights, load_weights
+from nst_service.engine.pictures.encode import encode
 from PIL import Image
 
 
@@ -37,7 +38,7 @@ def model(weights: Weights) -> Vgg19:
 def _textured(width: int, height: int, seed: int) -> bytes:
     noise = torch.rand(1, 3, max(2, height // 4), max(2, width // 4), generator=torch.Generator().manual_seed(seed))
     pixels = torch.nn.functional.interpolate(noise, (height, width), mode="bilinear")
-    return encode(pixels, format=PictureFormat.PNG, quality=95)
+    return encode(pixels, format=OutputFormat.PNG, quality=95)
 
 
 @pytest.fixture(scope="session")

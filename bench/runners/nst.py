@@ -5,12 +5,12 @@ from pathlib import Path
 import torch
 from nst_service.engine.devices import available_bytes, set_up_process
 from nst_service.engine.estimate import Memory, estimate
-from nst_service.engine.layers import LAYERS
+from nst_service.engine.network.layers import LAYERS
+from nst_service.engine.network.vgg import Vgg19
+from nst_service.engine.network.weights import load_weights
+from nst_service.engine.optim.transfer import optimize
 from nst_service.engine.options import Limits, TransferOptions
 from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
-from nst_service.engine.transfer import optimize
-from nst_service.engine.vgg import Vgg19
-from nst_service.engine.weights import load_weights
 
 from bench.recorder import Recorder
 from bench.task import Task

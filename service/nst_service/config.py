@@ -8,8 +8,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from nst_service.engine.input_scale import InputScale
-from nst_service.engine.precision import Precision
+from nst_service.engine.network.input_scale import InputScale
+from nst_service.engine.network.precision import Precision
 
 
 def _setting(default: Any, explanation: str, **metadata: Any) -> Any:

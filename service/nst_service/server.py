@@ -20,16 +20,16 @@ from nst_service import tokens
 from nst_service.addresses import AddressError, check_exposure, is_loopback
 from nst_service.config import ServerConfig
 from nst_service.engine.devices import resolve_devices, resolve_precision, set_up_process
-from nst_service.engine.input_scale import InputScale
+from nst_service.engine.network.input_scale import InputScale
+from nst_service.engine.network.vgg import Vgg19
+from nst_service.engine.network.weights import load_weights
 from nst_service.engine.options import Limits
-from nst_service.engine.vgg import Vgg19
-from nst_service.engine.weights import load_weights
 from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.scheduler import Durability, Scheduler
 from nst_service.reloaded import SettingError
-from nst_service.rpc.callers import Callers, TokenGuard
+from nst_service.rpc.auth import Authenticator, TokenInterceptor
 from nst_service.rpc.codec import ProtoCodec
-from nst_service.rpc.seal import StatusSeal
+from nst_service.rpc.error_interceptor import ErrorInterceptor
 from nst_service.rpc.servicer import StyleTransferServicer
 from nst_service.store.records import Retention
 from nst_service.store.store import Store
@@ -79,7 +79,7 @@ class Server:
         """
         self._config = config
         self._credentials = _credentials(config)
-        self._callers = Callers(tokens.follow(Path(config.tokens)) if config.tokens else None)
+        self._callers = Authenticator(tokens.follow(Path(config.tokens)) if config.tokens else None)
         devices = resolve_devices(config.device)
         precision = resolve_precision(config.precision, devices)
         set_up_process(devices, precision)
@@ -124,7 +124,7 @@ class Server:
         """
         config = self._config
         server = grpc.aio.server(
-            interceptors=[TokenGuard(self._callers), StatusSeal(SERVICE_NAME)],
+            interceptors=[TokenInterceptor(self._callers), ErrorInterceptor(SERVICE_NAME)],
             options=[
                 # Requests somewhat over the limit get through to be refused with an explanation.
                 ("grpc.max_receive_message_length", 2 * config.max_request_bytes),

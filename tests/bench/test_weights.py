@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from nst_service.engine.vgg import Vgg19
+from nst_service.engine.network.vgg import Vgg19
 from torch.nn import functional
 
 from bench.weights import PixelInput, export_weights

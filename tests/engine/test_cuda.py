@@ -3,21 +3,20 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from nst_service.engine import transfer as transfer_module
-from nst_service.engine.criterion import Criterion, Evaluation
+from nst_service.engine.choices import OptimizerName, Pooling, Preset, StyleLossName
 from nst_service.engine.devices import available_bytes, resolve_devices, resolve_precision, set_up_process
 from nst_service.engine.errors import NonFiniteLossError
-from nst_service.engine.layers import LAYERS
-from nst_service.engine.losses import StyleLossName
-from nst_service.engine.objective import build_canvas, build_criterion
-from nst_service.engine.options import Limits, OptimizerName, Preset, TransferOptions
-from nst_service.engine.pooling import Pooling
-from nst_service.engine.precision import Precision
-from nst_service.engine.snapshot import Snapshot
+from nst_service.engine.network.layers import LAYERS
+from nst_service.engine.network.precision import Precision
+from nst_service.engine.network.vgg import Vgg19
+from nst_service.engine.network.weights import Weights
+from nst_service.engine.objective.criterion import Criterion, Evaluation
+from nst_service.engine.objective.targets import build_canvas, build_criterion
+from nst_service.engine.optim import transfer as transfer_module
+from nst_service.engine.optim.snapshot import Snapshot
+from nst_service.engine.optim.transfer import optimize
+from nst_service.engine.options import Limits, TransferOptions
 from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
-from nst_service.engine.transfer import optimize
-from nst_service.engine.vgg import Vgg19
-from nst_service.engine.weights import Weights
 from torch import Tensor
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from nst_service.engine.devices import DeviceError, resolve_devices, resolve_precision
-from nst_service.engine.precision import Precision
+from nst_service.engine.network.precision import Precision
 
 CPU = [torch.device("cpu")]
 

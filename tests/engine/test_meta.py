@@ -8,19 +8,18 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from nst_service.engine import convolution as convolution_module
-from nst_service.engine import objective as objective_module
-from nst_service.engine.criterion import Criterion
-from nst_service.engine.layers import LAYERS
-from nst_service.engine.losses import StyleLossName
-from nst_service.engine.objective import build_canvas, build_criterion
-from nst_service.engine.optimizers import LBFGS, Adam, either
-from nst_service.engine.options import ColorMode, Limits, Preset, TransferOptions
-from nst_service.engine.pooling import Pooling
-from nst_service.engine.precision import Precision
+from nst_service.engine.choices import Pooling, Preset, StyleLossName
+from nst_service.engine.network import convolution as convolution_module
+from nst_service.engine.network.layers import LAYERS
+from nst_service.engine.network.precision import Precision
+from nst_service.engine.network.vgg import Vgg19
+from nst_service.engine.network.weights import Weights
+from nst_service.engine.objective.criterion import Criterion
+from nst_service.engine.objective.targets import build_canvas, build_criterion
+from nst_service.engine.objective.targets import targets as objective_module
+from nst_service.engine.optim.optimizers import LBFGS, Adam, either
+from nst_service.engine.options import ColorMode, Limits, TransferOptions
 from nst_service.engine.spec import StyleInput, TransferRequest, prepare
-from nst_service.engine.vgg import Vgg19
-from nst_service.engine.weights import Weights
 from torch import Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode

@@ -3,19 +3,26 @@ from collections.abc import Mapping
 
 import pytest
 import torch
-from nst_service.engine.canvas import ColorMode
-from nst_service.engine.convolution import Padding
-from nst_service.engine.kernel import Kernel
-from nst_service.engine.layers import LAYERS
-from nst_service.engine.losses import LossKind, StyleLossName
-from nst_service.engine.objective import build_canvas, build_criterion
-from nst_service.engine.options import Init, Limits, OptimizerName, Preset, TransferOptions, transfer_violations
-from nst_service.engine.pictures import PictureFormat, encode
-from nst_service.engine.pooling import Pooling
+from nst_service.engine.choices import (
+    ColorMode,
+    Init,
+    OptimizerName,
+    OutputFormat,
+    Padding,
+    Pooling,
+    Preset,
+    StyleLossName,
+)
+from nst_service.engine.network.layers import LAYERS
+from nst_service.engine.network.stored_kernel import StoredKernel
+from nst_service.engine.network.vgg import Vgg19
+from nst_service.engine.network.weights import Weights
+from nst_service.engine.objective.losses import LossKind
+from nst_service.engine.objective.targets import build_canvas, build_criterion
+from nst_service.engine.optim.transfer import Ending, Iterate, optimize
+from nst_service.engine.options import Limits, TransferOptions, transfer_violations
+from nst_service.engine.pictures.encode import encode
 from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
-from nst_service.engine.transfer import Ending, Iterate, optimize
-from nst_service.engine.vgg import Vgg19
-from nst_service.engine.weights import Weights
 
 LIMITS = Limits(max_input_pixels=10**6, max_image_size=512, max_iterations=1000, max_styles=2)
 
@@ -38,7 +45,7 @@ def run(request: TransferRequest, model: Vgg19, **options) -> list[Iterate]:
 def left_half_white(width: int = 48, height: int = 37) -> bytes:
     pixels = torch.zeros(1, 3, height, width)
     pixels[..., : width // 2] = 1
-    return encode(pixels, format=PictureFormat.PNG, quality=95)
+    return encode(pixels, format=OutputFormat.PNG, quality=95)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +121,7 @@ def test_the_loss_of_normalized_options_does_not_know_the_scale_of_the_weights(
     product, convs = 1.0, {}
     for conv, (kernel, bias) in weights.convs.items():
         product *= factors[conv]
-        convs[conv] = (Kernel(factors[conv] * kernel.dense()), product * bias)
+        convs[conv] = (StoredKernel(factors[conv] * kernel.dense()), product * bias)
     rescaled = Vgg19(dataclasses.replace(weights, convs=convs), "cpu")
     for loss in StyleLossName:
         spec = spec_of(request_, normalize=True, style_loss=loss, pooling=Pooling.L2)
@@ -129,11 +136,11 @@ def test_the_loss_of_normalized_options_does_not_know_the_scale_of_the_weights(
 
 def test_two_styles_with_masks_each_stay_in_their_place(request_: TransferRequest, model: Vgg19):
     white, black = (
-        encode(torch.full((1, 3, 40, 40), value), format=PictureFormat.PNG, quality=95) for value in (1.0, 0.0)
+        encode(torch.full((1, 3, 40, 40), value), format=OutputFormat.PNG, quality=95) for value in (1.0, 0.0)
     )
     left = left_half_white()
     right = encode(
-        1 - torch.zeros(1, 3, 37, 48).index_fill_(3, torch.arange(24), 1.0), format=PictureFormat.PNG, quality=95
+        1 - torch.zeros(1, 3, 37, 48).index_fill_(3, torch.arange(24), 1.0), format=OutputFormat.PNG, quality=95
     )
     styles = (StyleInput(data=white, mask=left), StyleInput(data=black, mask=right))
     guided = dataclasses.replace(request_, styles=styles)

@@ -4,7 +4,7 @@ import pickle
 from typing import Any
 
 from nst_service.engine.options import Limits
-from nst_service.engine.pictures import Size
+from nst_service.engine.sizes import Size
 from nst_service.engine.spec import TransferRequest
 from nst_service.jobs.errors import JobError
 from nst_service.jobs.events import Accepted, Completed, Reduced, ResultHeader

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from nst_service.engine.network.vgg import Vgg19
+from nst_service.engine.optim.transfer import Iterate, optimize
 from nst_service.engine.options import Limits
 from nst_service.engine.spec import TransferRequest, TransferSpec
-from nst_service.engine.transfer import Iterate, optimize
-from nst_service.engine.vgg import Vgg19
 from nst_service.jobs import run as run_module
 from nst_service.jobs import scheduler as scheduler_module
 from nst_service.jobs.errors import (
@@ -28,8 +28,8 @@ from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.log import LoggedEvent
 from nst_service.jobs.quotas import Owner
 from nst_service.jobs.scheduler import Scheduler
-from nst_service.jobs.states import JobState
 from nst_service.jobs.worker import DeviceWorker
+from nst_service.lifecycle import JobState
 from nst_service.store.errors import RequestConflictError, StoreFullError, StoreUnavailableError
 from nst_service.store.records import DisconnectPolicy, StoredJob
 from nst_service.store.store import Store

@@ -2,7 +2,8 @@ import pytest
 from nst_service.engine import estimate as estimate_module
 from nst_service.engine.estimate import Memory, estimate
 from nst_service.engine.options import OutputOptions, TransferOptions
-from nst_service.engine.pictures import Picture, Size
+from nst_service.engine.pictures.picture import Picture
+from nst_service.engine.sizes import Size
 from nst_service.engine.spec import Style, TransferSpec
 from nst_service.jobs.errors import DoesNotFitError
 from nst_service.jobs.fitting import does_not_fit, fitted, reduced

@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 from nst_service.engine.estimate import step_work
+from nst_service.engine.network.vgg import Vgg19
+from nst_service.engine.optim.transfer import Iterate, optimize
 from nst_service.engine.options import Limits
 from nst_service.engine.spec import TransferRequest, TransferSpec
-from nst_service.engine.transfer import Iterate, optimize
-from nst_service.engine.vgg import Vgg19
 from nst_service.jobs import run as run_module
 from nst_service.jobs.errors import DeadlineTooShortError, DoesNotFitError, QueueFullError
 from nst_service.jobs.events import Accepted, Completed, Event, Queued, ResultHeader, Started
 from nst_service.jobs.job import Job
 from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.scheduler import Scheduler
-from nst_service.jobs.states import JobState, StopReason
 from nst_service.jobs.stored_request import FindPicture, StoredRequest
 from nst_service.jobs.worker import DeviceWorker
+from nst_service.lifecycle import JobState, StopReason
 
 from tests.jobs.builders import DURABILITY, read_request, submit
 

@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from nst_service.engine.choices import Init, OptimizerName
 from nst_service.engine.errors import NonFiniteLossError
 from nst_service.engine.estimate import Memory, estimate, least_bytes
-from nst_service.engine.layers import LAYERS
-from nst_service.engine.options import Init, Limits, OptimizerName
-from nst_service.engine.snapshot import Snapshot
+from nst_service.engine.network.layers import LAYERS
+from nst_service.engine.network.vgg import Vgg19
+from nst_service.engine.optim.snapshot import Snapshot
+from nst_service.engine.optim.transfer import Iterate, optimize, transfer
+from nst_service.engine.options import Limits
 from nst_service.engine.spec import TransferRequest, TransferSpec, prepare
-from nst_service.engine.transfer import Iterate, optimize, transfer
-from nst_service.engine.vgg import Vgg19
 from nst_service.jobs import run as run_module
 from nst_service.jobs.errors import DoesNotFitError, JobCancelledError, JobError, JobFailedError
 from nst_service.jobs.events import (
@@ -30,10 +31,10 @@ from nst_service.jobs.events import (
 )
 from nst_service.jobs.fair_share import FairShare
 from nst_service.jobs.job import Job
-from nst_service.jobs.pace import Pace
 from nst_service.jobs.run import Run
-from nst_service.jobs.states import StopReason
-from nst_service.jobs.worker import DeviceWorker, Left, Outcome
+from nst_service.jobs.throughput import Throughput
+from nst_service.jobs.worker import DeviceWorker, Outcome, Requeued
+from nst_service.lifecycle import StopReason
 from PIL import Image
 
 from tests.jobs.builders import LIMITS
@@ -51,7 +52,7 @@ class Followed:
     job: Job
     events: list[Event] = field(default_factory=list)
     kept: list[Snapshot] = field(default_factory=list)
-    outcome: StopReason | Left | JobError | None = None
+    outcome: StopReason | Requeued | JobError | None = None
 
     @property
     def file(self) -> bytes:
@@ -370,7 +371,7 @@ def test_a_job_that_has_become_smaller_is_kept_as_far_as_it_is(
     # In tiles, at the third step once more.
     followed = device.join(make_request(iterations=6, image_size=256), on_progress=leave)
     device.worker.serve()
-    assert isinstance(followed.outcome, Left)
+    assert isinstance(followed.outcome, Requeued)
     assert followed.outcome.snapshot
     assert followed.outcome.snapshot.iteration == 3
 
@@ -495,7 +496,7 @@ class TestDeadline:
         spec = prepare(make_request(iterations=50), limits, LAYERS)
         now = time.monotonic()
         job = Job(spec=spec, cost=estimate(spec), accepted_at=now, deadline=now + _LONG, expected_seconds=1.0)
-        run = Run(job, lambda _: None, model, Pace())
+        run = Run(job, lambda _: None, model, Throughput())
         run.start()
         yield run
         run.close()

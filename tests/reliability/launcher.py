@@ -20,9 +20,9 @@ import torch
 from nst_service import server as server_module
 from nst_service.config import ServerConfig
 from nst_service.engine.devices import available_bytes
-from nst_service.engine.transfer import Iterate, Preparing, transfer
-from nst_service.engine.vgg import Vgg19
-from nst_service.engine.weights import load_weights
+from nst_service.engine.network.vgg import Vgg19
+from nst_service.engine.network.weights import load_weights
+from nst_service.engine.optim.transfer import Iterate, Preparing, transfer
 from nst_service.jobs import events as events_module
 from nst_service.jobs import run as run_module
 from nst_service.jobs import scheduler as scheduler_module

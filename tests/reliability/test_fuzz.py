@@ -25,9 +25,11 @@ from hypothesis import strategies as st
 from nst.v1 import style_transfer_pb2 as pb
 from nst.v1 import style_transfer_pb2_grpc as pb_grpc
 from nst_service.config import ServerConfig
+from nst_service.engine.choices import OutputFormat
 from nst_service.engine.errors import PictureError
-from nst_service.engine.layers import LAYERS
-from nst_service.engine.pictures import PictureFormat, decode, encode
+from nst_service.engine.network.layers import LAYERS
+from nst_service.engine.pictures.decode import decode
+from nst_service.engine.pictures.encode import encode
 from nst_service.rpc.servicer import StyleTransferServicer
 from nst_service.server import Server
 
@@ -139,11 +141,11 @@ def _held_bytes(what: str) -> int:
 
 def _texture(width: int, height: int) -> bytes:
     noise = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(width))
-    return encode(noise, format=PictureFormat.PNG, quality=95)
+    return encode(noise, format=OutputFormat.PNG, quality=95)
 
 
 _PICTURES = tuple(_texture(*size) for size in ((48, 37), (1, 1), (2, 3), (16, 16), (17, 15), (1, 200), (200, 1)))
-_BLACK = encode(torch.zeros(1, 3, 8, 8), format=PictureFormat.PNG, quality=95)
+_BLACK = encode(torch.zeros(1, 3, 8, 8), format=OutputFormat.PNG, quality=95)
 
 
 @st.composite

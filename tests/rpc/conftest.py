@@ -2,7 +2,7 @@ import pytest
 from nst.v1 import style_transfer_pb2 as pb
 from nst_service import server as server_module
 from nst_service.engine.devices import available_bytes
-from nst_service.engine.weights import Weights
+from nst_service.engine.network.weights import Weights
 from nst_service.jobs.worker import DeviceWorker
 
 

@@ -25,10 +25,10 @@ from nst.v1 import style_transfer_pb2_grpc as pb_grpc
 from nst_service import server as server_module
 from nst_service.cli import main
 from nst_service.config import ServerConfig
+from nst_service.engine.network.vgg import Vgg19
+from nst_service.engine.network.weights import Weights
+from nst_service.engine.optim.transfer import Iterate, optimize
 from nst_service.engine.spec import TransferSpec, prepare
-from nst_service.engine.transfer import Iterate, optimize
-from nst_service.engine.vgg import Vgg19
-from nst_service.engine.weights import Weights
 from nst_service.jobs import run as run_module
 from nst_service.jobs import scheduler as scheduler_module
 from nst_service.jobs.worker import DeviceWorker

@@ -9,12 +9,9 @@ from nst.v1 import style_transfer_pb2 as pb
 from nst_client.metadata import read_metadata
 from nst_client.translate import options_from_proto
 from nst_service.engine import options as engine
-from nst_service.engine.canvas import ColorMode
-from nst_service.engine.convolution import Padding
-from nst_service.engine.losses import LossKind, StyleLossName
-from nst_service.engine.pictures import PictureFormat
-from nst_service.engine.pooling import Pooling
-from nst_service.jobs.states import JobState, StopReason
+from nst_service.engine.choices import ColorMode, OutputFormat, Padding, Pooling, StyleLossName
+from nst_service.engine.objective.losses import LossKind
+from nst_service.lifecycle import JobState, StopReason
 from nst_service.rpc.translate import enum_to_proto, options_to_proto, request_from_proto
 from PIL import Image
 
@@ -31,7 +28,7 @@ from tests.rpc.test_service import serving
         (Pooling, pb.Pooling),
         (Padding, pb.Padding),
         (ColorMode, pb.ColorMode),
-        (PictureFormat, pb.PictureFormat),
+        (OutputFormat, pb.PictureFormat),
         (LossKind, pb.LossKind),
         (StopReason, pb.StopReason),
         (JobState, pb.JobState),

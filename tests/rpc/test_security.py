@@ -23,7 +23,7 @@ from nst_client import AsyncStyleTransferClient, Tls, UnavailableError
 from nst_service import server as server_module
 from nst_service.cli import main
 from nst_service.config import ServerConfig
-from nst_service.engine.transfer import Iterate
+from nst_service.engine.optim.transfer import Iterate
 from nst_service.jobs import run as run_module
 from nst_service.reloaded import SettingError
 from nst_service.server import Server

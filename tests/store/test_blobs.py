@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nst_service.jobs.states import JobState
+from nst_service.lifecycle import JobState
 from nst_service.store.blobs import BlobFolder
 from nst_service.store.errors import CorruptBlobError
 from nst_service.store.records import Blob, BlobKind

@@ -10,7 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from nst_service.jobs.states import JobState
+from nst_service.lifecycle import JobState
 from nst_service.store.store import Store
 
 from tests.store.builders import ENDLESS, Place, sha256

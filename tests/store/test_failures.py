@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from fsspec.implementations.local import LocalFileOpener, LocalFileSystem
-from nst_service.jobs.states import JobState
+from nst_service.lifecycle import JobState
 from nst_service.store.blobs import BlobFolder
 from nst_service.store.errors import (
     StoreCorruptError,

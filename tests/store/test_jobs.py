@@ -4,7 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from nst_service.jobs.states import JobState
+from nst_service.lifecycle import JobState
 from nst_service.store.errors import LeaseLostError, RequestConflictError, TransitionError
 from nst_service.store.records import StoredEvent
 from nst_service.store.store import Store

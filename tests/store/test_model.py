@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
-from nst_service.jobs.states import JobState
+from nst_service.lifecycle import JobState
 from nst_service.store.errors import LeaseLostError
 from nst_service.store.records import Lease, Retention
 

@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from nst_service.jobs.states import JobState
+from nst_service.lifecycle import JobState
 from nst_service.store.errors import StoreFullError
 from nst_service.store.records import StoredEvent
 from nst_service.store.store import Store

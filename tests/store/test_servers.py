@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from nst_service.jobs.states import JobState
+from nst_service.lifecycle import JobState
 from nst_service.store.errors import LeaseLostError, StoreInUseError
 from nst_service.store.failure_detector import FailureDetector
 from nst_service.store.records import StoredEvent

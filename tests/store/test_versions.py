@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from nst_service.jobs.states import JobState
+from nst_service.lifecycle import JobState
 from nst_service.store.database import Database
 from nst_service.store.errors import StoreVersionError
 from nst_service.store.schema import METADATA, SCHEMA_VERSION

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nst_service.jobs.states import JobState
+from nst_service.lifecycle import JobState
 from nst_service.store.records import Lease
 from nst_service.store.store import Store
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import psutil
 import torch
 
+from nst_service.engine.arena import release_features
 from nst_service.engine.errors import EngineError
-from nst_service.engine.precision import Precision
-from nst_service.engine.winograd import release_features
+from nst_service.engine.network.precision import Precision, is_gpu
 
 _CGROUP = Path("/sys/fs/cgroup")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
@@ -85,11 +85,6 @@ def resolve_precision(choice: str, devices: list[torch.device]) -> Precision:
 
 def _has_matrix_units(device: torch.device) -> bool:
     return is_gpu(device) and torch.cuda.get_device_capability(device) >= _AMPERE
-
-
-def is_gpu(device: torch.device) -> bool:
-    """Whether a device is a GPU."""
-    return device.type == "cuda"
 
 
 def available_bytes(device: torch.device) -> int:

@@ -9,8 +9,10 @@ from types import MappingProxyType
 
 import torch
 
-from nst_service.engine.bands import rows_at_once
-from nst_service.engine.layers import (
+from nst_service.engine.arena import NATIVE
+from nst_service.engine.choices import OptimizerName, Pooling, StyleLossName
+from nst_service.engine.network.bands import rows_at_once
+from nst_service.engine.network.layers import (
     CONVS,
     KERNEL_SHAPES,
     conv_of,
@@ -21,15 +23,12 @@ from nst_service.engine.layers import (
     pooled_convs,
     relu_of,
 )
-from nst_service.engine.losses import StyleLossName
-from nst_service.engine.objective import DIRECTIONS
-from nst_service.engine.options import OptimizerName, TransferOptions
-from nst_service.engine.pictures import Size, fit, scaled
-from nst_service.engine.pooling import Pooling
-from nst_service.engine.schedule import schedule, step_pixels
+from nst_service.engine.network.tiles import count_tiles, halo_of, spans
+from nst_service.engine.objective.targets import DIRECTIONS
+from nst_service.engine.options import TransferOptions
+from nst_service.engine.scales import schedule, step_pixels
+from nst_service.engine.sizes import Size, fit, scaled
 from nst_service.engine.spec import TransferSpec
-from nst_service.engine.tiles import count_tiles, halo_of, spans
-from nst_service.engine.winograd import NATIVE
 
 _FLOAT_BYTES, _INDEX_BYTES = 4, 8
 _PICTURES = 12
@@ -191,8 +190,8 @@ def _evaluation_bytes(options: TransferOptions, size: Size, tile: int | None, *,
     if tile is None:
         return network
     # A core is copied out of the features of its tile, and the gradient by it into that by the tile.
-    core = min(size[0], tile), min(size[1], tile)
-    share = rows_at_once(core[1]) / core[1] if is_native else 1
+    core = Size(min(size.width, tile), min(size.height, tile))
+    share = rows_at_once(core.height) / core.height if is_native else 1
     return network + 3 * round(share * max(_activation_bytes(core, conv_of(layer)) for layer in layers))
 
 
@@ -215,7 +214,7 @@ def _native_bytes(options: TransferOptions, part: Size) -> int:
     layers = options.active_layers
     convs: Sequence[str] = convs_through(layers)
     pooled = pooled_convs(convs)
-    share = rows_at_once(part[1]) / part[1]
+    share = rows_at_once(part.height) / part.height
     kept = most = 0
     if options.pooling is not Pooling.L2 and (opening := opening_pair(layers)):
         first, second = opening
@@ -302,7 +301,7 @@ def _largest_part(size: Size, tile: int | None, layers: Collection[str]) -> Size
         return size
     halo = halo_of(layers)
     width, height = (max(len(span) for span, _ in spans(edge, tile, halo)) for edge in size)
-    return width, height
+    return Size(width, height)
 
 
 def largest_size_within(memory: Memory, options: TransferOptions, size: Size, styles: Sequence[Size]) -> int:

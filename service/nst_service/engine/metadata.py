@@ -3,8 +3,8 @@
 import dataclasses
 import json
 
+from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.spec import TransferSpec
-from nst_service.engine.vgg import Vgg19
 
 KEY = "nst_stylize"
 """Of the version; the JSON begins with it, so that it can be found in a file of any format."""

@@ -3,33 +3,22 @@
 import dataclasses
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from types import MappingProxyType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from nst_service.engine.canvas import ColorMode
-from nst_service.engine.convolution import Padding
+from nst_service.engine.choices import (
+    ColorMode,
+    Init,
+    OptimizerName,
+    OutputFormat,
+    Padding,
+    Pooling,
+    Preset,
+    StyleLossName,
+)
 from nst_service.engine.errors import Violation
-from nst_service.engine.losses import StyleLossName
-from nst_service.engine.pictures import DEEP_FORMATS, PictureFormat
-from nst_service.engine.pooling import Pooling
-from nst_service.engine.vgg import Variant
-
-
-class OptimizerName(StrEnum):
-    """The optimisers by name."""
-
-    LBFGS = "lbfgs"
-    ADAM = "adam"
-
-
-class Init(StrEnum):
-    """What an optimisation starts from."""
-
-    CONTENT = "content"
-    RANDOM = "random"
-    STYLE = "style"
-    PICTURE = "picture"
+from nst_service.engine.network.vgg import Variant
+from nst_service.engine.pictures.formats import DEEP_FORMATS
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +65,6 @@ _BALANCED: Mapping[str, Any] = MappingProxyType(
         "scales": 3,
     }
 )
-
-
-class Preset(StrEnum):
-    """Sets of options that belong together (see `PRESETS`)."""
-
-    BALANCED = "balanced"
-    REFERENCE = "reference"
-    FAST = "fast"
-    TEXTURE = "texture"
-    RECONSTRUCT = "reconstruct"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,7 +195,7 @@ class StyleOptions:
 class OutputOptions:
     """How the finished picture is encoded."""
 
-    format: PictureFormat = PictureFormat.PNG
+    format: OutputFormat = OutputFormat.PNG
     quality: Annotated[int, Range(1, 100)] = 95
     """Of JPEG and WebP."""
     bits: Annotated[int, Range(8, 16)] = 8

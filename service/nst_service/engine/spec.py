@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from PIL.Image import Image
 
+from nst_service.engine.choices import Init
 from nst_service.engine.errors import InvalidRequestError, PictureError, Violation
-from nst_service.engine.layers import LAYERS, minimum_edge
+from nst_service.engine.network.layers import LAYERS, minimum_edge
 from nst_service.engine.options import (
-    Init,
     Limits,
     OutputOptions,
     StyleOptions,
@@ -19,8 +19,10 @@ from nst_service.engine.options import (
     range_violations,
     transfer_violations,
 )
-from nst_service.engine.pictures import Picture, Size, decode, fit, resampled, scaled
-from nst_service.engine.schedule import most_scales
+from nst_service.engine.pictures.decode import decode
+from nst_service.engine.pictures.picture import Picture, resampled
+from nst_service.engine.scales import most_scales
+from nst_service.engine.sizes import Size, fit, scaled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,10 +282,12 @@ class _Preparation:
             return True
         deepest = max(layers, key=LAYERS.index)
         self._violations.append(
-            Violation(field, f"{verb} {_pixels(size)}, layer {deepest} needs at least {_pixels((smallest, smallest))}")
+            Violation(
+                field, f"{verb} {_pixels(size)}, layer {deepest} needs at least {_pixels(Size(smallest, smallest))}"
+            )
         )
         return False
 
 
 def _pixels(size: Size) -> str:
-    return f"{size[0]}x{size[1]} px"
+    return f"{size.width}x{size.height} px"

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from nst_service.engine.pictures import Size
+from nst_service.engine.sizes import Size
 from nst_service.engine.spec import TransferRequest
 from nst_service.jobs.errors import JobError
 from nst_service.jobs.events import Completed, ResultHeader

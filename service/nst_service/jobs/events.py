@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from nst_service.engine.losses import Term
+from nst_service.engine.objective.losses import Term
 from nst_service.engine.options import OutputOptions, TransferOptions
-from nst_service.jobs.states import StopReason
+from nst_service.lifecycle import StopReason
 
 CHUNK_BYTES = 2**20 - 2**10
 """Of the picture in one ResultChunk; its message stays below 1 MiB."""

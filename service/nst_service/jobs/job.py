@@ -4,13 +4,13 @@ import math
 import uuid
 from dataclasses import dataclass, field
 
-from nst_service.engine.draft import Draft
 from nst_service.engine.estimate import Cost
-from nst_service.engine.snapshot import Snapshot
+from nst_service.engine.optim.resized_start import ResizedStart
+from nst_service.engine.optim.snapshot import Snapshot
 from nst_service.engine.spec import TransferSpec
 from nst_service.jobs.log import EventLog
 from nst_service.jobs.sharing import Claim, weight
-from nst_service.jobs.states import JobState, StopReason
+from nst_service.lifecycle import JobState, StopReason
 from nst_service.store.records import DisconnectPolicy, Lease
 
 
@@ -43,7 +43,7 @@ class Job:
     """Whether what its step still gives is not wanted."""
     lease: Lease | None = None
     """The right to run it, once it runs."""
-    snapshot: Snapshot | Draft | None = None
+    snapshot: Snapshot | ResizedStart | None = None
     """Where it goes on, until it does."""
     next_checkpoint: float = math.inf
     """When to keep where it stands, on the clock of `time.monotonic`; never while the last one is being kept."""

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from nst_service.engine.errors import SnapshotError
-from nst_service.engine.pictures import Size
-from nst_service.engine.snapshot import Snapshot
+from nst_service.engine.optim.snapshot import Snapshot
+from nst_service.engine.sizes import Size
 from nst_service.engine.spec import TransferRequest
 from nst_service.jobs.codec import Codec
 from nst_service.jobs.errors import JobCancelledError, JobError, RecordedFailureError
 from nst_service.jobs.events import Accepted, Delivery, Event, Recorded, Reduced, result_chunks
 from nst_service.jobs.job import Job
 from nst_service.jobs.log import ACCEPTED_SEQUENCE, LoggedEvent
-from nst_service.jobs.states import JobState
 from nst_service.jobs.stored_request import StoredRequest
+from nst_service.lifecycle import JobState
 from nst_service.store.errors import CorruptBlobError, StoreError
 from nst_service.store.records import Blob, BlobKind, Lease, NewJob, Pulse, StoredEvent, StoredJob, Submission
 from nst_service.store.store import Store

@@ -7,16 +7,16 @@ from collections.abc import Callable
 from importlib.metadata import version
 from types import MappingProxyType
 
-from nst_service.engine.devices import is_gpu
-from nst_service.engine.draft import carried
 from nst_service.engine.estimate import Memory, estimate, keeps_history, least_bytes, step_work
 from nst_service.engine.metadata import describe
-from nst_service.engine.pictures import PREVIEW_MEDIA_TYPE, encode, preview
-from nst_service.engine.snapshot import Snapshot
+from nst_service.engine.network.precision import is_gpu
+from nst_service.engine.network.vgg import Vgg19
+from nst_service.engine.objective.style_cache import StyleCache
+from nst_service.engine.optim.resized_start import carried
+from nst_service.engine.optim.snapshot import Snapshot
+from nst_service.engine.optim.transfer import Ending, Iterate, Preparing, Transfer, transfer
+from nst_service.engine.pictures.encode import PREVIEW_MEDIA_TYPE, encode, preview
 from nst_service.engine.spec import TransferSpec
-from nst_service.engine.style_cache import StyleCache
-from nst_service.engine.transfer import Ending, Iterate, Preparing, Transfer, transfer
-from nst_service.engine.vgg import Vgg19
 from nst_service.jobs import events
 from nst_service.jobs.errors import JobCancelledError
 from nst_service.jobs.events import (
@@ -32,8 +32,8 @@ from nst_service.jobs.events import (
 )
 from nst_service.jobs.fitting import reduced
 from nst_service.jobs.job import Job
-from nst_service.jobs.pace import Pace
-from nst_service.jobs.states import StopReason
+from nst_service.jobs.throughput import Throughput
+from nst_service.lifecycle import StopReason
 
 PROGRESS_INTERVAL = 0.1
 """Seconds between two Progress or Preparing events of a job whose steps are faster than that."""
@@ -55,7 +55,7 @@ Publish = Callable[[Event], None]
 class Run:
     """A job on its device. Nothing happens between two calls, however long others have the device meanwhile."""
 
-    def __init__(self, job: Job, publish: Publish, model: Vgg19, pace: Pace, styles: StyleCache | None = None):
+    def __init__(self, job: Job, publish: Publish, model: Vgg19, pace: Throughput, styles: StyleCache | None = None):
         self.job = job
         self._publish = publish
         self._model = model

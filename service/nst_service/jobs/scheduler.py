@@ -13,11 +13,11 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from nst_service.engine.estimate import Memory, estimate
+from nst_service.engine.network.vgg import Vgg19
+from nst_service.engine.optim.snapshot import Snapshot
 from nst_service.engine.options import Limits
-from nst_service.engine.pictures import Size
-from nst_service.engine.snapshot import Snapshot
+from nst_service.engine.sizes import Size
 from nst_service.engine.spec import TransferRequest, TransferSpec, prepare
-from nst_service.engine.vgg import Vgg19
 from nst_service.jobs.errors import (
     DeadlineTooShortError,
     DoesNotFitError,
@@ -37,9 +37,9 @@ from nst_service.jobs.job_store import AsyncJobStore, first_event
 from nst_service.jobs.log import EventLog, LoggedEvent
 from nst_service.jobs.quotas import ANYONE, Owner, check_job, check_jobs
 from nst_service.jobs.sharing import Claim, Room, joining
-from nst_service.jobs.states import JobState, StopReason
 from nst_service.jobs.stored_request import ReadRequest, StoredRequest
-from nst_service.jobs.worker import DeviceWorker, Left, Outcome
+from nst_service.jobs.worker import DeviceWorker, Outcome, Requeued
+from nst_service.lifecycle import JobState, StopReason
 from nst_service.store.errors import CorruptBlobError, LeaseLostError, StoreError
 from nst_service.store.records import DisconnectPolicy, StoredJob
 
@@ -635,7 +635,7 @@ class Scheduler:
         # A step that a drain did not wait for still reports when it ends.
         if job not in device.jobs:
             return
-        if isinstance(outcome, Left) and outcome.is_lost:
+        if isinstance(outcome, Requeued) and outcome.is_lost:
             self.broken.set()
         # It counts until it is kept how it ended.
         self._spawn(self._settle(job, outcome))
@@ -658,13 +658,13 @@ class Scheduler:
             return
         except StoreError as error:
             _log.error("job %s has ended, which cannot be kept yet: %s", job.id, error)
-            if not isinstance(outcome, Left):
+            if not isinstance(outcome, Requeued):
                 self._unsaved[job] = save
         if isinstance(outcome, Delivery):
             for event in outcome.events():
                 job.log.append(event)
         match outcome:
-            case Left():
+            case Requeued():
                 error_: JobError | None = _not_serving(_DRAINING)
             case Delivery():
                 error_ = None
@@ -674,7 +674,7 @@ class Scheduler:
 
     async def _save(self, job: Job, outcome: Outcome, sequence: int) -> None:
         match outcome:
-            case Left():
+            case Requeued():
                 if outcome.snapshot:
                     await self._job_store.save_checkpoint(job, outcome.snapshot)
                 await self._job_store.release(job, is_lost=outcome.is_lost)
@@ -902,7 +902,7 @@ def _already(stored_request: StoredRequest) -> ReadRequest:
 
 def _state_after(outcome: Outcome) -> JobState:
     match outcome:
-        case Left():
+        case Requeued():
             return JobState.QUEUED
         case Delivery():
             is_cancelled = outcome.completed.stop_reason is StopReason.CANCELLED

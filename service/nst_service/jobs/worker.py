@@ -9,30 +9,32 @@ from queue import SimpleQueue
 
 import torch
 
-from nst_service.engine.devices import available_bytes, is_gpu, release_memory
+from nst_service.engine.devices import available_bytes, release_memory
 from nst_service.engine.errors import NonFiniteLossError, SnapshotError
 from nst_service.engine.estimate import Memory, step_work
+from nst_service.engine.network.precision import is_gpu
+from nst_service.engine.network.vgg import Vgg19
+from nst_service.engine.objective.style_cache import StyleCache
+from nst_service.engine.optim.snapshot import Snapshot
+from nst_service.engine.optim.transfer import optimize
 from nst_service.engine.options import DEFAULT_PRESET, KEEP_SIZE, OutputOptions, TransferOptions
-from nst_service.engine.pictures import Picture
-from nst_service.engine.snapshot import Snapshot
+from nst_service.engine.pictures.picture import Picture
+from nst_service.engine.sizes import Size
 from nst_service.engine.spec import Style, TransferSpec
-from nst_service.engine.style_cache import StyleCache
-from nst_service.engine.transfer import optimize
-from nst_service.engine.vgg import Vgg19
 from nst_service.jobs.errors import JobError, JobFailedError
 from nst_service.jobs.events import Delivery
 from nst_service.jobs.fair_share import FairShare
 from nst_service.jobs.fitting import does_not_fit
 from nst_service.jobs.job import Job
-from nst_service.jobs.pace import Pace
 from nst_service.jobs.run import Publish, Run
 from nst_service.jobs.sharing import ends, weight
+from nst_service.jobs.throughput import Throughput
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class Requeued:
     """A job has stopped to go on elsewhere."""
 
     snapshot: Snapshot | None
@@ -41,7 +43,7 @@ class Left:
     """Whether its device has failed, perhaps because of it."""
 
 
-Outcome = Delivery | Left | JobError
+Outcome = Delivery | Requeued | JobError
 """What becomes of a job on its device."""
 
 Keep = Callable[[Snapshot], None]
@@ -66,7 +68,7 @@ class DeviceWorker:
             style_cache_bytes: memory for the statistics of styles that may come again.
         """
         self.device = model.device
-        self.pace = Pace()
+        self.pace = Throughput()
         self.memory = 0
         """That all jobs can have together, in bytes; known after the warm-up."""
         self._model = model
@@ -85,7 +87,7 @@ class DeviceWorker:
 
     def warm_up(self) -> None:
         """Run a few steps, so that the first job finds everything loaded and the pace of the device known."""
-        size = (256, 192)
+        size = Size(256, 192)
         picture = Picture.blank(size)
         # What most jobs use, as far as the weights reach.
         reached = {layer: 1.0 for layer in TransferOptions().active_layers if layer in self._model.layers}
@@ -135,7 +137,7 @@ class DeviceWorker:
                 self._open(*arrival)
             self._turn()
         for run in list(self._leaves):
-            self._end(run, Left(None, is_lost=True))
+            self._end(run, Requeued(None, is_lost=True))
         return False
 
     def _open(self, run: Run, keep: Keep, leave: Leave) -> None:
@@ -154,7 +156,7 @@ class DeviceWorker:
 
     def _stop(self, run: Run) -> Outcome | None:
         if run.job.must_leave:
-            return Left(run.snapshot())
+            return Requeued(run.snapshot())
         stop_reason = run.reason_to_stop(self._wait(run))
         return run.finish(stop_reason) if stop_reason else None
 
@@ -215,7 +217,7 @@ class DeviceWorker:
         if isinstance(error, torch.AcceleratorError):
             _log.critical("device %s has failed, with job %s on it", self.device, job.id, exc_info=error)
             self._has_failed = True
-            return Left(None, is_lost=True)
+            return Requeued(None, is_lost=True)
         _log.error("job %s failed", job.id, exc_info=error)
         return JobFailedError("INTERNAL", "internal error")
 

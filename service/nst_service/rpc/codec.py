@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from google.protobuf.message import Message
 from nst.v1 import style_transfer_pb2 as pb
 
-from nst_service.engine.pictures import Size
+from nst_service.engine.network.vgg import Vgg19
+from nst_service.engine.sizes import Size
 from nst_service.engine.spec import TransferRequest
-from nst_service.engine.vgg import Vgg19
 from nst_service.jobs.errors import JobError, UnknownPictureError
 from nst_service.jobs.events import Completed, ResultHeader
 from nst_service.jobs.log import LoggedEvent
@@ -46,9 +46,9 @@ class ProtoCodec:
         message = pb.JobEvent.FromString(event)
         match message.WhichOneof("event"):
             case "accepted":
-                return message.accepted.width, message.accepted.height
+                return Size(message.accepted.width, message.accepted.height)
             case "reduced":
-                return message.reduced.width, message.reduced.height
+                return Size(message.reduced.width, message.reduced.height)
             case _:
                 return None
 

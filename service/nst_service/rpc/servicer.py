@@ -10,12 +10,13 @@ import grpc
 from nst.v1 import style_transfer_pb2 as pb
 from nst.v1 import style_transfer_pb2_grpc as pb_grpc
 
-from nst_service.engine.options import DEFAULT_PRESET, OutputOptions, Preset, TransferOptions
-from nst_service.engine.pictures import INPUT_MEDIA_TYPES
-from nst_service.engine.vgg import Vgg19
+from nst_service.engine.choices import Preset
+from nst_service.engine.network.vgg import Vgg19
+from nst_service.engine.options import DEFAULT_PRESET, OutputOptions, TransferOptions
+from nst_service.engine.pictures.formats import INPUT_MEDIA_TYPES
 from nst_service.jobs.quotas import Owner
 from nst_service.jobs.scheduler import Scheduler
-from nst_service.rpc.callers import Callers
+from nst_service.rpc.auth import Authenticator
 from nst_service.rpc.codec import stored_request_from_proto
 from nst_service.rpc.status import RequestTooLargeError
 from nst_service.rpc.translate import (
@@ -37,9 +38,11 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
-    """Serves StyleTransferService over a scheduler. `StatusSeal` turns what it raises into statuses."""
+    """Serves StyleTransferService over a scheduler. `ErrorInterceptor` turns what it raises into statuses."""
 
-    def __init__(self, scheduler: Scheduler, model: Vgg19, callers: Callers, *, version: str, max_request_bytes: int):
+    def __init__(
+        self, scheduler: Scheduler, model: Vgg19, callers: Authenticator, *, version: str, max_request_bytes: int
+    ):
         self._scheduler = scheduler
         self._model = model
         self._callers = callers

@@ -10,28 +10,25 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from nst.v1 import style_transfer_pb2 as pb
 
-from nst_service.engine.canvas import ColorMode
-from nst_service.engine.convolution import Padding
-from nst_service.engine.errors import InvalidRequestError, Violation
-from nst_service.engine.losses import LossKind, StyleLossName, Term
-from nst_service.engine.options import (
-    DEFAULT_PRESET,
+from nst_service.engine.choices import (
+    ColorMode,
     Init,
-    Limits,
     OptimizerName,
-    OutputOptions,
+    OutputFormat,
+    Padding,
+    Pooling,
     Preset,
-    StyleOptions,
-    TransferOptions,
+    StyleLossName,
 )
-from nst_service.engine.pictures import PictureFormat
-from nst_service.engine.pooling import Pooling
+from nst_service.engine.errors import InvalidRequestError, Violation
+from nst_service.engine.network.vgg import Vgg19
+from nst_service.engine.objective.losses import LossKind, Term
+from nst_service.engine.options import DEFAULT_PRESET, Limits, OutputOptions, StyleOptions, TransferOptions
 from nst_service.engine.spec import StyleInput, TransferRequest
-from nst_service.engine.vgg import Vgg19
 from nst_service.jobs import events
 from nst_service.jobs.log import LoggedEvent
 from nst_service.jobs.scheduler import Durability, JobView
-from nst_service.jobs.states import JobState, StopReason
+from nst_service.lifecycle import JobState, StopReason
 from nst_service.store.records import DisconnectPolicy
 
 _ENUMS: Mapping[type[StrEnum], tuple[Any, str]] = {
@@ -42,7 +39,7 @@ _ENUMS: Mapping[type[StrEnum], tuple[Any, str]] = {
     Pooling: (pb.Pooling, "POOLING_"),
     Padding: (pb.Padding, "PADDING_"),
     ColorMode: (pb.ColorMode, "COLOR_MODE_"),
-    PictureFormat: (pb.PictureFormat, "PICTURE_FORMAT_"),
+    OutputFormat: (pb.PictureFormat, "PICTURE_FORMAT_"),
     LossKind: (pb.LossKind, "LOSS_KIND_"),
     JobState: (pb.JobState, "JOB_STATE_"),
     StopReason: (pb.StopReason, "STOP_REASON_"),
@@ -102,7 +99,7 @@ class _RequestReader:
             reference_mask=self._optional_picture("reference_mask", request, "reference_mask"),
             options=self._transfer_options(),
             output=OutputOptions(
-                **_set_scalars(request.output) | self._set_enum("output", request.output, "format", PictureFormat)
+                **_set_scalars(request.output) | self._set_enum("output", request.output, "format", OutputFormat)
             ),
         )
         self._check_job()

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, delete, func, select
 
-from nst_service.jobs.states import JobState
+from nst_service.lifecycle import JobState
 from nst_service.store.blob_uses import BlobUses
 from nst_service.store.blobs import BlobFolder
 from nst_service.store.database import Database

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 
-from nst_service.jobs.states import JobState
+from nst_service.lifecycle import JobState
 
 _SEQUENCES_OF_A_RUN = 2**32
 """Sequences that each run of a job has for its events. Even the millionth run stays exact as a double."""

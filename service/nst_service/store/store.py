@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Update, delete, select, update
 
-from nst_service.jobs.states import JobState
+from nst_service.lifecycle import JobState
 from nst_service.store.blob_uses import BlobUses
 from nst_service.store.blobs import BlobFolder
 from nst_service.store.cleaner import Cleaner

@@ -2,7 +2,7 @@
 // pooling alone.
 //
 // A Python module without dependencies: it takes addresses of float32 arrays in channels-last memory order, and lets
-// go of the interpreter while it computes. `nst_service.engine.winograd` is its only caller.
+// go of the interpreter while it computes. `nst_service.engine.network.native` and `nst_service.engine.arena` are its only callers.
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>

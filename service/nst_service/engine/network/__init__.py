@@ -1,0 +1,1 @@
+"""VGG-19: its plan, its weights, and its convolutions on CPUs and GPUs."""

@@ -1,0 +1,1 @@
+"""The objective: losses, their targets, and the criterion that they make up."""

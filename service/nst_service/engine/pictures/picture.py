@@ -1,0 +1,93 @@
+"""A decoded picture, its transparency and its masks."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, ImageChops
+from PIL.Image import Resampling
+from torch import Tensor
+
+from nst_service.engine.sizes import Size
+
+_WHITE = (255, 255, 255)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An upright sRGB picture with 8 bits per channel, its transparency set aside."""
+
+    rgb: Image.Image
+    """Mode RGB. White where `alpha` is 0, so that no hidden colour bleeds into what is visible."""
+    alpha: Image.Image | None = None
+    """Mode L, or None where the picture is opaque."""
+
+    @classmethod
+    def blank(cls, size: Size) -> "Picture":
+        """Make a mid-grey opaque picture."""
+        return cls(Image.new("RGB", size, (128, 128, 128)))
+
+    @property
+    def size(self) -> Size:
+        """Width and height in pixels."""
+        return Size(*self.rgb.size)
+
+    @property
+    def width(self) -> int:
+        """In pixels."""
+        return self.rgb.width
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+        return self.rgb.height
+
+    def flattened(self) -> "Picture":
+        """Return the picture on a white ground, opaque."""
+        return self if self.alpha is None else Picture(on_white(self.rgb, self.alpha))
+
+    def resized(self, size: Size) -> "Picture":
+        """Return the picture at another size, resampled by Lanczos' filter."""
+        if size == self.size:
+            return self
+        if self.alpha is None:
+            return Picture(resampled(self.rgb, size))
+        # Pillow weighs the colours of an RGBA picture by their alpha.
+        rgba = self.rgb.copy()
+        rgba.putalpha(self.alpha)
+        rgba = resampled(rgba, size)
+        return set_aside(rgba.convert("RGB"), rgba.getchannel("A"))
+
+    def to_mask(self) -> Image.Image:
+        """Return the brightness in mode L; what is transparent is black."""
+        grey = self.rgb.convert("L")
+        return grey if self.alpha is None else ImageChops.multiply(grey, self.alpha)
+
+    def to_tensor(self) -> Tensor:
+        """Return the colours, (1, 3, H, W) float32 in [0, 1], contiguous, on the CPU."""
+        return torch.from_numpy(np.array(self.rgb)).permute(2, 0, 1)[None].contiguous().to(torch.float32) / 255
+
+
+def resampled(image: Image.Image, size: Size) -> Image.Image:
+    """Return an image at another size, by Lanczos' filter."""
+    return image if image.size == size else image.resize(size, Resampling.LANCZOS, reducing_gap=3.0)
+
+
+def mask_to_tensor(mask: Image.Image) -> Tensor:
+    """Return a mask of mode L as (1, 1, H, W) float32 in [0, 1], on the CPU."""
+    return torch.from_numpy(np.array(mask))[None, None].to(torch.float32) / 255
+
+
+def set_aside(rgb: Image.Image, alpha: Image.Image) -> Picture:
+    """Keep the transparency where there is any; what is fully transparent becomes white."""
+    if alpha.getextrema() == (255, 255):
+        return Picture(rgb)
+    rgb.paste(_WHITE, mask=alpha.point([255] + 255 * [0]))
+    return Picture(rgb, alpha)
+
+
+def on_white(rgb: Image.Image, alpha: Image.Image) -> Image.Image:
+    """Return colours blended onto white by their transparency."""
+    ground = Image.new("RGB", rgb.size, _WHITE)
+    ground.paste(rgb, mask=alpha)
+    return ground

@@ -1,0 +1,32 @@
+"""How fast a device is, learnt from what it did."""
+
+from nst_service.engine.estimate import Cost
+
+
+class Throughput:
+    """Seconds per operation of one device, as an exponential moving average over its steps."""
+
+    _SMOOTHING = 0.1
+    _TELLING_WORK = 1e11
+    """Of a step that counts in full. Of a shorter one the more is overhead: with half of it, it counts a quarter."""
+
+    def __init__(self) -> None:
+        self._seconds_per_operation: float | None = None
+
+    def observe(self, work: float, seconds: float) -> None:
+        """Take note that a step took so long, and how much work that was (see `step_work`)."""
+        measured = seconds / work
+        if self._seconds_per_operation is None:
+            self._seconds_per_operation = measured
+        else:
+            weight = self._SMOOTHING * min(1.0, work / self._TELLING_WORK) ** 2
+            self._seconds_per_operation += weight * (measured - self._seconds_per_operation)
+
+    def seconds(self, work: float) -> float:
+        """Return the expected duration of so many operations; 0 before the first observation."""
+        return work * (self._seconds_per_operation or 0.0)
+
+    def expected(self, cost: Cost) -> float:
+        """Return the expected duration of a transfer, its time budget considered."""
+        seconds = self.seconds(cost.work)
+        return min(seconds, cost.time_budget_seconds) if cost.time_budget_seconds else seconds

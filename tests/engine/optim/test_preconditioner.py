@@ -1,0 +1,21 @@
+import math
+
+import pytest
+import torch
+from nst_service.engine.optim.preconditioner import FourierPreconditioner
+
+
+def test_slow_changes_are_kept_and_fast_ones_are_weakened():
+    precondition = FourierPreconditioner(torch.empty(1, 3, 40, 50))
+    flat = torch.ones(1, 3, 40, 50)
+    assert torch.allclose(precondition(flat), flat, atol=1e-6)
+    wave = torch.cos(2 * math.pi * 10 / 50 * torch.arange(50.0)).expand(1, 3, 40, 50)
+    assert torch.allclose(precondition(wave), wave * (0.02 / 0.22), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 5), (16, 9)])
+def test_it_is_symmetric_and_positive_definite(size: tuple[int, int]):
+    precondition = FourierPreconditioner(torch.empty(1, 3, *size))
+    x, y = torch.randn(2, 1, 3, *size, dtype=torch.float64)
+    assert torch.allclose((x * precondition(y)).sum(), (y * precondition(x)).sum())
+    assert (x * precondition(x)).sum() > 0

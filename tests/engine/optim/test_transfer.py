@@ -1,0 +1,112 @@
+import dataclasses
+import itertools
+import math
+
+import pytest
+import torch
+from nst_service.engine.choices import Init, OptimizerName
+from nst_service.engine.errors import InvalidRequestError
+from nst_service.engine.network.layers import LAYERS
+from nst_service.engine.network.vgg import Vgg19
+from nst_service.engine.optim import transfer as transfer_module
+from nst_service.engine.optim.transfer import Ending, Preparing, optimize, transfer
+from nst_service.engine.options import Limits, TransferOptions
+from nst_service.engine.spec import StyleInput, TransferRequest, prepare
+
+LIMITS = Limits(max_input_pixels=10**6, max_image_size=512, max_iterations=1000, max_styles=2)
+
+
+@pytest.fixture
+def request_(content_png: bytes, style_png: bytes) -> TransferRequest:
+    options = TransferOptions(iterations=8, image_size=48)
+    return TransferRequest(content=content_png, styles=(StyleInput(data=style_png),), options=options)
+
+
+def violated(request: TransferRequest, **options) -> set[str]:
+    changed = dataclasses.replace(request, options=dataclasses.replace(request.options, **options))
+    with pytest.raises(InvalidRequestError) as caught:
+        prepare(changed, LIMITS, LAYERS)
+    return {violation.field for violation in caught.value.violations}
+
+
+@pytest.mark.parametrize("optimizer", list(OptimizerName))
+@pytest.mark.parametrize("init", [Init.CONTENT, Init.RANDOM, Init.STYLE])
+def test_the_loss_falls(request_: TransferRequest, model: Vgg19, optimizer: OptimizerName, init: Init):
+    options = dataclasses.replace(request_.options, optimizer=optimizer, init=init)
+    iterates = list(optimize(prepare(dataclasses.replace(request_, options=options), LIMITS, LAYERS), model))
+    assert [iterate.iteration for iterate in iterates] == list(range(1, 9))
+    assert iterates[-1].best.loss < 0.7 * iterates[0].evaluation.loss
+
+
+def test_the_same_seed_gives_the_same_pixels_and_another_does_not(request_: TransferRequest, model: Vgg19):
+    def pixels(seed: int) -> torch.Tensor:
+        options = dataclasses.replace(request_.options, init=Init.RANDOM, seed=seed, iterations=3)
+        *_, last = optimize(prepare(dataclasses.replace(request_, options=options), LIMITS, LAYERS), model)
+        return last.best.pixels
+
+    assert torch.equal(pixels(1), pixels(1))
+    assert not torch.equal(pixels(1), pixels(2))
+
+
+@pytest.mark.parametrize(("tile", "parts"), [(None, 2), (32, 4 + 4)])
+def test_the_targets_are_computed_part_by_part(request_: TransferRequest, model: Vgg19, tile: int | None, parts: int):
+    steps = list(transfer(prepare(request_, LIMITS, LAYERS), model, tile))
+    preparing = [step for step in steps if isinstance(step, Preparing)]
+    assert preparing == steps[: len(preparing)]
+    assert [step.part for step in preparing] == list(range(1, parts + 1))
+    assert {(step.parts, step.scale, step.scales) for step in preparing} == {(parts, 1, 1)}
+
+
+def test_what_is_not_needed_is_no_part_of_the_targets(request_: TransferRequest, model: Vgg19):
+    for options in ({"content_weight": 0.0}, {"style_weight": 0.0}):
+        changed = dataclasses.replace(request_, options=dataclasses.replace(request_.options, **options))
+        first, second, *_ = transfer(prepare(changed, LIMITS, LAYERS), model)
+        assert isinstance(first, Preparing)
+        assert first.parts == 1
+        assert not isinstance(second, Preparing)
+
+
+def test_time_between_the_steps_counts_neither_as_work_nor_against_the_budget(
+    request_: TransferRequest, model: Vgg19, monkeypatch: pytest.MonkeyPatch
+):
+    clock = itertools.count()
+    monkeypatch.setattr(transfer_module.time, "perf_counter", lambda: float(next(clock)))
+    options = dataclasses.replace(request_.options, time_budget_seconds=500.0)
+    spec = prepare(dataclasses.replace(request_, options=options), LIMITS, LAYERS)
+    iterates = []
+    for iterate in optimize(spec, model):
+        iterates.append(iterate)
+        # Others have the device.
+        clock = itertools.count(next(clock) + 1000)
+    assert [iterate.iteration for iterate in iterates] == list(range(1, 9))
+    assert iterates[-1].ending is Ending.ITERATIONS
+    assert iterates[-1].seconds < 100
+    assert all(iterate.eta_seconds < 100 for iterate in iterates)
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"iterations": 0}, "options.iterations"),
+        ({"iterations": 1001}, "options.iterations"),
+        ({"style_weight": -1.0}, "options.style_weight"),
+        ({"content_weight": math.nan}, "options.content_weight"),
+        ({"style_layers": {"relu9_9": 1.0}}, "options.style_layers"),
+        ({"image_size": 8}, "options.image_size"),
+        ({"init": Init.PICTURE}, "init_picture"),
+    ],
+)
+def test_a_bad_option_is_named(request_: TransferRequest, options: dict, field: str):
+    assert violated(request_, **options) == {field}
+
+
+def test_nothing_to_optimise_is_refused(request_: TransferRequest):
+    assert "options.content_weight" in violated(request_, content_weight=0.0, style_weight=0.0)
+
+
+def test_a_tiny_picture_is_refused_by_the_deepest_layer(request_: TransferRequest, one_pixel_png: bytes):
+    assert violated(dataclasses.replace(request_, content=one_pixel_png)) == {"content"}
+
+
+def test_no_style_is_refused(request_: TransferRequest):
+    assert violated(dataclasses.replace(request_, styles=())) == {"styles"}
