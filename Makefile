@@ -65,6 +65,7 @@ lint: $(READY) ## Check style, types, imports and the contract
 	$(BIN)/python client/generate_sync.py --check
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
+	$(MAKE) --no-print-directory proto-breaking
 	$(BIN)/python -m docs.generator --check
 
 .PHONY: format
@@ -88,8 +89,8 @@ docs: $(READY) ## Generate the reference pages of the documentation
 	$(BIN)/python -m docs.generator
 
 .PHONY: proto-breaking
-proto-breaking: $(READY) ## Check that the contract still serves the clients of the last tag
-	tag=$$(git describe --tags --abbrev=0) && $(BIN)/buf breaking --against ".git#tag=$$tag"
+proto-breaking: $(READY) ## Check that the contract still serves the clients of every release
+	for released in proto/released/*.binpb; do $(BIN)/buf breaking --against $$released || exit 1; done
 
 .PHONY: clean
 clean: ## Remove the environment and everything that is made
