@@ -119,7 +119,7 @@ class _Convolved(torch.autograd.Function):
                 Rows(pooled),
                 Rows(kept),
                 height=height,
-                then=pair.then,
+                epilogue=pair.then,
                 mirrored=pair.mirrored,
             )
             if look:
@@ -149,7 +149,7 @@ class _Convolved(torch.autograd.Function):
                 Rows(kept),
                 by_between,
                 height=height,
-                then=pair.then,
+                epilogue=pair.then,
                 mirrored=pair.mirrored,
             )
             between = _between(x, pair, band)
@@ -162,7 +162,7 @@ class _Convolved(torch.autograd.Function):
                     slopes = tuple(islice(by_gathered, len(gathered)))
                     by_between.values[:, :, own] += torch.autograd.grad(gathered, seen, slopes)[0]
             pair.first.backward_rows(
-                band.between, by_between, between, Rows(by_x), height=height, then=RELU, mirrored=pair.mirrored
+                band.between, by_between, between, Rows(by_x), height=height, epilogue=RELU, mirrored=pair.mirrored
             )
             return by_between.values[:, :, own.stop :].clone()
 
@@ -206,5 +206,5 @@ def _between(x: Tensor, pair: Pair, band: _Band) -> Rows:
     """Return the rows between the two convolutions that take part in a band."""
     height, width = x.shape[-2:]
     rows = Rows(empty_features(pair.first.outputs, len(band.inputs), width), band.inputs.start)
-    pair.first.forward_rows(band.inputs, Rows(x), rows, None, height=height, then=RELU, mirrored=pair.mirrored)
+    pair.first.forward_rows(band.inputs, Rows(x), rows, None, height=height, epilogue=RELU, mirrored=pair.mirrored)
     return rows

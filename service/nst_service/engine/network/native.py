@@ -93,7 +93,7 @@ class NativeConv:
         self._forward = _panels(kernel.values)
         self._backward = _taps(kernel.values) if self._is_direct else self._forward
 
-    def forward(self, x: Tensor, then: Epilogue, *, mirrored: bool) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, epilogue: Epilogue, *, mirrored: bool) -> tuple[Tensor, Tensor | None]:
         """Convolve features (1, C, H, W) with one row and column around them.
 
         Returns:
@@ -102,13 +102,13 @@ class NativeConv:
         """
         x = channels_last(x)
         shape = Shape.of(x)
-        y = empty_features(self.outputs, *(halved(shape) if then.pools else shape))
+        y = empty_features(self.outputs, *(halved(shape) if epilogue.pools else shape))
         kept = None
-        if then is not NOTHING:
+        if epilogue is not NOTHING:
             kept = y if self._is_direct else self.empty_bits(shape)
         noted = None if kept is None else Rows(kept)
         self.forward_rows(
-            range(shape.height), Rows(x), Rows(y), noted, height=shape.height, then=then, mirrored=mirrored
+            range(shape.height), Rows(x), Rows(y), noted, height=shape.height, epilogue=epilogue, mirrored=mirrored
         )
         return y, kept
 
@@ -117,25 +117,33 @@ class NativeConv:
         return empty_features(self.outputs, *halved(halved(shape)), torch.int16)
 
     def backward(
-        self, gradient: Tensor, kept: Tensor | None, shape: Shape, then: Epilogue, *, mirrored: bool
+        self, gradient: Tensor, kept: Tensor | None, shape: Shape, epilogue: Epilogue, *, mirrored: bool
     ) -> Tensor:
-        """Return the gradient by an input (1, C, *shape) from that by the result of `forward`."""
-        by_input = empty_features(self.inputs, *shape).zero_()
+        """Return the gradient with respect to the input of `forward`, (1, C, *shape).
+
+        Args:
+            gradient: the gradient with respect to its result.
+            kept: what it returned beside the result.
+            shape: height and width of its input.
+            epilogue: the same as it was given.
+            mirrored: the same as it was given.
+        """
+        grad_input = empty_features(self.inputs, *shape).zero_()
         gradient = channels_last(gradient)
         noted = None if kept is None else Rows(kept)
         self.backward_rows(
             range(shape.height),
             Rows(gradient),
             noted,
-            Rows(by_input),
+            Rows(grad_input),
             height=shape.height,
-            then=then,
+            epilogue=epilogue,
             mirrored=mirrored,
         )
-        return by_input
+        return grad_input
 
     def forward_rows(
-        self, rows: range, x: Rows, y: Rows, kept: Rows | None, *, height: int, then: Epilogue, mirrored: bool
+        self, rows: range, x: Rows, y: Rows, kept: Rows | None, *, height: int, epilogue: Epilogue, mirrored: bool
     ) -> None:
         """Compute some rows of the outputs.
 
@@ -146,7 +154,7 @@ class NativeConv:
             y: where the results go.
             kept: where what `forward` keeps goes.
             height: of all outputs.
-            then: what becomes of them.
+            epilogue: what becomes of them.
             mirrored: whether the inputs are mirrored at the edge of the picture, or zero beyond it.
         """
         _winograd.forward(
@@ -163,8 +171,8 @@ class NativeConv:
             self.inputs,
             self.outputs,
             mirrored,
-            then.code,
-            then.scale,
+            epilogue.code,
+            epilogue.scale,
             torch.get_num_threads(),
         )
 
@@ -173,28 +181,28 @@ class NativeConv:
         rows: range,
         gradient: Rows,
         kept: Rows | None,
-        by_input: Rows,
+        grad_input: Rows,
         *,
         height: int,
-        then: Epilogue,
+        epilogue: Epilogue,
         mirrored: bool,
     ) -> None:
-        """Add to the gradient by the input what comes from some rows of the outputs (see `forward_rows`)."""
+        """Add to `grad_input` what comes from some rows of the outputs (see `forward_rows`)."""
         _winograd.backward(
             gradient.address,
             0 if kept is None else kept.address,
             self._backward.data_ptr(),
             self._table_address,
-            by_input.address,
+            grad_input.address,
             height,
-            by_input.width,
+            grad_input.width,
             rows.start,
             rows.stop,
             self.inputs,
             self.outputs,
             mirrored,
-            then.code,
-            then.scale,
+            epilogue.code,
+            epilogue.scale,
             torch.get_num_threads(),
         )
 
@@ -223,15 +231,15 @@ class NativeMaxPool(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        """Return the gradient by the input."""
+        """Return the gradient with respect to the input."""
         (x,) = ctx.saved_tensors
         gradient = channels_last(gradients[0])
-        by_input = torch.empty_like(x)
+        grad_input = torch.empty_like(x)
         _, channels, height, width = x.shape
         _winograd.unpool(
-            x.data_ptr(), gradient.data_ptr(), by_input.data_ptr(), height, width, channels, torch.get_num_threads()
+            x.data_ptr(), gradient.data_ptr(), grad_input.data_ptr(), height, width, channels, torch.get_num_threads()
         )
-        return by_input
+        return grad_input
 
 
 def _taps(kernel: Tensor) -> Tensor:
