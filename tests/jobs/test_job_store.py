@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from nst_service.engine.pictures import Size
+from nst_service.engine.sizes import Size
 from nst_service.jobs.events import Event, Reduced, Started
 from nst_service.jobs.job import Job
 from nst_service.jobs.job_store import AsyncJobStore
@@ -19,7 +19,7 @@ from tests.jobs.builders import PlainCodec
 from tests.store.builders import Place, new_job
 from tests.store.release_0_1_0 import Release010
 
-_SIZE, _SMALLER = (96, 64), (48, 32)
+_SIZE, _SMALLER = Size(96, 64), Size(48, 32)
 
 
 class _CountingCodec(PlainCodec):

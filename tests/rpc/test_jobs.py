@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -310,6 +311,52 @@ async def test_a_picture_that_was_sent_or_received_is_named_by_its_sha256(servin
         # The same request in other words.
         by_name.request_id = "one"
         assert (await events_of(stub.Stylize(by_name)))[0] == first[0]
+
+
+class _CountingSha256:
+    """Stands for `hashlib.sha256` and counts the hashes of some data."""
+
+    def __init__(self, *counted: bytes):
+        self._compute = hashlib.sha256
+        self._counted = set(counted)
+        self.counts: Counter[bytes] = Counter()
+
+    def __call__(self, data: Any = b"", **more: Any) -> Any:
+        return _CountedHash(self, self._compute(**more), data)
+
+    def note(self, data: bytes) -> None:
+        if data in self._counted:
+            self.counts[data] += 1
+
+
+class _CountedHash:
+    def __init__(self, counting: _CountingSha256, state: Any, data: Any):
+        self._counting, self._state = counting, state
+        self.update(data)
+
+    def update(self, data: Any) -> None:
+        self._counting.note(bytes(data))
+        self._state.update(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._state, name)
+
+
+@pytest.mark.parametrize("request_id", ["one", ""])
+async def test_each_picture_of_a_request_is_hashed_once_on_its_way_in(
+    serving, named, monkeypatch: pytest.MonkeyPatch, request_id: str
+):
+    async with serving() as stub:
+        request = named(request_id)
+        pictures = [request.content.data, request.styles[0].picture.data]
+        monkeypatch.setattr(hashlib, "sha256", counting := _CountingSha256(*pictures))
+        await events_of(stub.Stylize(request))
+        assert [counting.counts[picture] for picture in pictures] == [1, 1]
+        request.request_id = "two"
+        request.options.seed = 7
+        await events_of(stub.Stylize(request))
+        # Once more as sent, and once as stored by the job before: that proves the file undamaged.
+        assert [counting.counts[picture] for picture in pictures] == [3, 3]
 
 
 @pytest.mark.parametrize("sha256", ["0" * 64, "", "x", "../../etc/passwd"])

@@ -86,8 +86,8 @@ def new_job(
         accepted_event=accepted_event,
         size=size,
         blobs=[
-            Blob(kind=BlobKind.REQUEST, parts=[request]),
-            *(Blob(kind=BlobKind.PICTURE, parts=[picture]) for picture in pictures),
+            Blob.hashed(BlobKind.REQUEST, request),
+            *(Blob.hashed(BlobKind.PICTURE, picture) for picture in pictures),
         ],
         events=events,
     )

@@ -14,7 +14,7 @@ from tests.store.builders import Place, new_job, sha256
 
 
 def _blob(data: bytes) -> Blob:
-    return Blob(kind=BlobKind.PICTURE, parts=[data])
+    return Blob.hashed(BlobKind.PICTURE, data)
 
 
 @pytest.fixture(params=["local", "memory"])

@@ -164,19 +164,22 @@ class AsyncJobStore:
     # In a thread
 
     def _submit(self, job: Job, stored_request: StoredRequest, accepted: Accepted) -> Submission:
-        pictures = [Blob(kind=BlobKind.PICTURE, parts=[data]) for data in stored_request.pictures.values()]
+        digest = stored_request.digest
+        pictures = [
+            Blob(kind=BlobKind.PICTURE, sha256=sha256, parts=[data]) for sha256, data in stored_request.pictures.items()
+        ]
         deadline = None if job.deadline is None else time.time() + job.deadline - time.monotonic()
         return self._store.submit(
             NewJob(
                 id=job.id,
                 owner=job.owner,
                 request_id=stored_request.request_id,
-                request_digest=stored_request.digest,
+                request_digest=digest,
                 disconnect_policy=stored_request.disconnect_policy,
                 deadline=deadline,
                 accepted_event=self._codec.event(LoggedEvent(ACCEPTED_SEQUENCE, accepted)),
                 size=(accepted.width, accepted.height),
-                blobs=[Blob(kind=BlobKind.REQUEST, parts=[stored_request.document]), *pictures],
+                blobs=[Blob(kind=BlobKind.REQUEST, sha256=digest, parts=[stored_request.document]), *pictures],
             )
         )
 
@@ -229,7 +232,7 @@ class AsyncJobStore:
         return StoredEvent(sequence=logged.sequence, data=self._codec.event(logged))
 
     def _sizes(self, jobs: Sequence[StoredJob]) -> dict[str, Size]:
-        sizes = {job.id: job.size for job in jobs if job.size}
+        sizes = {job.id: Size(*job.size) for job in jobs if job.size}
         unknown = [job for job in jobs if not job.size]
         events = self._store.all_events(unknown) if unknown else {}
         return sizes | {job.id: self._told_size(job, events[job.id]) for job in unknown}

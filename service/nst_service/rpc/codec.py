@@ -32,10 +32,9 @@ class ProtoCodec:
         self._model = model
 
     def request(self, document: bytes, find_picture: FindPicture) -> TransferRequest:
-        """Read the document of a stored request."""
+        """Read the document of a stored request; raises as `jobs.codec.Codec.request` does."""
         request = pb.StylizeRequest.FromString(document)
-        _fill_in(request, find_picture)
-        return request_from_proto(request)
+        return request_from_proto(request, _take_pictures(request, find_picture))
 
     def event(self, logged: LoggedEvent) -> bytes:
         """Write an event as a JobEvent."""
@@ -63,41 +62,48 @@ class ProtoCodec:
 
 
 def stored_request_from_proto(request: pb.StylizeRequest, find_picture: FindPicture) -> StoredRequest:
-    """Translate a request, and take it apart into what is kept.
+    """Take a request apart: its pictures leave the message, where their SHA-256 replaces them.
+
+    Each picture is copied out of the message once and hashed once, and all that need it share these bytes.
 
     Raises:
         UnknownPictureError: a picture is named by its SHA-256 and is not there.
         InvalidRequestError: as `request_from_proto` does.
     """
-    filled = pb.StylizeRequest()
-    filled.CopyFrom(request)
-    _fill_in(filled, find_picture)
-    translated = request_from_proto(filled)
-    pictures = {}
-    for picture in _pictures(filled):
-        sha256 = hashlib.sha256(picture.data).hexdigest()
-        pictures[sha256] = picture.data
-        picture.sha256 = sha256
-    # These two are kept beside it.
-    filled.ClearField("request_id")
-    filled.ClearField("disconnect_policy")
+    pictures = _take_pictures(request, find_picture)
+    translated = request_from_proto(request, pictures)
+    document = pb.StylizeRequest()
+    document.CopyFrom(request)
+    # Both are stored beside the document: they do not tell one request from another.
+    document.ClearField("request_id")
+    document.ClearField("disconnect_policy")
     return StoredRequest(
         request=translated,
-        document=filled.SerializeToString(deterministic=True),
+        document=document.SerializeToString(deterministic=True),
         pictures=pictures,
         request_id=request.request_id or None,
         disconnect_policy=disconnect_policy_from_proto(request),
     )
 
 
-def _fill_in(request: pb.StylizeRequest, find_picture: FindPicture) -> None:
-    """Put the data of every picture that is named by its SHA-256 in its place."""
+def _take_pictures(request: pb.StylizeRequest, find_picture: FindPicture) -> dict[str, bytes]:
+    """Replace every picture of a request by its SHA-256, and return the pictures by these.
+
+    Raises:
+        UnknownPictureError: a picture is named by its SHA-256 and is not there.
+    """
+    pictures: dict[str, bytes] = {}
     for picture in _pictures(request):
         if picture.WhichOneof("source") == "sha256":
             data = find_picture(picture.sha256)
             if data is None:
                 raise UnknownPictureError(picture.sha256)
-            picture.data = data
+        else:
+            # The message makes a copy of it for everyone who asks.
+            data = picture.data
+            picture.sha256 = hashlib.sha256(data).hexdigest()
+        pictures.setdefault(picture.sha256, data)
+    return pictures
 
 
 def _pictures(request: pb.StylizeRequest) -> Iterator[pb.Picture]:

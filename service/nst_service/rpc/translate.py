@@ -65,20 +65,25 @@ _Enum = TypeVar("_Enum", bound=StrEnum)
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
-def request_from_proto(request: pb.StylizeRequest) -> TransferRequest:
-    """Translate a request; what is unset becomes the default.
+def request_from_proto(request: pb.StylizeRequest, pictures: Mapping[str, bytes]) -> TransferRequest:
+    """Translate a request; an unset field becomes the default.
+
+    Args:
+        request: names its pictures by their SHA-256.
+        pictures: the encoded pictures by their SHA-256.
 
     Raises:
-        InvalidRequestError: a picture is missing, an enum has no such value, or a layer stands twice.
+        InvalidRequestError: a picture is missing, an enum has no such value, or a layer is named twice.
     """
-    return _RequestReader(request).read()
+    return _RequestReader(request, pictures).read()
 
 
 class _RequestReader:
-    """Reads a request and collects what cannot be translated."""
+    """Reads a request and collects a violation for every field that cannot be translated."""
 
-    def __init__(self, request: pb.StylizeRequest):
+    def __init__(self, request: pb.StylizeRequest, pictures: Mapping[str, bytes]):
         self._request = request
+        self._pictures = pictures
         self._violations: list[Violation] = []
 
     def read(self) -> TransferRequest:
@@ -138,7 +143,8 @@ class _RequestReader:
         picture: pb.Picture = getattr(parent, name)
         if not picture.HasField("source"):
             self._violations.append(Violation(field, "is not set, an encoded picture is required in its data"))
-        return picture.data
+            return b""
+        return self._pictures[picture.sha256]
 
     def _optional_picture(self, field: str, parent: Message, name: str) -> bytes | None:
         return self._picture(field, parent, name) if parent.HasField(name) else None

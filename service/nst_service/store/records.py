@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
 
 from nst_service.lifecycle import JobState
 
@@ -35,25 +34,27 @@ class DisconnectPolicy(StrEnum):
 Buffer = bytes | memoryview
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Blob:
-    """Bytes to keep for a job, known by their checksum."""
+    """Bytes that a job uses, named by their checksum."""
 
     kind: BlobKind
+    sha256: str
+    """The checksum of the parts, in hexadecimal."""
     parts: Sequence[Buffer] = field(repr=False)
-    """One after the other: what is large and in pieces need not be copied into one."""
+    """The bytes, one part after the other, so that large bytes in pieces need not be joined."""
 
-    @cached_property
-    def sha256(self) -> str:
-        """Checksum in hexadecimal; computed once."""
+    @classmethod
+    def hashed(cls, kind: BlobKind, *parts: Buffer) -> "Blob":
+        """Return the blob of parts whose checksum nobody has computed yet."""
         checksum = hashlib.sha256()
-        for part in self.parts:
+        for part in parts:
             checksum.update(part)
-        return checksum.hexdigest()
+        return cls(kind=kind, sha256=checksum.hexdigest(), parts=parts)
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """Size in bytes."""
         return sum(memoryview(part).nbytes for part in self.parts)
 
 

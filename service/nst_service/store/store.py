@@ -266,7 +266,7 @@ class Store:
         Raises:
             LeaseLostError: the job is no longer run under this lease.
         """
-        blob = Blob(kind=BlobKind.CHECKPOINT, parts=parts)
+        blob = Blob.hashed(BlobKind.CHECKPOINT, *parts)
         self._uses.put([blob])
         with self._database.write() as connection:
             self._hold(connection, lease, lost_runs=0)
@@ -314,7 +314,7 @@ class Store:
         """
         if not state.is_terminal:
             raise TransitionError(JobState.RUNNING, state)
-        blobs = [] if result is None else [Blob(kind=BlobKind.RESULT, parts=[result])]
+        blobs = [] if result is None else [Blob.hashed(BlobKind.RESULT, result)]
         self._uses.put(blobs)
         number = lease.job.number
         with self._database.write() as connection:
