@@ -88,6 +88,10 @@ proto: $(READY) ## Generate the stubs of the contract
 docs: $(READY) ## Generate the reference pages of the documentation
 	$(BIN)/python -m docs.generator
 
+.PHONY: diagram
+diagram: ## Draw the architecture (needs graphviz: apt-get install graphviz)
+	neato -n2 -Tsvg docs/images/architecture.dot -o docs/images/architecture.svg
+
 .PHONY: proto-breaking
 proto-breaking: $(READY) ## Check that the contract still serves the clients of every release
 	for released in proto/released/*.binpb; do $(BIN)/buf breaking --against $$released || exit 1; done
