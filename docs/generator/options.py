@@ -3,7 +3,8 @@
 import click
 from nst_client.cli.exits import flag_of
 from nst_client.cli.stylize import stylize
-from nst_service.engine.options import Preset, TransferOptions
+from nst_service.engine.choices import Preset
+from nst_service.engine.options import TransferOptions
 
 from docs.generator.contract import Contract, Field, Message, contract
 from docs.generator.markdown import code, table

@@ -126,7 +126,7 @@ def class_of(module: str, definition: ast.ClassDef) -> Class:
             continue
         if statement.name == "__init__":
             fields.extend(attributes(statement.body))
-        decorators = {ast.unparse(decorator) for decorator in statement.decorator_list}
+        decorators = {_source(decorator) for decorator in statement.decorator_list}
         if decorators & {"property", "functools.cached_property"}:
             if not statement.name.startswith("_"):
                 fields.append(_property(statement))
@@ -157,12 +157,12 @@ def attributes(statements: Sequence[ast.stmt]) -> Iterator[Attribute]:
             continue
         match statement:
             case ast.AnnAssign(target=target, annotation=annotation, value=value):
-                kind = ast.unparse(annotation)
+                kind = _source(annotation)
             case ast.Assign(targets=[target], value=value):
                 kind = ""
             case _:
                 continue
-        name = target.attr if isinstance(target, ast.Attribute) else ast.unparse(target)
+        name = target.attr if isinstance(target, ast.Attribute) else _source(target)
         if not name.startswith("_"):
             text = " ".join(following.value.value.split())
             yield Attribute(name=name, type=kind, value=_default(value), text=text)
@@ -170,15 +170,15 @@ def attributes(statements: Sequence[ast.stmt]) -> Iterator[Attribute]:
 
 def _default(value: ast.expr | None) -> str:
     """Return the source of a default. A dataclass field without one has none."""
-    if isinstance(value, ast.Call) and ast.unparse(value.func) == "field":
+    if isinstance(value, ast.Call) and _source(value.func) == "field":
         given = {keyword.arg: keyword.value for keyword in value.keywords}
         value = given.get("default") or given.get("default_factory")
-    return "" if value is None else ast.unparse(value)
+    return "" if value is None else _source(value)
 
 
 def _property(definition: ast.FunctionDef | ast.AsyncFunctionDef) -> Attribute:
     text = " ".join((ast.get_docstring(definition) or "").split())
-    kind = ast.unparse(definition.returns) if definition.returns else ""
+    kind = _source(definition.returns) if definition.returns else ""
     return Attribute(name=definition.name, type=kind, value="", text=text)
 
 
@@ -192,7 +192,7 @@ def _is_public(definition: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 def _signature(definition: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
     arguments = [argument for argument in _arguments(definition.args) if argument not in ("self", "cls")]
     prefix = "async def" if isinstance(definition, ast.AsyncFunctionDef) else "def"
-    returns = f" -> {ast.unparse(definition.returns)}" if definition.returns else ""
+    returns = f" -> {_source(definition.returns)}" if definition.returns else ""
     line = f"{prefix} {definition.name}({', '.join(arguments)}){returns}"
     if len(line) <= _LINE:
         return line
@@ -219,12 +219,18 @@ def _arguments(arguments: ast.arguments) -> Iterator[str]:
 def _argument(argument: ast.arg, default: ast.expr | None) -> str:
     text = argument.arg
     if argument.annotation:
-        text += f": {ast.unparse(argument.annotation)}"
+        text += f": {_source(argument.annotation)}"
     if default is not None:
-        text += f" = {ast.unparse(default)}" if argument.annotation else f"={ast.unparse(default)}"
+        text += f" = {_source(default)}" if argument.annotation else f"={_source(default)}"
     return text
 
 
 def _markdown(definition: _Definition) -> str:
     text = ast.get_docstring(definition)
     return docstring(text) if text else ""
+
+
+def _source(node: ast.AST) -> str:
+    """Return the source of a node, with the quotes of this project."""
+    text = ast.unparse(node)
+    return text if '"' in text else text.replace("'", '"')

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import pytest
+from nst_service.engine.choices import Preset
 from nst_service.engine.options import (
     DEFAULT_LEARNING_RATES,
     DEFAULT_PRESET,
     OutputOptions,
-    Preset,
     Range,
     StyleOptions,
     TransferOptions,
@@ -72,13 +72,12 @@ def plain_number(text: str) -> str:
     return re.sub(r"\b\d+e\d+\b", lambda match: str(int(float(match[0]))), text)
 
 
-def as_in_the_contract(value: Any) -> str:
+def as_in_the_contract(value: Any, kind: str) -> str:
     match value:
         case bool():
             return str(value).lower()
         case StrEnum():
-            kind = {"StyleLossName": "StyleLoss", "OptimizerName": "Optimizer"}.get(type(value).__name__)
-            return prefix(kind or type(value).__name__) + value.upper()
+            return prefix(kind) + value.upper()
         case dict():
             *names, last = value
             return f"{', '.join(names)} and {last}" if names else last
@@ -131,7 +130,7 @@ def test_the_contract_names_the_default_of_the_engine(message: str, name: str, v
     elif name == "scale_iterations":
         assert named == "iterations are divided equally"
     else:
-        assert named == as_in_the_contract(values[0])
+        assert named == as_in_the_contract(values[0], field(message, name).type)
 
 
 def test_the_page_of_errors_has_an_example_of_every_error_that_has_a_status_of_its_own():
