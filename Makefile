@@ -1,4 +1,4 @@
-# nst: every task of the project. `make help` lists them.
+# The tasks of the project. `make help` lists them.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -29,27 +29,27 @@ test: $(READY) ## Run the tests
 	$(BIN)/python -m pytest
 
 .PHONY: chaos
-chaos: $(READY) ## Test for long what chance brings (CHAOS='--seed N': what it has brought before)
+chaos: $(READY) ## Run the randomised tests for long (CHAOS='--seed N' repeats a run)
 	$(BIN)/python -m pytest tests/reliability -rP --chaos $(CHAOS)
 
 .PHONY: gallery
-gallery: $(READY) ## Make docs/gallery.md and its pictures: every option, through a real server
+gallery: $(READY) ## Make docs/gallery.md and its pictures, one for each option, through a real server
 	$(BIN)/python examples/gallery.py
 
 .PHONY: bench
-bench: $(READY) ## Race nst against published programs at 256 px, and time the server (BENCH: more arguments)
+bench: $(READY) ## Compare nst with published programs at 256 px, and time the server (BENCH='...' adds arguments)
 	PYTHONPATH=examples $(BIN)/python -m bench $(BENCH)
 
 .PHONY: bench-full
-bench-full: $(READY) ## The same at 512 px with more of everything: hours on a machine that does nothing else
+bench-full: $(READY) ## Run the benchmarks at 512 px with more pictures, up to 4096 px (takes hours)
 	PYTHONPATH=examples $(BIN)/python -m bench --full $(BENCH)
 
 .PHONY: bench-gpu
-bench-gpu: $(READY) ## Time the engine on a GPU against the floor that its matrix units set (BENCH: more arguments)
+bench-gpu: $(READY) ## Time the engine on a GPU against the limit of its matrix units (BENCH='...' adds arguments)
 	PYTHONPATH=examples $(BIN)/python -m bench.gpu $(BENCH)
 
 .PHONY: bench-jobs
-bench-jobs: $(READY) ## Time what durability costs a job (BENCH: more arguments)
+bench-jobs: $(READY) ## Time what durability costs a job (BENCH='...' adds arguments)
 	PYTHONPATH=examples $(BIN)/python -m bench.jobs $(BENCH)
 
 .PHONY: same-bytes
@@ -97,5 +97,5 @@ proto-breaking: $(READY) ## Check that the contract still serves the clients of 
 	for released in proto/released/*.binpb; do $(BIN)/buf breaking --against $$released || exit 1; done
 
 .PHONY: clean
-clean: ## Remove the environment and everything that is made
+clean: ## Remove the environment and all generated files that are not committed
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .bench build dist
