@@ -32,7 +32,7 @@ class PlainCodec:
         size = (event.width, event.height) if isinstance(event := logged.event, Accepted | Reduced) else None
         return pickle.dumps(size)
 
-    def size(self, event: bytes) -> Size | None:
+    def result_size(self, event: bytes) -> Size | None:
         size: Size | None = pickle.loads(event)
         return size
 

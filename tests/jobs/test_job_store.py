@@ -27,9 +27,9 @@ class _CountingCodec(PlainCodec):
 
     parsed = 0
 
-    def size(self, event: bytes) -> Size | None:
+    def result_size(self, event: bytes) -> Size | None:
         self.parsed += 1
-        return super().size(event)
+        return super().result_size(event)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 
 from nst_service.store.blobs import BlobFolder
 from nst_service.store.database import Database
-from nst_service.store.records import Blob, BlobKind, DisconnectPolicy, NewJob, Retention, StoredEvent
+from nst_service.store.records import Blob, BlobKind, DisconnectPolicy, Lease, NewJob, Retention, StoredEvent
 from nst_service.store.store import Store
 
 ENDLESS = Retention(max_age_seconds=1e9, max_bytes=2**40, min_free_bytes=0)
@@ -72,7 +72,6 @@ def new_job(
     request_id: str | None = None,
     request: bytes = b"paint this",
     pictures: Sequence[bytes] = (b"a photograph", b"a painting"),
-    events: Sequence[StoredEvent] = (),
     accepted_event: bytes = b"accepted",
     size: tuple[int, int] = (512, 384),
 ) -> NewJob:
@@ -89,8 +88,13 @@ def new_job(
             Blob.hashed(BlobKind.REQUEST, request),
             *(Blob.hashed(BlobKind.PICTURE, picture) for picture in pictures),
         ],
-        events=events,
     )
+
+
+def lease_next(store: Store) -> Lease | None:
+    """Lease the job that has been queued for the longest time; None if no job is queued."""
+    leases = (store.lease(job.id) for job in store.queue())
+    return next((lease for lease in leases if lease), None)
 
 
 def sha256(data: bytes) -> str:

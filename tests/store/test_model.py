@@ -137,7 +137,7 @@ class _Model(RuleBasedStateMachine):
         self._store._database.close()
         self._open()
         running = {job_id for job_id, known in self._known.items() if known.state is JobState.RUNNING}
-        assert set(self._store.heartbeat().recovered) == running
+        assert set(self._store.heartbeat().requeued) == running
         for job_id in running:
             self._known[job_id].state = JobState.QUEUED
 

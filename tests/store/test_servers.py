@@ -16,11 +16,11 @@ from tests.store.postgres import Postgres
 _LEASE_ALL = """
 import sys
 from pathlib import Path
-from tests.store.builders import Place
+from tests.store.builders import Place, lease_next
 store = Place(Path(sys.argv[1]), sys.argv[2]).open(lease_seconds=60)
 print("ready", flush=True)
 sys.stdin.readline()
-while lease := store.lease_next():
+while lease := lease_next(store):
     print(lease.job.id, flush=True)
 """
 
@@ -62,12 +62,12 @@ def test_the_jobs_of_a_dead_server_go_back_into_the_queue(open_store: Callable[.
     assert lease is not None
     dead.finish(lease, JobState.SUCCEEDED, outcome=b"")
     survivor = open_store()
-    assert survivor.heartbeat().recovered == (running,)
+    assert survivor.heartbeat().requeued == (running,)
     assert [job.id for job in survivor.queue()] == [waiting, running]
     job = survivor.job(running)
     assert job is not None
     assert (job.lost_runs, job.epoch) == (1, 1)
-    assert survivor.heartbeat().recovered == (), "it is struck off"
+    assert survivor.heartbeat().requeued == (), "it is struck off"
 
 
 def test_a_server_that_lives_keeps_its_jobs(open_store: Callable[..., Store]) -> None:
@@ -76,8 +76,8 @@ def test_a_server_that_lives_keeps_its_jobs(open_store: Callable[..., Store]) ->
     lease = one.lease(job.id)
     assert lease is not None
     for _ in range(3):
-        assert one.heartbeat().recovered == ()
-        assert other.heartbeat().recovered == ()
+        assert one.heartbeat().requeued == ()
+        assert other.heartbeat().requeued == ()
     one.finish(lease, JobState.SUCCEEDED, outcome=b"")
 
 
@@ -94,7 +94,7 @@ def test_a_server_that_shows_life_at_the_last_moment_keeps_its_jobs(
         return list(heartbeats)
 
     monkeypatch.setattr(judge._failure_detector, "suspected", suspect_all)
-    assert judge.heartbeat().recovered == ()
+    assert judge.heartbeat().requeued == ()
     late.finish(lease, JobState.SUCCEEDED, outcome=b"")
 
 
@@ -106,7 +106,7 @@ def test_a_server_taken_for_dead_by_mistake_is_kept_out_of_its_old_jobs_and_goes
     old = stopped.lease(job.id)
     assert old is not None
     other = open_store()
-    assert other.heartbeat().recovered == (job.id,)
+    assert other.heartbeat().requeued == (job.id,)
     new = other.lease(job.id)
     assert new is not None
     with pytest.raises(LeaseLostError):
@@ -116,7 +116,7 @@ def test_a_server_taken_for_dead_by_mistake_is_kept_out_of_its_old_jobs_and_goes
     # Even before its next heartbeat, what it leases is watched over.
     second = stopped.submit(new_job()).job
     assert stopped.lease(second.id)
-    assert other.heartbeat().recovered == (second.id,)
+    assert other.heartbeat().requeued == (second.id,)
 
 
 def test_only_the_servers_that_have_died_since_a_job_came_further_count(open_store: Callable[..., Store]) -> None:
@@ -140,7 +140,7 @@ def test_a_server_that_leaves_hands_its_jobs_back_and_loses_no_run(place: Place)
     handed_back = staying.job(job.id)
     assert handed_back is not None
     assert (handed_back.state, handed_back.lost_runs) == (JobState.QUEUED, 0)
-    assert staying.heartbeat().recovered == ()
+    assert staying.heartbeat().requeued == ()
     staying.close()
 
 

@@ -13,7 +13,7 @@ from nst_service.lifecycle import JobState
 from nst_service.store.records import Lease
 from nst_service.store.store import Store
 
-from tests.store.builders import ENDLESS, Sequences, new_job, sha256
+from tests.store.builders import ENDLESS, Sequences, lease_next, new_job, sha256
 
 
 def _say(what: str, **more: Any) -> None:
@@ -52,7 +52,7 @@ def main(directory: Path, url: str | None, chance: random.Random) -> None:
         request = _payload(chance, 0)
         job = store.submit(new_job(request=request)).job
         _say("submitted", id=job.id, request=sha256(request))
-        if lease := store.lease_next():
+        if lease := lease_next(store):
             _run(store, lease, chance)
 
 

@@ -1,4 +1,4 @@
-"""How what jobs keep in the store is written: by the contract, which the jobs do not know."""
+"""Serialisation of what jobs store, in messages of the contract, which the job layer does not know."""
 
 from typing import Protocol
 
@@ -11,24 +11,24 @@ from nst_service.jobs.stored_request import FindPicture
 
 
 class Codec(Protocol):
-    """Writes what is kept, and reads back what a job needs to go on; what only clients read is theirs to decode."""
+    """Serialises what is stored, and parses what a job needs to go on. Clients parse the rest."""
 
     def request(self, document: bytes, find_picture: FindPicture) -> TransferRequest:
-        """Read the document of a stored request.
+        """Parse the document of a stored request.
 
         Raises:
-            UnknownPictureError: a picture is not there.
-            InvalidRequestError: it says what this version does not know.
+            UnknownPictureError: a picture is missing.
+            InvalidRequestError: the document says something that this release does not know.
         """
 
     def event(self, logged: LoggedEvent) -> bytes:
-        """Write an event."""
+        """Serialise an event."""
 
-    def size(self, event: bytes) -> Size | None:
-        """Read the size of the result from an event; None where it does not tell any."""
+    def result_size(self, event: bytes) -> Size | None:
+        """Return the size of the result that a serialised event tells; None if the event tells none."""
 
     def success(self, header: ResultHeader, completed: Completed) -> bytes:
-        """Write how a job with a picture ended."""
+        """Serialise the outcome of a job that has a picture."""
 
     def failure(self, error: JobError) -> bytes:
-        """Write how a job without a picture ended."""
+        """Serialise the outcome of a job that has no picture."""

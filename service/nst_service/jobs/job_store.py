@@ -1,4 +1,4 @@
-"""The jobs in the store, for an event loop: every call to the store runs in a thread of its own."""
+"""The store for an event loop: its blocking calls run in threads, and its values are those of the jobs."""
 
 import asyncio
 import functools
@@ -21,28 +21,29 @@ from nst_service.jobs.log import ACCEPTED_SEQUENCE, LoggedEvent
 from nst_service.jobs.stored_request import StoredRequest
 from nst_service.lifecycle import JobState
 from nst_service.store.errors import CorruptBlobError, StoreError
-from nst_service.store.records import Blob, BlobKind, Lease, NewJob, Pulse, StoredEvent, StoredJob, Submission
+from nst_service.store.records import Blob, BlobKind, HeartbeatReply, Lease, NewJob, StoredEvent, StoredJob, Submission
 from nst_service.store.store import Store
 
 _log = logging.getLogger(__name__)
 
 _READERS = 2
-"""Threads that read; one writes, so that what is written comes in the order in which it was asked for."""
+"""The number of threads that read. A single thread writes, so that writes happen in the order of the calls."""
 
 _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
 class LeasedJob:
-    """What a job begins a run with."""
+    """A job at the beginning of a run."""
 
     lease: Lease
+    """The lease of the run."""
     snapshot: Snapshot | None
-    """Where it goes on; None where it begins anew."""
+    """The snapshot of the last checkpoint; None if the job starts from the beginning."""
 
 
 class AsyncJobStore:
-    """Keeps jobs in a store. Every method may raise what the method of the store does that it stands for."""
+    """Stores jobs and reads them back. Every method raises what the method of `Store` that it calls raises."""
 
     def __init__(self, store: Store, codec: Codec):
         self._store = store
@@ -51,92 +52,92 @@ class AsyncJobStore:
         self._readers = ThreadPoolExecutor(_READERS, "nst-read")
 
     def picture(self, owner: str, sha256: str) -> bytes | None:
-        """Return a picture that an owner has sent or received. Blocks."""
+        """Return a picture that an owner has sent or received, or None. This method blocks."""
         return self._store.picture(owner, sha256)
 
     async def find(self, owner: str, stored_request: StoredRequest) -> StoredJob | None:
-        """Return the job that the same request has led to before."""
+        """Return the job that the same request has led to before, or None."""
         assert stored_request.request_id is not None
         return await self._read(self._store.find, owner, stored_request.request_id, stored_request.digest)
 
     async def submit(self, job: Job, stored_request: StoredRequest, accepted: Accepted) -> Submission:
-        """Keep a job, or find the one that the same request has led to before."""
+        """Store a new job, or find the job of the same request."""
         return await self._write(self._submit, job, stored_request, accepted)
 
     async def lease(self, job_id: str) -> LeasedJob | None:
-        """Begin to run a job; None where it does not wait."""
-        return await self._write(self._begin_run, job_id)
+        """Take the lease of a queued job; return None if the job is not queued."""
+        return await self._write(self._lease_job, job_id)
 
     async def append(self, job: Job, logged: LoggedEvent) -> None:
-        """Keep an event of a job that runs."""
+        """Store the next event of a running job."""
         await self._write(self._append, job, logged)
 
     async def save_checkpoint(self, job: Job, snapshot: Snapshot) -> None:
-        """Keep where a job stands."""
+        """Store the snapshot of a running job as its checkpoint."""
         await self._write(self._save_checkpoint, job, snapshot)
 
     async def release(self, job: Job, *, is_lost: bool) -> None:
-        """Put a job back into the queue."""
+        """End the lease of a job and put the job back into the queue."""
         await self._write(self._store.release, _lease(job), is_lost=is_lost)
 
     async def save_result(self, job: Job, state: JobState, delivery: Delivery, sequence: int) -> None:
-        """Keep the picture of a job and how it ended; its last events have sequences from `sequence` on."""
+        """End a job that has a picture; its last events have the sequences from `sequence` on."""
         await self._write(self._save_result, job, state, delivery, sequence)
 
     async def save_failure(self, job: Job, state: JobState, error: JobError) -> None:
-        """Keep how a job without a picture ended."""
+        """End a job that has no picture."""
         await self._write(self._store.finish, _lease(job), state, outcome=self._codec.failure(error))
 
     async def fail_queued(self, job_id: str, error: JobError) -> None:
-        """End a job that waits and cannot be run."""
+        """End a queued job that cannot be run."""
         await self._write(self._fail_queued, job_id, error)
 
     async def cancel(self, job_id: str) -> JobState | None:
-        """Cancel a job that has never run, or note that it is to be cancelled."""
+        """Cancel a job as `Store.cancel` does."""
         return await self._write(self._store.cancel, job_id)
 
-    async def heartbeat(self) -> Pulse:
-        """Show that this server lives, and hear what is to be cancelled."""
+    async def heartbeat(self) -> HeartbeatReply:
+        """Send a heartbeat and learn which jobs are to be cancelled."""
         return await self._write(self._store.heartbeat)
 
     async def clean(self) -> None:
-        """Remove what is kept no longer."""
+        """Remove the jobs that exceed the retention."""
         await self._write(self._store.clean)
 
     async def queue(self) -> list[StoredJob]:
-        """Return the jobs that wait."""
+        """Return the queued jobs in the order of their acceptance."""
         return await self._read(self._store.queue)
 
     async def job(self, job_id: str) -> StoredJob | None:
-        """Return a job."""
+        """Return a job; None for an unknown id."""
         return await self._read(self._store.job, job_id)
 
     async def job_of_request(self, owner: str, request_id: str) -> StoredJob | None:
-        """Return the job that an owner's request with this id has led to."""
+        """Return the job of an owner's request id; None for an unknown id."""
         return await self._read(self._store.job_of_request, owner, request_id)
 
     async def jobs(self, owner: str, states: Collection[JobState], before: int | None, limit: int) -> list[StoredJob]:
-        """Return a page of an owner's jobs."""
+        """Return a page of an owner's jobs, newest first."""
         return await self._read(self._store.jobs, owner, states=states, before=before, limit=limit)
 
     async def request(self, job: StoredJob) -> TransferRequest | None:
-        """Return what was asked for; None where it is not there."""
+        """Return the request of a job; None if the job has been removed."""
         return await self._read(self._request, job)
 
     async def events(self, job_id: str) -> list[LoggedEvent]:
-        """Return the events of a job but the first."""
+        """Return the stored events of a job except the first, Accepted."""
         stored = await self._read(self._store.events, job_id)
         return [LoggedEvent(event.sequence, Recorded(event.data)) for event in stored]
 
     async def sizes(self, jobs: Sequence[StoredJob]) -> dict[str, Size]:
-        """Return the sizes of the results of jobs that their kept events tell last, by the ids of the jobs."""
+        """Return the sizes of the results of jobs by the ids of the jobs."""
         return await self._read(self._sizes, jobs)
 
     async def replay(self, job: StoredJob, after: int) -> AsyncGenerator[LoggedEvent, None]:
-        """Yield what is kept of a job's events with a larger sequence than `after`, its picture included.
+        """Yield the stored events of a job with a larger sequence than `after`, with the chunks of its picture.
 
         Raises:
-            JobError: it ended so, without a picture.
+            JobError: the job has ended with this error and without a picture.
         """
         events = [first_event(job), *await self.events(job.id)]
         data = await self._read(self._store.result, job.id) if job.state.is_terminal else None
@@ -144,11 +145,11 @@ class AsyncJobStore:
             if logged.sequence > after:
                 yield logged
         if job.state.is_terminal and data is None:
-            # One that was cancelled in the queue says nothing more.
+            # A job that was cancelled in the queue has no outcome.
             raise RecordedFailureError(job.outcome) if job.outcome else JobCancelledError
 
     async def close(self) -> None:
-        """Hand back every job that still runs."""
+        """Release every job that this server still runs, and close the store."""
         try:
             await self._write(self._store.close)
         finally:
@@ -161,7 +162,7 @@ class AsyncJobStore:
     async def _read(self, call: Callable[..., _Result], *args: Any, **kwargs: Any) -> _Result:
         return await asyncio.get_running_loop().run_in_executor(self._readers, functools.partial(call, *args, **kwargs))
 
-    # In a thread
+    # In the threads
 
     def _submit(self, job: Job, stored_request: StoredRequest, accepted: Accepted) -> Submission:
         digest = stored_request.digest
@@ -178,19 +179,19 @@ class AsyncJobStore:
                 disconnect_policy=stored_request.disconnect_policy,
                 deadline=deadline,
                 accepted_event=self._codec.event(LoggedEvent(ACCEPTED_SEQUENCE, accepted)),
-                size=(accepted.width, accepted.height),
+                size=Size(accepted.width, accepted.height),
                 blobs=[Blob(kind=BlobKind.REQUEST, sha256=digest, parts=[stored_request.document]), *pictures],
             )
         )
 
-    def _begin_run(self, job_id: str) -> LeasedJob | None:
+    def _lease_job(self, job_id: str) -> LeasedJob | None:
         lease = self._store.lease(job_id)
         if lease is None:
             return None
         try:
             return LeasedJob(lease, self._snapshot(job_id) if lease.epoch > 1 else None)
         except StoreError:
-            # A lease that nobody uses would keep everybody from the job for as long as this server lives.
+            # An unused lease would keep every server from the job as long as this one lives.
             self._store.release(lease)
             raise
 
@@ -199,7 +200,7 @@ class AsyncJobStore:
             data = self._store.checkpoint(job_id)
             return None if data is None else Snapshot.from_bytes(data)
         except (CorruptBlobError, SnapshotError) as error:
-            _log.warning("job %s begins anew: its checkpoint cannot be used: %s", job_id, error)
+            _log.warning("job %s starts from the beginning: its checkpoint cannot be used: %s", job_id, error)
             return None
 
     def _fail_queued(self, job_id: str, error: JobError) -> None:
@@ -208,8 +209,8 @@ class AsyncJobStore:
 
     def _append(self, job: Job, logged: LoggedEvent) -> None:
         event = logged.event
-        size = (event.width, event.height) if isinstance(event, Reduced) else None
-        # All that comes after a smaller size is of that size.
+        size = Size(event.width, event.height) if isinstance(event, Reduced) else None
+        # Everything that the job stores afterwards has the smaller size.
         self._store.append(_lease(job), [self._stored(logged)], size=size, durable=size is not None)
 
     def _save_checkpoint(self, job: Job, snapshot: Snapshot) -> None:
@@ -233,13 +234,14 @@ class AsyncJobStore:
 
     def _sizes(self, jobs: Sequence[StoredJob]) -> dict[str, Size]:
         sizes = {job.id: Size(*job.size) for job in jobs if job.size}
+        # Release 0.1.0 has accepted or run these jobs. It has no column for the size.
         unknown = [job for job in jobs if not job.size]
         events = self._store.all_events(unknown) if unknown else {}
-        return sizes | {job.id: self._told_size(job, events[job.id]) for job in unknown}
+        return sizes | {job.id: self._last_size(job, events[job.id]) for job in unknown}
 
-    def _told_size(self, job: StoredJob, events: Sequence[StoredEvent]) -> Size:
-        """Return the size that the events of a job tell last."""
-        told = [self._codec.size(data) for data in (job.accepted_event, *(event.data for event in events))]
+    def _last_size(self, job: StoredJob, events: Sequence[StoredEvent]) -> Size:
+        """Return the size of the result that the events of a job tell last."""
+        told = [self._codec.result_size(data) for data in (job.accepted_event, *(event.data for event in events))]
         return [size for size in told if size][-1]
 
     def _request(self, job: StoredJob) -> TransferRequest | None:
@@ -250,12 +252,12 @@ class AsyncJobStore:
 
 
 def first_event(job: StoredJob) -> LoggedEvent:
-    """Return the Accepted of a job."""
+    """Return the first event of a job, Accepted."""
     return LoggedEvent(ACCEPTED_SEQUENCE, Recorded(job.accepted_event))
 
 
 def _with_chunks(events: list[LoggedEvent], data: bytes) -> list[LoggedEvent]:
-    """Put the picture between its header and Completed, as it came when it was finished."""
+    """Insert the chunks of the picture between its header and Completed, with the sequences that they had."""
     *earlier, header, completed = events
     chunks: list[Event] = list(result_chunks(data))
     return [

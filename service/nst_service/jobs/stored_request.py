@@ -1,4 +1,4 @@
-"""What a client has asked for, in the form that can be kept."""
+"""A request in the form in which it is stored."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -8,27 +8,28 @@ from nst_service.engine.spec import TransferRequest
 from nst_service.store.records import DisconnectPolicy
 
 FindPicture = Callable[[str], bytes | None]
-"""Returns the picture with a SHA-256 that the caller has sent or received before; None where it is not there."""
+"""Returns the picture with a SHA-256 that the caller has sent or received before; None if there is no such picture."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredRequest:
-    """A request, and all that is needed to read it once more after a restart."""
+    """A request, with everything that is needed to read it again after a restart."""
 
     request: TransferRequest
     document: bytes = field(repr=False)
-    """The request as the contract has it, its pictures named by their SHA-256: equal for equal requests."""
+    """The serialised request, with the SHA-256 of each picture in its place. Equal requests have equal documents."""
     pictures: Mapping[str, bytes] = field(repr=False)
-    """Those that the document names."""
+    """The encoded pictures by their SHA-256. `request` shares their bytes."""
     request_id: str | None = None
-    """Makes the request safe to repeat; None where every request is another one."""
+    """The id that makes the request safe to repeat; None if the client has chosen none."""
     disconnect_policy: DisconnectPolicy = DisconnectPolicy.CANCEL
+    """What happens to the job when its last follower disconnects."""
 
     @property
     def digest(self) -> str:
-        """Tells this request from others with the same `request_id`."""
+        """The SHA-256 of the document, which tells this request from others with the same `request_id`."""
         return hashlib.sha256(self.document).hexdigest()
 
 
 ReadRequest = Callable[[FindPicture], StoredRequest]
-"""Reads what a client has sent; it may take long, and raises InvalidRequestError or UnknownPictureError."""
+"""Reads what a client has sent, which may take long; raises InvalidRequestError or UnknownPictureError."""

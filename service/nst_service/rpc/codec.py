@@ -1,4 +1,4 @@
-"""What is kept of jobs, in the messages of the contract."""
+"""Serialisation of what is stored of jobs, in messages of the contract."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -25,23 +25,23 @@ from nst_service.rpc.translate import (
 
 
 class ProtoCodec:
-    """Implements `jobs.codec.Codec`."""
+    """Implementation of `jobs.codec.Codec` with protobuf."""
 
     def __init__(self, model: Vgg19):
-        """Make a codec for jobs that run on a model."""
+        """Create a codec for jobs that run on a model."""
         self._model = model
 
     def request(self, document: bytes, find_picture: FindPicture) -> TransferRequest:
-        """Read the document of a stored request; raises as `jobs.codec.Codec.request` does."""
+        """Parse the document of a stored request; raises as `jobs.codec.Codec.request` does."""
         request = pb.StylizeRequest.FromString(document)
         return request_from_proto(request, _take_pictures(request, find_picture))
 
     def event(self, logged: LoggedEvent) -> bytes:
-        """Write an event as a JobEvent."""
+        """Serialise an event as a JobEvent."""
         return event_to_proto(logged, self._model).SerializeToString()
 
-    def size(self, event: bytes) -> Size | None:
-        """Read the size of the result from a JobEvent; None where it does not tell any."""
+    def result_size(self, event: bytes) -> Size | None:
+        """Return the size of the result that a JobEvent tells; None if it tells none."""
         message = pb.JobEvent.FromString(event)
         match message.WhichOneof("event"):
             case "accepted":
@@ -52,19 +52,19 @@ class ProtoCodec:
                 return None
 
     def success(self, header: ResultHeader, completed: Completed) -> bytes:
-        """Write an outcome as a Job with only that."""
+        """Serialise the outcome as a Job without its other fields."""
         job = pb.Job(result=header_to_proto(header), completed=completed_to_proto(completed, self._model))
         return job.SerializeToString()
 
     def failure(self, error: JobError) -> bytes:
-        """Write an outcome as a Job with only that."""
+        """Serialise the outcome as a Job without its other fields."""
         return pb.Job(failure=failure_to_proto(status_of(error))).SerializeToString()
 
 
 def stored_request_from_proto(request: pb.StylizeRequest, find_picture: FindPicture) -> StoredRequest:
-    """Take a request apart: its pictures leave the message, where their SHA-256 replaces them.
+    """Translate a request into what is stored of it; replaces its pictures by their SHA-256.
 
-    Each picture is copied out of the message once and hashed once, and all that need it share these bytes.
+    Each picture is copied out of the message once and hashed once. The parts of the result share its bytes.
 
     Raises:
         UnknownPictureError: a picture is named by its SHA-256 and is not there.
@@ -74,7 +74,7 @@ def stored_request_from_proto(request: pb.StylizeRequest, find_picture: FindPict
     translated = request_from_proto(request, pictures)
     document = pb.StylizeRequest()
     document.CopyFrom(request)
-    # Both are stored beside the document: they do not tell one request from another.
+    # Both are stored beside the document, whose digest does not depend on them.
     document.ClearField("request_id")
     document.ClearField("disconnect_policy")
     return StoredRequest(
@@ -87,7 +87,7 @@ def stored_request_from_proto(request: pb.StylizeRequest, find_picture: FindPict
 
 
 def _take_pictures(request: pb.StylizeRequest, find_picture: FindPicture) -> dict[str, bytes]:
-    """Replace every picture of a request by its SHA-256, and return the pictures by these.
+    """Replace every picture of a request by its SHA-256, and return the pictures by their SHA-256.
 
     Raises:
         UnknownPictureError: a picture is named by its SHA-256 and is not there.
@@ -99,7 +99,7 @@ def _take_pictures(request: pb.StylizeRequest, find_picture: FindPicture) -> dic
             if data is None:
                 raise UnknownPictureError(picture.sha256)
         else:
-            # The message makes a copy of it for everyone who asks.
+            # Every access to `data` copies the picture.
             data = picture.data
             picture.sha256 = hashlib.sha256(data).hexdigest()
         pictures.setdefault(picture.sha256, data)
@@ -107,7 +107,7 @@ def _take_pictures(request: pb.StylizeRequest, find_picture: FindPicture) -> dic
 
 
 def _pictures(request: pb.StylizeRequest) -> Iterator[pb.Picture]:
-    """Yield every picture of a request that says where it comes from."""
+    """Yield every picture of a request that has data or a SHA-256."""
     yield from _set_pictures(request, ("content", "content_mask", "init_picture", "reference", "reference_mask"))
     for style in request.styles:
         yield from _set_pictures(style, ("picture", "mask"))

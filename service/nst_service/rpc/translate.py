@@ -116,7 +116,7 @@ class _RequestReader:
         request = self._request
         if request.request_id and not _REQUEST_ID.fullmatch(request.request_id):
             self._violations.append(
-                Violation("request_id", "has other characters, accepted are 1 to 128 printable ASCII ones, no spaces")
+                Violation("request_id", "is not valid, accepted are 1 to 128 printable ASCII characters without spaces")
             )
         policy = self._set_enum("", request, "disconnect_policy", DisconnectPolicy).get("disconnect_policy")
         if policy is DisconnectPolicy.KEEP_RUNNING and not request.request_id:
@@ -142,7 +142,7 @@ class _RequestReader:
     def _picture(self, field: str, parent: Message, name: str) -> bytes:
         picture: pb.Picture = getattr(parent, name)
         if not picture.HasField("source"):
-            self._violations.append(Violation(field, "is not set, an encoded picture is required in its data"))
+            self._violations.append(Violation(field, "is not set, an encoded picture or its SHA-256 is required"))
             return b""
         return self._pictures[picture.sha256]
 
@@ -158,7 +158,7 @@ class _RequestReader:
         return weights
 
     def _set_enum(self, path: str, message: Message, name: str, kind: type[StrEnum]) -> dict[str, Any]:
-        """Return the value of an enum field by the field's name, or nothing where it is not set."""
+        """Return the value of an enum field by the name of the field; empty if the field is not set."""
         number: int = getattr(message, name)
         wrapper, _ = _ENUMS[kind]
         if number == 0:
@@ -172,7 +172,7 @@ class _RequestReader:
 
 
 def disconnect_policy_from_proto(request: pb.StylizeRequest) -> DisconnectPolicy:
-    """Return what becomes of the job of a request that `request_from_proto` accepts."""
+    """Return the disconnect policy of a request that `request_from_proto` accepts."""
     number = request.disconnect_policy
     return enum_from_proto(DisconnectPolicy, number) if number else DisconnectPolicy.CANCEL
 

@@ -1,4 +1,4 @@
-"""Which job uses which blob: the rows that keep a file, and the files that no row keeps."""
+"""The uses of blobs by jobs: rows that keep a file, and the removal of files without such a row."""
 
 from collections.abc import Iterable, Sequence
 
@@ -12,10 +12,10 @@ from nst_service.store.schema import BLOB_USES, BLOBS, SERVERS
 
 
 class BlobUses:
-    """Keeps rows and files in step: what a row names is there, and what no job uses goes.
+    """Keeps rows and files consistent: every blob that a row names has a file, and unused files are removed.
 
-    Files come before the transaction that mentions them, and go within the one that forgets them. A removal and a use
-    of the same blob wait for each other at its row, so that neither overtakes the other.
+    A file is written before the transaction that adds its row, and removed within the transaction that deletes its row.
+    The removal and the use of a blob both lock its row, so that neither overtakes the other.
     """
 
     def __init__(self, database: Database, folder: BlobFolder):
@@ -23,40 +23,44 @@ class BlobUses:
         self._folder = folder
 
     def put(self, blobs: Iterable[Blob]) -> None:
-        """Store files, ahead of the transaction that adds their uses.
+        """Write the files of blobs, before the transaction that adds their uses.
 
         Raises:
-            StoreError: they cannot be stored.
+            StoreError: a file cannot be written.
         """
         for blob in blobs:
             self._folder.put(blob)
 
     def add(self, connection: Connection, job_number: int, blobs: Sequence[Blob]) -> None:
-        """Have a job use blobs that have been put."""
-        # In one order everywhere, so that two transactions never wait for each other.
+        """Add a job's uses of blobs whose files have been written."""
+        # The same order everywhere prevents deadlocks.
         for blob in sorted(blobs, key=lambda blob: blob.sha256):
             row = self._database.insert(BLOBS).values(sha256=blob.sha256, size=blob.size)
-            # Without a change the row would not be locked.
+            # The update locks the row, even though it changes nothing.
             connection.execute(row.on_conflict_do_update(index_elements=["sha256"], set_={"size": blob.size}))
             use = self._database.insert(BLOB_USES).values(job_number=job_number, kind=blob.kind, sha256=blob.sha256)
             connection.execute(use.on_conflict_do_nothing())
-            # From here on nobody removes the file; until here somebody may have.
+            # From here on nobody can remove the file, but it may have been removed before.
             if not self._folder.has(blob.sha256):
                 self._folder.put(blob)
 
     def drop(self, connection: Connection, job_number: int, kind: BlobKind | None = None) -> list[str]:
-        """End a job's use of blobs, or of those of a kind; return them, to be discarded after the transaction."""
+        """Delete a job's uses of its blobs, or of those of one kind.
+
+        Returns:
+            The SHA-256 of these blobs, to be discarded after the transaction.
+        """
         uses = delete(BLOB_USES).where(BLOB_USES.c.job_number == job_number)
         if kind is not None:
             uses = uses.where(BLOB_USES.c.kind == kind)
         return list(connection.execute(uses.returning(BLOB_USES.c.sha256)).scalars())
 
     def discard(self, blobs: Iterable[str]) -> int:
-        """Remove those of some blobs that no job uses, and return how many."""
+        """Remove those of the given blobs that no job uses; return how many."""
         return sum(self._discard(sha256) for sha256 in blobs)
 
     def sweep(self) -> int:
-        """Remove every blob that no job uses, and what crashes have left behind; return how many blobs."""
+        """Remove every unused blob and the files that crashes have left behind; return how many blobs."""
         names = self._folder.names()
         with self._database.read() as connection:
             known = set(connection.execute(select(BLOBS.c.sha256)).scalars())
@@ -68,9 +72,9 @@ class BlobUses:
     def _discard(self, sha256: str) -> bool:
         unused = ~select(BLOB_USES.c.job_number).where(BLOB_USES.c.sha256 == BLOBS.c.sha256).exists()
         try:
-            # The row may come back after a power failure: without a use, and so for the next sweep.
+            # If a power failure brings the row back, it has no use, and the next sweep deletes it.
             with self._database.write(durable=False) as connection:
-                # A file that a crash has left behind gets the row, too, at which its removal and its use wait.
+                # A file that a crash has left behind needs a row, too, which its removal and its use lock.
                 row = self._database.insert(BLOBS).values(sha256=sha256, size=0)
                 connection.execute(row.on_conflict_do_nothing())
                 removed = connection.execute(delete(BLOBS).where(BLOBS.c.sha256 == sha256, unused)).rowcount > 0

@@ -1,4 +1,4 @@
-"""Blobs as files of any file system that fsspec knows, named by their sha256."""
+"""Blobs as files of any file system that fsspec supports, named by their SHA-256."""
 
 import contextlib
 import hashlib
@@ -18,22 +18,22 @@ from nst_service.store.failures import system_failure
 from nst_service.store.records import Blob
 
 _PARTIAL = "partial"
-"""First part of the name of a file that is being written; its writer's id follows."""
+"""The first part of the name of an unfinished file; the id of its writer follows."""
 
 
 class BlobFolder:
-    """Files that are either whole or not there: written under another name, then renamed."""
+    """A folder of blobs. Each is written under another name and then renamed, so that it is never there in part."""
 
     def __init__(self, files: AbstractFileSystem, root: str, writer: str):
-        """Open a folder, and make it where it does not exist.
+        """Open a folder, and create it if it does not exist.
 
         Args:
-            files: where the folder is.
-            root: its path there.
-            writer: tells our unfinished files from those of other processes; no dots.
+            files: the file system of the folder.
+            root: the path of the folder in the file system.
+            writer: an id without dots that tells the unfinished files of this process from those of others.
 
         Raises:
-            StoreError: it cannot be made.
+            StoreError: the folder cannot be created.
         """
         self._files = files
         self._root = root.rstrip("/")
@@ -44,16 +44,16 @@ class BlobFolder:
 
     @classmethod
     def at(cls, url: str, writer: str) -> "BlobFolder":
-        """Open the folder that fsspec finds at a URL or a path; raises as the constructor does."""
-        # Other processes write here too: what was listed once says nothing on what is there now.
+        """Open the folder at a URL or a path, as fsspec reads it; raises as the constructor does."""
+        # Other processes write here too, so a cached listing may be out of date.
         files, root = url_to_fs(url, use_listings_cache=False)
         return cls(files, root, writer)
 
     def put(self, blob: Blob) -> None:
-        """Store a blob; one that is there already, and undamaged, is left alone.
+        """Write a blob, unless an undamaged copy is there already.
 
         Raises:
-            StoreError: it cannot be stored. Nothing is left behind.
+            StoreError: the blob cannot be written. No part of it is left behind.
         """
         with _translated():
             if self._holds(blob):
@@ -71,7 +71,7 @@ class BlobFolder:
                 raise
 
     def has(self, sha256: str) -> bool:
-        """Return whether a blob is there, damaged or not."""
+        """Return whether a blob is there, even if it is damaged."""
         with _translated():
             return bool(self._files.exists(self._path(sha256)))
 
@@ -79,8 +79,8 @@ class BlobFolder:
         """Read a blob.
 
         Raises:
-            CorruptBlobError: it is missing, or not what was stored.
-            StoreError: it cannot be read.
+            CorruptBlobError: the blob is missing or damaged.
+            StoreError: the blob cannot be read.
         """
         with _translated():
             try:
@@ -92,28 +92,29 @@ class BlobFolder:
         return data
 
     def remove(self, sha256: str) -> None:
-        """Remove a blob, if it is there."""
+        """Remove a blob if it is there."""
         self._remove(self._path(sha256))
 
     def names(self) -> set[str]:
-        """Return the sha256 of every blob."""
+        """Return the SHA-256 of every blob."""
         return {name for name in self._names() if "." not in name}
 
     def remove_partial(self, writers: Collection[str]) -> None:
-        """Remove the unfinished files of all but some writers."""
+        """Remove the unfinished files of all writers except the given ones."""
         for name in self._names():
             prefix, _, rest = name.partition(".")
             if prefix == _PARTIAL and rest.partition(".")[0] not in writers:
                 self._remove(self._path(name))
 
     def free_bytes(self) -> int | None:
-        """Return how much the disk still holds; None where that cannot be known."""
+        """Return the free space of the disk in bytes; None if the folder is not on a local disk."""
         if not self._is_local:
             return None
         with _translated():
             return int(shutil.disk_usage(self._root).free)
 
     def _holds(self, blob: Blob) -> bool:
+        """Return whether an undamaged copy of a blob is there, which only reading it can prove."""
         try:
             if self._files.info(self._path(blob.sha256))["size"] != blob.size:
                 return False
@@ -131,7 +132,7 @@ class BlobFolder:
             self._files.rm_file(path)
 
     def _sync(self, file: Any) -> None:
-        """Wait until a file is on the disk; what is not local is there once it is closed."""
+        """Wait until a local file is on the disk; files elsewhere are stored once they are closed."""
         if self._is_local:
             file.flush()
             os.fsync(file.fileno())
@@ -140,7 +141,7 @@ class BlobFolder:
         if not self._is_local:
             self._files.mv(source, target)
             return
-        # Where a rename fails, `mv` copies, and a reader could find half a file.
+        # If renaming fails, `mv` of fsspec copies the file, and a reader could find half of it.
         Path(source).replace(target)
         folder = os.open(self._root, os.O_RDONLY)
         try:

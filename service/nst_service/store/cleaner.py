@@ -1,4 +1,4 @@
-"""Keeps the store within its bounds."""
+"""Removal of what exceeds the retention of the store."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ _ENDED: ColumnElement[bool] = JOBS.c.state.in_([state for state in JobState if s
 
 
 class Cleaner:
-    """Removes ended jobs that are too old, or too many. What a job needs that has not ended is never removed."""
+    """Removes ended jobs that are too old or take too much room, and never what a job needs that has not ended."""
 
     def __init__(
         self,
@@ -34,15 +34,15 @@ class Cleaner:
         self._clock = clock
 
     def clean(self) -> Removed:
-        """Remove what retention does not keep, and what crashes have left behind."""
+        """Remove the jobs that exceed the retention and the files that crashes have left behind."""
         jobs = self._remove_old() + self._remove_down_to(self._retention.max_bytes)
         return Removed(jobs=jobs, blobs=self._uses.sweep())
 
     def make_room(self, size: int) -> None:
-        """See that so many bytes may be added.
+        """Remove ended jobs until a number of bytes can be added.
 
         Raises:
-            StoreFullError: they may not, even with every ended job removed.
+            StoreFullError: the bytes cannot be added even if every ended job is removed.
         """
         free = self._folder.free_bytes()
         if free is not None and free - size < self._retention.min_free_bytes:
@@ -51,7 +51,7 @@ class Cleaner:
         if self._total() > allowed:
             self._remove_down_to(allowed)
             if self._total() > allowed:
-                raise StoreFullError("jobs that have not ended take all the room that the store may use")
+                raise StoreFullError("jobs that have not ended take up all the room that the store may use")
 
     def _total(self) -> int:
         with self._database.read() as connection:
@@ -60,7 +60,7 @@ class Cleaner:
         return int(blobs) + int(rows)
 
     def _remove_old(self) -> int:
-        # A clock that has stepped back keeps jobs for longer.
+        # After a clock has stepped back, jobs are kept longer.
         old = JOBS.c.finished_at < self._clock() - self._retention.max_age_seconds
         removed = 0
         while self._remove_first(old):
@@ -74,7 +74,11 @@ class Cleaner:
         return removed
 
     def _remove_first(self, *conditions: Any) -> bool:
-        """Remove the ended job that was accepted first, and the blobs that it alone used."""
+        """Remove the ended job that was accepted first, with the blobs that no other job uses.
+
+        Returns:
+            Whether there was such a job.
+        """
         with self._database.write() as connection:
             first = select(JOBS.c.number).where(_ENDED, *conditions).order_by(JOBS.c.number).limit(1)
             number = connection.execute(first.with_for_update()).scalar()

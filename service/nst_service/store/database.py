@@ -1,4 +1,4 @@
-"""The database below the store, SQLite or PostgreSQL: transactions, and all that differs between the two."""
+"""The database below the store, SQLite or PostgreSQL: transactions, and everything that differs between the two."""
 
 import sqlite3
 import time
@@ -16,43 +16,43 @@ from nst_service.store.errors import StoreUnavailableError
 from nst_service.store.failures import database_failure
 
 _BUSY_SECONDS = 30
-"""How long a transaction waits for another one, or for a connection."""
+"""Seconds that a transaction waits for another one or for a connection."""
 _SWITCH_POLL_SECONDS = 0.01
-"""How often to look whether another connection is done with switching a new database to a write-ahead log."""
+"""Seconds between two checks whether another connection has switched a new database to a write-ahead log."""
 _CONNECT_SECONDS = 10
-"""How long a server of PostgreSQL may take to answer."""
+"""Seconds that a PostgreSQL server may take to answer."""
 _MAX_WAL_BYTES = 64 * 2**20
-"""What SQLite leaves of its write-ahead log once a burst of writes is over."""
+"""The size in bytes to which SQLite truncates its write-ahead log after a burst of writes."""
 _SCHEMA_LOCK = 0x6E7374
-"""Names our advisory lock among those of a PostgreSQL database."""
+"""The key of our advisory lock in a PostgreSQL database."""
 
 
 class _Dialect(Protocol):
-    """What differs between databases."""
+    """The operations that differ between databases."""
 
     insert: Any
-    """Makes an INSERT that can say ON CONFLICT."""
+    """The function that builds an INSERT with ON CONFLICT."""
 
     def make_engine(self) -> Engine:
-        """Return connections to the database."""
+        """Return an engine for the database."""
 
     def begin_read(self, connection: Connection) -> None:
-        """Start a transaction that only reads."""
+        """Start a read-only transaction."""
 
     def begin_write(self, connection: Connection, *, durable: bool) -> None:
-        """Start a transaction that writes; one that is not durable may be lost if the machine, not we, goes down."""
+        """Start a transaction that writes; if it is not durable, a crash of the machine may lose it."""
 
     def lock_schema(self, connection: Connection) -> None:
-        """Keep every other server from changing the schema until the transaction ends."""
+        """Lock the schema against other servers until the transaction ends."""
 
 
 class _Sqlite:
-    """One file, with a write-ahead log: readers and the one writer do not wait for each other.
+    """A SQLite file with a write-ahead log, so that readers and the one writer do not wait for each other.
 
-    What the log gets is handed to the operating system at every commit, so that it survives the end of this process,
-    however that comes. Whether it also survives the end of the machine is what `synchronous` decides: FULL waits for
-    the disk, NORMAL does not, and keeps the database whole all the same. What clients rely on is written with FULL, and
-    takes along all that was written before; what a run would only repeat is written with NORMAL.
+    Every commit hands its part of the log to the operating system, so that it survives any end of this process.
+    `synchronous` decides whether it survives a crash of the machine, too: FULL waits for the disk, NORMAL does not, and
+    neither can corrupt the database. What clients rely on is written with FULL, which also makes everything durable
+    that was written before. What another run would only repeat is written with NORMAL.
     """
 
     insert = staticmethod(sqlite.insert)
@@ -61,7 +61,7 @@ class _Sqlite:
         self._path = path
 
     def make_engine(self) -> Engine:
-        # Without an isolation level the driver leaves transactions alone, and they begin as we say.
+        # Without an isolation level the driver begins no transactions, so that we can choose how they begin.
         engine = create_engine(
             URL.create("sqlite", database=str(self._path)),
             connect_args={"isolation_level": None, "timeout": _BUSY_SECONDS},
@@ -70,7 +70,7 @@ class _Sqlite:
 
         @event.listens_for(engine, "connect")
         def set_up(connection: Any, _record: Any) -> None:
-            _keep_write_ahead_log(connection)
+            _enable_write_ahead_log(connection)
             for setting in ("foreign_keys = ON", f"journal_size_limit = {_MAX_WAL_BYTES}"):
                 connection.execute(f"PRAGMA {setting}")
 
@@ -81,18 +81,18 @@ class _Sqlite:
 
     def begin_write(self, connection: Connection, *, durable: bool) -> None:
         connection.exec_driver_sql(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-        # A transaction that only finds out later that it writes cannot wait for another one, and fails.
+        # A transaction that begins as a reader cannot wait for a writer when it starts to write, and fails.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     def lock_schema(self, connection: Connection) -> None:
-        """Do nothing: who writes is alone."""
+        """Do nothing, since SQLite has one writer at a time."""
 
 
-def _keep_write_ahead_log(connection: sqlite3.Connection) -> None:
-    """Switch a database to a write-ahead log, which it then has for good.
+def _enable_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Switch a database to a write-ahead log, which is permanent.
 
-    Whoever comes second to a database that is just being switched is told that it is busy at once: SQLite waits for
-    the switch only where nobody could wait for us in turn.
+    While another connection is switching the database, SQLite reports that it is busy at once: it does not wait where
+    waiting could be a deadlock. So this polls.
     """
     deadline = time.monotonic() + _BUSY_SECONDS
     while True:
@@ -106,7 +106,7 @@ def _keep_write_ahead_log(connection: sqlite3.Connection) -> None:
 
 
 class _Postgresql:
-    """A server of PostgreSQL, which many of ours may share."""
+    """A PostgreSQL database, which several servers may share."""
 
     insert = staticmethod(postgresql.insert)
 
@@ -118,7 +118,7 @@ class _Postgresql:
             self._url,
             connect_args={
                 "connect_timeout": _CONNECT_SECONDS,
-                # A server that has vanished without a word is noticed, too.
+                # So a server that vanishes without closing the connection is noticed, too.
                 "tcp_user_timeout": 1000 * _BUSY_SECONDS,
             },
             pool_timeout=_BUSY_SECONDS,
@@ -126,7 +126,7 @@ class _Postgresql:
         )
 
     def begin_read(self, connection: Connection) -> None:
-        """Do nothing: the driver begins transactions."""
+        """Do nothing, since the driver begins transactions."""
 
     def begin_write(self, connection: Connection, *, durable: bool) -> None:
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_BUSY_SECONDS}s'")
@@ -138,7 +138,7 @@ class _Postgresql:
 
 
 class Database:
-    """Transactions, whose errors are those of the store. Any thread may use it."""
+    """Transactions whose errors are those of the store. Any thread may use it."""
 
     def __init__(self, dialect: _Dialect):
         self._dialect = dialect
@@ -146,28 +146,28 @@ class Database:
 
     @classmethod
     def at(cls, path: Path) -> "Database":
-        """Return the SQLite database in a file, which is made where it does not exist."""
+        """Return the SQLite database in a file, which is created if it does not exist."""
         return cls(_Sqlite(path))
 
     @classmethod
     def of(cls, url: str) -> "Database":
-        """Return a database of PostgreSQL.
+        """Return the PostgreSQL database at a URL.
 
         Raises:
-            ValueError: this is no URL of PostgreSQL.
+            ValueError: the URL is not one of PostgreSQL.
         """
         try:
             parsed = make_url(url)
         except ArgumentError:
             parsed = None
-        # What is wrong with it is not quoted: it may hold a password.
+        # The message does not quote the URL, which may hold a password.
         if parsed is None or parsed.get_backend_name() not in ("postgresql", "postgres"):
             raise ValueError("the database must be given as postgresql://USER:PASSWORD@HOST:PORT/NAME")
         return cls(_Postgresql(parsed))
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Begin a transaction that only reads.
+        """Begin a read-only transaction.
 
         Raises:
             StoreError: the database failed.
@@ -178,14 +178,14 @@ class Database:
 
     @contextmanager
     def write(self, *, durable: bool = True) -> Iterator[Connection]:
-        """Begin a transaction that writes; it is committed at the end, or undone by an exception.
+        """Begin a transaction that writes; its end commits it, and an exception rolls it back.
 
         Args:
-            durable: whether to wait until it would survive a power failure. What is not durable survives the end of
-                the process all the same, and is never half there.
+            durable: whether to wait until the transaction survives a power failure. Without that it still survives the
+                end of the process, and is never stored in part.
 
         Raises:
-            IntegrityError: of SQLAlchemy, where a constraint was violated.
+            IntegrityError: a constraint was violated; this is SQLAlchemy's own error.
             StoreError: the database failed.
         """
         with self._transaction() as connection:
@@ -193,11 +193,11 @@ class Database:
             yield connection
 
     def insert(self, table: Table) -> Any:
-        """Return an INSERT that can say ON CONFLICT."""
+        """Return an INSERT that supports ON CONFLICT."""
         return self._dialect.insert(table)
 
     def lock_schema(self, connection: Connection) -> None:
-        """Keep every other server from changing the schema until the transaction ends."""
+        """Lock the schema against other servers until the transaction ends."""
         self._dialect.lock_schema(connection)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The directory of a server that keeps its jobs to itself."""
+"""The directory of a server that shares its jobs with no other server."""
 
 import contextlib
 import fcntl
@@ -10,10 +10,10 @@ from nst_service.store.failures import system_failure
 
 
 def make_private(path: Path) -> None:
-    """Make a directory for this user alone where it does not exist: pictures are nobody else's business.
+    """Create a directory that only this user can read, if it does not exist, since pictures are private.
 
     Raises:
-        StoreError: it cannot be made.
+        StoreError: the directory cannot be created.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -22,14 +22,14 @@ def make_private(path: Path) -> None:
 
 
 class ExclusiveDirectory:
-    """Keeps every other process out of a directory, until it is closed or this process ends, however it ends."""
+    """A lock that keeps other processes out of a directory until it is closed or this process ends in any way."""
 
     def __init__(self, path: Path):
-        """Take a directory.
+        """Lock a directory.
 
         Raises:
-            StoreInUseError: another process has it.
-            StoreError: it cannot be written to.
+            StoreInUseError: another process has locked it.
+            StoreError: the directory cannot be written to.
         """
         try:
             self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -42,6 +42,6 @@ class ExclusiveDirectory:
             raise StoreInUseError from error
 
     def close(self) -> None:
-        """Let others in."""
+        """Unlock the directory."""
         with contextlib.suppress(OSError):
             os.close(self._lock)

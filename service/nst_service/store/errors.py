@@ -1,31 +1,31 @@
-"""Errors of the store. Their messages name no paths, addresses or statements: those are in the error they come from."""
+"""The errors of the store. Their messages name no paths, addresses or statements; the errors that cause them do."""
 
 
 class StoreError(Exception):
-    """Root of everything that the store raises on purpose."""
+    """The base class of the errors that the store raises."""
 
 
 class StoreUnavailableError(StoreError):
-    """The database or the place of the blobs does not answer now; trying again later may help."""
+    """The database or the folder of the blobs does not answer; a later attempt may succeed."""
 
 
 class StoreFullError(StoreError):
-    """There is no room: no new job can be taken, and what is already stored stays readable."""
+    """There is no room for new jobs; stored jobs can still be read."""
 
 
 class StoreReadOnlyError(StoreError):
-    """The store may not be written to: no new job can be taken, and what is already stored stays readable."""
+    """The store cannot be written to, so no new job is accepted; stored jobs can still be read."""
 
 
 class StoreCorruptError(StoreError):
-    """The database is damaged, or is no database."""
+    """The database is damaged, or the file is not a database."""
 
 
 class StoreInUseError(StoreError):
-    """Another server works in this data directory."""
+    """Another server uses this data directory."""
 
     def __init__(self) -> None:
-        super().__init__("another server works in this data directory; servers share jobs through PostgreSQL only")
+        super().__init__("another server uses this data directory; servers can share jobs only through PostgreSQL")
 
 
 class StoreVersionError(StoreError):
@@ -43,7 +43,7 @@ class StoreVersionError(StoreError):
 
 
 class CorruptBlobError(StoreError):
-    """A blob is missing, or is not what was stored."""
+    """A blob is missing or damaged."""
 
     def __init__(self, sha256: str):
         super().__init__(f"the blob {sha256} is damaged or missing")
@@ -51,7 +51,7 @@ class CorruptBlobError(StoreError):
 
 
 class RequestConflictError(StoreError):
-    """The owner has used this request id for another request."""
+    """The owner has used the request id for another request."""
 
     def __init__(self, request_id: str, job_id: str):
         super().__init__("this request id belongs to another request")
@@ -61,15 +61,15 @@ class RequestConflictError(StoreError):
 
 
 class LeaseLostError(StoreError):
-    """The job is no longer run under this lease: it has ended, was handed back, or is run by another server."""
+    """The lease has ended: its job has ended, was released, or is run by another server."""
 
     def __init__(self, job_id: str):
-        super().__init__(f"the job {job_id} is no longer run under this lease")
+        super().__init__(f"the lease of job {job_id} has ended")
         self.job_id = job_id
 
 
 class TransitionError(StoreError):
-    """A job cannot go from its state into this one."""
+    """A job cannot change from its state into this one."""
 
     def __init__(self, state: str, target: str):
         super().__init__(f"a job that is {state} cannot become {target}")

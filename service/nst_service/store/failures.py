@@ -1,4 +1,4 @@
-"""What errors of databases and of file systems mean to the store."""
+"""Translation of the errors of databases and file systems into those of the store."""
 
 import errno
 import sqlite3
@@ -16,14 +16,14 @@ from nst_service.store.errors import (
 )
 
 _PRIMARY_CODE = 0xFF
-"""Of an extended result code of SQLite."""
+"""The bits of the primary result code within an extended result code of SQLite."""
 
 _SQLITE: Mapping[int, type[StoreError]] = MappingProxyType(
     {
         sqlite3.SQLITE_FULL: StoreFullError,
         sqlite3.SQLITE_READONLY: StoreReadOnlyError,
         sqlite3.SQLITE_PERM: StoreReadOnlyError,
-        # The files beside the database cannot be made or opened.
+        # SQLite cannot create or open the files beside the database.
         sqlite3.SQLITE_CANTOPEN: StoreReadOnlyError,
         sqlite3.SQLITE_CORRUPT: StoreCorruptError,
         sqlite3.SQLITE_NOTADB: StoreCorruptError,
@@ -39,7 +39,8 @@ _POSTGRESQL: Mapping[str, type[StoreError]] = MappingProxyType(
         "XX002": StoreCorruptError,
     }
 )
-"""By SQLSTATE: disk_full, read_only_sql_transaction, insufficient_privilege, data_corrupted, index_corrupted."""
+"""The errors by SQLSTATE: disk_full, read_only_sql_transaction, insufficient_privilege, data_corrupted and
+index_corrupted."""
 
 _SYSTEM: Mapping[int, type[StoreError]] = MappingProxyType(
     {
@@ -63,17 +64,17 @@ _MESSAGES: Mapping[type[StoreError], str] = MappingProxyType(
 
 
 def database_failure(error: DBAPIError) -> StoreError:
-    """Return what an error of the database means."""
+    """Return the error of the store for an error of the database."""
     cause = error.orig
     if isinstance(cause, sqlite3.Error):
-        # Errors that the driver finds by itself have no code.
+        # Errors that the driver itself detects have no code.
         code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
         return _error(_SQLITE.get(code & _PRIMARY_CODE))
     return _error(_POSTGRESQL.get(getattr(cause, "sqlstate", None) or ""))
 
 
 def system_failure(error: OSError) -> StoreError:
-    """Return what an error of a file system means."""
+    """Return the error of the store for an error of the file system."""
     return _error(_SYSTEM.get(error.errno or 0))
 
 

@@ -1,4 +1,4 @@
-"""What goes into the store and comes out of it: plain values."""
+"""The plain values that go into the store and come out of it."""
 
 import hashlib
 from collections.abc import Sequence
@@ -8,24 +8,24 @@ from enum import StrEnum
 from nst_service.lifecycle import JobState
 
 _SEQUENCES_OF_A_RUN = 2**32
-"""Sequences that each run of a job has for its events. Even the millionth run stays exact as a double."""
+"""Number of sequences that each run of a job has for its events. Even those of the millionth run are exact doubles."""
 
 
 class BlobKind(StrEnum):
     """What a job uses a blob for."""
 
     REQUEST = "request"
-    """What was asked for; one for a job."""
+    """The document of the request; one for a job."""
     PICTURE = "picture"
     """A picture that the request names by its sha256."""
     CHECKPOINT = "checkpoint"
-    """Where to go on after a restart; the latest one of a job that has not ended."""
+    """The latest stored snapshot of a job that has not ended; the next run goes on from it."""
     RESULT = "result"
     """The finished picture; one for a job."""
 
 
 class DisconnectPolicy(StrEnum):
-    """What becomes of a job when its client goes away."""
+    """What happens to a job when its last follower disconnects."""
 
     CANCEL = "cancel"
     KEEP_RUNNING = "keep_running"
@@ -63,57 +63,56 @@ class StoredEvent:
     """An event of a job, as the job layer has serialised it."""
 
     sequence: int
-    """Grows from event to event of a job; see `Lease.first_sequence`."""
+    """The place of the event in the log of its job; see `Lease.first_sequence`."""
     data: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
-    """What is told of a job when it is taken on, and never changes."""
+    """What is known of a job from its acceptance on, and never changes."""
 
     id: str
     owner: str
-    """Who may see it; empty where the server knows no owners."""
+    """The name of the owner, who alone may see the job; empty on a server without tokens."""
     request_id: str | None
-    """Unique for an owner; None for a job that no other call can name."""
+    """The id that the client has chosen, unique for an owner; None if the client has chosen none."""
     request_digest: str
-    """Equal for equal requests, to tell a repeated request from another one with the same `request_id`."""
+    """A checksum of the request, which tells a repeated request from another one with the same `request_id`."""
     disconnect_policy: DisconnectPolicy
     deadline: float | None
-    """In seconds since the epoch of UNIX, as all times here; None for none."""
+    """The deadline in seconds since the UNIX epoch, as all times here; None for none."""
     accepted_event: bytes
     """The serialised `Accepted`: effective options and estimates, to be had without reading the request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob(_Job):
-    """A job to take on."""
+    """A job to store."""
 
     size: tuple[int, int]
     """(width, height) of the result in pixels, as `accepted_event` tells it."""
     blobs: Sequence[Blob]
-    """The request, and the pictures that it names."""
-    events: Sequence[StoredEvent] = ()
-    """What the job begins with."""
+    """The document of the request, and the pictures that it names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredJob(_Job):
-    """A job as the store knows it."""
+    """A job as the store has it."""
 
     size: tuple[int, int] | None
-    """(width, height) of the result in pixels. None for a job that release 0.1.0 has accepted or run: the last event
-    that tells a size is right there."""
+    """(width, height) of the result in pixels. None if release 0.1.0 has accepted or run the job: then the last event
+    that tells a size is right."""
     number: int
-    """Grows from job to job in the order of acceptance, whatever the clock did."""
+    """The number of the job. It grows in the order of acceptance, whatever the clock does."""
     state: JobState
     epoch: int
-    """How often it has been leased; 0 before its first run."""
+    """How often the job has been leased; 0 before its first run."""
     lost_runs: int
-    """How often in a row the server or the device that ran it has died before it came any further."""
+    """How many runs in a row have ended by the death of their server or device, without a checkpoint."""
     cancel_requested: bool
+    """Whether the job is to be cancelled."""
     outcome: bytes | None
-    """How it ended, as the job layer has serialised it; None before."""
+    """How the job ended, as the job layer has serialised it; None before its end."""
     created_at: float
     updated_at: float
     finished_at: float | None
@@ -121,43 +120,44 @@ class StoredJob(_Job):
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """The answer to a request for a new job."""
+    """The answer to a new job."""
 
     job: StoredJob
+    """The stored job."""
     created: bool
-    """False where the same request had been accepted before: this is its job."""
+    """Whether the job is new; False if it is the job that the same request has led to before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to run a job, and to write what becomes of it, until another lease of the job is given."""
+    """The right to run a job and to store what becomes of it. It ends when the job ends or is queued again."""
 
     job: StoredJob
-    """As it was when the lease was given."""
+    """The job as it was when the lease was given."""
 
     @property
     def epoch(self) -> int:
-        """Tells this lease from every other one of the job."""
+        """The number of this lease among those of the job, from 1."""
         return self.job.epoch
 
     @property
     def first_sequence(self) -> int:
-        """The least sequence for events of this run.
+        """The smallest sequence for the events of this run.
 
-        It lies above every sequence of the runs before, those included that were sent to watchers and never stored:
-        so a watcher that goes on after the last event it saw misses nothing of this run.
+        It is larger than every sequence of the runs before, including those of events that were sent to watchers and
+        never stored. So a watcher that asks for the events after the last one it saw misses none of this run.
         """
         return self.epoch * _SEQUENCES_OF_A_RUN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pulse:
+class HeartbeatReply:
     """What a server learns from its heartbeat."""
 
     cancelled: frozenset[str]
-    """Ids of the jobs that this server runs and that are to be cancelled."""
-    recovered: tuple[str, ...]
-    """Ids of the jobs whose server has died: they are in the queue again."""
+    """The ids of the jobs that this server runs and that are to be cancelled."""
+    requeued: tuple[str, ...]
+    """The ids of the jobs whose server has died, and which are in the queue again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,17 +165,19 @@ class Retention:
     """How much is kept, and how long."""
 
     max_age_seconds: float
-    """Since the end of a job; older jobs are removed."""
+    """Seconds from the end of a job to its removal."""
     max_bytes: int
-    """Of everything stored; the oldest ended jobs are removed above this, and no new ones accepted where that does not
-    help."""
+    """The largest size of everything stored. Above it the oldest ended jobs are removed. If that does not suffice, no
+    new job is accepted."""
     min_free_bytes: int
-    """Of the disk, to be left to the jobs that run already; no new ones are accepted below it. Local disks only."""
+    """The free space of a local disk that is reserved for running jobs. Below it no new job is accepted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removed:
-    """What retention has removed."""
+    """What a cleaning has removed."""
 
     jobs: int
+    """The number of ended jobs that exceeded the retention."""
     blobs: int
+    """The number of blobs that no job used."""

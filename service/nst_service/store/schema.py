@@ -1,4 +1,4 @@
-"""The tables of the store, as the newest version of the schema has them (see `versions`)."""
+"""The tables of the store in the newest version of the schema; `versions` upgrades older ones."""
 
 from sqlalchemy import (
     BigInteger,
@@ -19,7 +19,7 @@ from sqlalchemy import (
 METADATA = MetaData()
 
 _ROW_NUMBER = BigInteger().with_variant(Integer, "sqlite")
-"""SQLite counts only in columns that are plainly INTEGER, which hold 64 bits there."""
+"""The type of a row number. SQLite numbers rows only in columns that are plainly INTEGER, which hold 64 bits there."""
 
 SCHEMA_VERSION = Table(
     "schema_version",
@@ -35,7 +35,7 @@ SERVERS = Table(
     "servers",
     METADATA,
     Column("id", String, primary_key=True),
-    # Counts heartbeats. No time of any clock: those of two machines differ, and clocks step.
+    # A count of heartbeats and no time, since the clocks of two machines differ, and clocks step.
     Column("beats", BigInteger, nullable=False),
 )
 
@@ -49,7 +49,7 @@ JOBS = Table(
     Column("request_digest", String, nullable=False),
     Column("disconnect_policy", String, nullable=False),
     Column("deadline", Double),
-    # The serialised Accepted event, which once was the options alone.
+    # The serialised Accepted event.
     Column("options", LargeBinary, nullable=False),
     Column("state", String, nullable=False),
     Column("epoch", Integer, nullable=False),
@@ -59,9 +59,9 @@ JOBS = Table(
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
     Column("finished_at", Double),
-    # Who runs it; a server leaves the table only after its jobs have left it.
+    # The server that runs the job. A server is removed only after its jobs have been requeued.
     Column("server_id", ForeignKey("servers.id")),
-    # Of its row and its events: what it takes besides its blobs.
+    # The size of the row and its events, which is what the job takes besides its blobs.
     Column("row_bytes", BigInteger, nullable=False),
     # The size of the result in pixels, as `accepted_event` or a later event tells it.
     Column("width", Integer),

@@ -1,4 +1,4 @@
-"""The store: every job that was accepted, where it stands, what happened to it, and its pictures."""
+"""The store: every accepted job with its state, its events and its pictures."""
 
 import contextlib
 import threading
@@ -29,9 +29,9 @@ from nst_service.store.records import (
     BlobKind,
     Buffer,
     DisconnectPolicy,
+    HeartbeatReply,
     Lease,
     NewJob,
-    Pulse,
     Removed,
     Retention,
     StoredEvent,
@@ -43,11 +43,11 @@ from nst_service.store.versions import migrate
 
 
 class Store:
-    """The durable side of one server. Any thread may call it; every call blocks until its transaction is over.
+    """The durable side of one server. Any thread may call it; every call blocks until its transaction has ended.
 
-    Every method may raise a StoreError. One that says that the store is full, read-only or unavailable changes nothing
-    of what is stored: the job goes on, and the same call may be made again later, also where nobody knows whether it
-    had succeeded.
+    Every method may raise a StoreError. An error that says that the store is full, read-only or unavailable changes
+    nothing that is stored: the job goes on, and the caller may repeat the call later. It may do so even if it does not
+    know whether the first call has succeeded.
     """
 
     def __init__(
@@ -60,26 +60,27 @@ class Store:
         directory: ExclusiveDirectory | None = None,
         clock: Callable[[], float] = time.time,
     ):
-        """Bring the tables up to date and join the servers that share them; see `open`, which is simpler.
+        """Bring the tables up to date and join the servers that share them; `open` is simpler.
 
         Args:
-            database: where all goes but blobs.
-            open_folder: returns where blobs go; told the id of this server.
+            database: stores everything except blobs.
+            open_folder: returns the folder of the blobs; its argument is the id of this server.
             retention: how much is kept, and how long.
-            lease_seconds: without a heartbeat, after which a server counts as dead; 0 where no other one can be alive.
-            directory: kept as long as the store is open.
-            clock: seconds since the epoch of UNIX. Tells people when things happened, and ages; nothing else.
+            lease_seconds: seconds without a heartbeat after which a server counts as dead; 0 where no other server can
+                be alive.
+            directory: closed together with the store.
+            clock: returns seconds since the UNIX epoch. It gives timestamps and ages, and decides nothing else.
         """
         self._server_id = uuid.uuid4().hex
         self._database = database
         self._clock = clock
         self._directory = directory
         self._failure_detector = FailureDetector(lease_seconds)
-        self._judging = threading.Lock()
+        self._detector_lock = threading.Lock()
         migrate(database)
-        # A full disk keeps nobody from what is there, and the next heartbeat says the same.
+        # With a full disk the stored jobs can still be read, and the next heartbeat does the same as this one.
         with contextlib.suppress(StoreFullError), database.write(durable=False) as connection:
-            self._beat(connection)
+            self._send_heartbeat(connection)
         self._folder = open_folder(self._server_id)
         self._uses = BlobUses(database, self._folder)
         self._cleaner = Cleaner(database, self._folder, self._uses, retention, clock)
@@ -94,20 +95,20 @@ class Store:
         retention: Retention,
         lease_seconds: float,
     ) -> "Store":
-        """Open the store, and make it where it does not exist.
+        """Open the store, and create it if it does not exist.
 
         Args:
-            directory: holds the database and the blobs where no URL says otherwise.
-            database_url: of PostgreSQL, for servers that share their jobs.
-            blobs_url: of a folder, for fsspec; servers that share a database must share it, too.
+            directory: holds the database and the blobs, unless a URL is given for them.
+            database_url: the URL of a PostgreSQL database, for servers that share their jobs.
+            blobs_url: the URL of a folder, as fsspec reads it; servers that share a database must share this folder.
             retention: how much is kept, and how long.
-            lease_seconds: without a heartbeat, after which a server counts as dead by those that share its database.
-                In a directory a server is alone, and takes over at once.
+            lease_seconds: seconds without a heartbeat after which the servers that share a database count one of them
+                as dead. A server with a directory of its own is alone there, and takes jobs over at once.
 
         Raises:
             ValueError: a URL cannot be used.
-            StoreInUseError: another server works in the directory.
-            StoreVersionError: the database was made by a later version.
+            StoreInUseError: another server uses the directory.
+            StoreVersionError: this release is too old for the database.
             StoreError: the store cannot be used.
         """
         if not (database_url and blobs_url):
@@ -127,10 +128,10 @@ class Store:
         return store
 
     def close(self) -> None:
-        """Hand every job back that this server still runs, and leave."""
+        """Release every job that this server still runs, remove the server from the database, and close it."""
         try:
             with self._database.write() as connection:
-                self._leave(connection, self._server_id)
+                self._remove_server(connection, self._server_id)
         finally:
             self._database.close()
             if self._directory:
@@ -139,16 +140,16 @@ class Store:
     # Accepting
 
     def submit(self, job: NewJob) -> Submission:
-        """Take a job on, or find the one that the same request has led to before.
+        """Store a new job, or find the job of the same request.
 
         Returns:
-            The job; once this has returned, it and its blobs survive everything that the disk survives.
+            The job. From now on it and its blobs survive everything that the disk survives.
 
         Raises:
             RequestConflictError: the owner has used the request id for another request.
-            StoreFullError: there is no room for it.
+            StoreFullError: there is no room for the job.
         """
-        same = _of_request(job.owner, job.request_id) if job.request_id else JOBS.c.id == job.id
+        same = _has_request_id(job.owner, job.request_id) if job.request_id else JOBS.c.id == job.id
         with self._database.read() as connection:
             if found := self._find(connection, same, job.request_digest):
                 return Submission(found, created=False)
@@ -170,7 +171,7 @@ class Store:
             "cancel_requested": False,
             "created_at": now,
             "updated_at": now,
-            "row_bytes": len(job.accepted_event) + _size(job.events),
+            "row_bytes": len(job.accepted_event),
             **_result_size(job.size, epoch=0),
         }
         with self._database.write() as connection:
@@ -179,31 +180,30 @@ class Store:
             ).one_or_none()
             if row is not None:
                 self._uses.add(connection, row.number, job.blobs)
-                self._add_events(connection, row.number, job.events)
                 return Submission(_job(row), created=True)
-            # The same request has come twice at the same time.
+            # The same request has arrived twice at the same time.
             found = self._find(connection, same, job.request_digest)
-            assert found, "only a job can be in the way of a job"
+            assert found, "an insert conflicts only with another job"
             return Submission(found, created=False)
 
     def find(self, owner: str, request_id: str, request_digest: str) -> StoredJob | None:
-        """Return the job that a request has led to; None where it has led to none yet.
+        """Return the job of a request; None if the request is new.
 
         Raises:
             RequestConflictError: the owner has used the request id for another request.
         """
         with self._database.read() as connection:
-            return self._find(connection, _of_request(owner, request_id), request_digest)
+            return self._find(connection, _has_request_id(owner, request_id), request_digest)
 
     def cancel(self, job_id: str) -> JobState | None:
         """Cancel a job.
 
-        One that has never run is cancelled now. For every other one it is noted: the server that runs it hears of it
-        with its next heartbeat, and one that has yet to go on with it finds it in the lease, and can still deliver the
-        best picture so far. A job that has ended stays as it is.
+        A job that has never run is cancelled at once. For any other job that has not ended, the request to cancel is
+        stored. The server that runs the job learns of it with its next heartbeat. If no server runs the job, the next
+        one finds the request in its lease, and can still deliver the best picture so far.
 
         Returns:
-            Its state afterwards; None for an unknown job.
+            The state of the job afterwards; None for an unknown job.
         """
         with self._database.write() as connection:
             wanted = select(JOBS.c.state, JOBS.c.epoch).where(JOBS.c.id == job_id).with_for_update()
@@ -213,7 +213,7 @@ class Store:
             state = JobState(row.state)
             if state is JobState.QUEUED and row.epoch == 0:
                 now = self._clock()
-                cancelled = self._into(JobState.CANCELLED).where(JOBS.c.id == job_id)
+                cancelled = self._transition(JobState.CANCELLED).where(JOBS.c.id == job_id)
                 connection.execute(cancelled.values(cancel_requested=True, finished_at=now))
                 return JobState.CANCELLED
             if not state.is_terminal:
@@ -223,14 +223,19 @@ class Store:
     # Running
 
     def lease(self, job_id: str) -> Lease | None:
-        """Begin to run a job; None where it does not wait: nobody runs a job that another one runs."""
-        return self._lease(JOBS.c.id == job_id)
+        """Take the lease of a queued job; return None if the job is not queued.
 
-    def lease_next(self) -> Lease | None:
-        """Begin to run the job that waits for the longest time; None where none waits."""
-        waiting = select(JOBS.c.number).where(JOBS.c.state == JobState.QUEUED).order_by(JOBS.c.number).limit(1)
-        # Two servers that ask at once get two jobs, instead of one of them none.
-        return self._lease(JOBS.c.number == waiting.with_for_update(skip_locked=True).scalar_subquery())
+        At most one server holds the lease of a job.
+        """
+        with self._database.write() as connection:
+            # Every holder of a lease is among the servers, so that the others notice its death.
+            self._send_heartbeat(connection)
+            running = self._transition(JobState.RUNNING).where(JOBS.c.id == job_id)
+            # A size that was right stays right, and one that was not does not become so.
+            epochs = {"epoch": JOBS.c.epoch + 1, "size_epoch": JOBS.c.size_epoch + 1}
+            leased = running.values(server_id=self._server_id, **epochs).returning(*JOBS.c)
+            row = connection.execute(leased).one_or_none()
+        return None if row is None else Lease(_job(row))
 
     def append(
         self,
@@ -240,52 +245,54 @@ class Store:
         size: tuple[int, int] | None = None,
         durable: bool = False,
     ) -> None:
-        """Add events to the log of a job. Those that a power failure takes are the last ones, and all that came later.
+        """Add events to the log of a job.
+
+        A power failure may lose events that are not durable, with everything that was stored after them.
 
         Args:
-            lease: the right to do so.
-            events: that come after those that are there.
-            size: (width, height) of the result in pixels, where the events tell another one than before.
-            durable: whether to wait until a power failure takes none of them.
+            lease: the lease of the job.
+            events: the next events of the job.
+            size: the new (width, height) of the result in pixels, if the events change it.
+            durable: whether to wait until the events survive a power failure.
 
         Raises:
-            LeaseLostError: the job is no longer run under this lease.
+            LeaseLostError: the lease has ended.
         """
         with self._database.write(durable=durable) as connection:
             resized = {} if size is None else _result_size(size, lease.epoch)
-            self._hold(connection, lease, row_bytes=JOBS.c.row_bytes + _size(events), **resized)
+            self._update_leased(connection, lease, row_bytes=JOBS.c.row_bytes + _byte_count(events), **resized)
             self._add_events(connection, lease.job.number, events)
 
     def save_checkpoint(self, lease: Lease, *parts: Buffer) -> None:
-        """Replace the checkpoint of a job, which has come further.
+        """Replace the checkpoint of a job that has made progress.
 
         Args:
-            lease: the right to do so.
-            parts: of the checkpoint, one after the other.
+            lease: the lease of the job.
+            parts: the bytes of the checkpoint, one part after the other.
 
         Raises:
-            LeaseLostError: the job is no longer run under this lease.
+            LeaseLostError: the lease has ended.
         """
         blob = Blob.hashed(BlobKind.CHECKPOINT, *parts)
         self._uses.put([blob])
         with self._database.write() as connection:
-            self._hold(connection, lease, lost_runs=0)
+            self._update_leased(connection, lease, lost_runs=0)
             dropped = self._uses.drop(connection, lease.job.number, BlobKind.CHECKPOINT)
             self._uses.add(connection, lease.job.number, [blob])
         self._uses.discard(dropped)
 
     def release(self, lease: Lease, *, is_lost: bool = False) -> None:
-        """Hand a job back into the queue, where it keeps its place.
+        """End a lease and put its job back into the queue, where the job keeps its place.
 
         Args:
-            lease: the right to run it, which ends with it.
-            is_lost: whether this counts among `StoredJob.lost_runs`.
+            lease: the lease of the job.
+            is_lost: whether the run counts among `StoredJob.lost_runs`.
 
         Raises:
-            LeaseLostError: the job is no longer run under this lease.
+            LeaseLostError: the lease has ended before.
         """
         with self._database.write() as connection:
-            released = self._into(JobState.QUEUED).where(_held_by(lease))
+            released = self._transition(JobState.QUEUED).where(_is_leased(lease))
             released = released.values(server_id=None, lost_runs=JOBS.c.lost_runs + int(is_lost))
             if connection.execute(released).rowcount == 0:
                 raise LeaseLostError(lease.job.id)
@@ -299,18 +306,18 @@ class Store:
         events: Sequence[StoredEvent] = (),
         result: Buffer | None = None,
     ) -> None:
-        """End a job. Its state, its last events and its picture are stored together or not at all.
+        """End a job and its lease. The state, the last events and the picture are stored together or not at all.
 
         Args:
-            lease: the right to do so, which ends with it.
-            state: one from which a job goes nowhere.
-            outcome: how it ended, for whoever asks later.
-            events: the last ones.
-            result: its picture, if it has one.
+            lease: the lease of the job.
+            state: the terminal state of the job.
+            outcome: how the job ended, as the job layer has serialised it.
+            events: the last events of the job.
+            result: the finished picture, if there is one.
 
         Raises:
-            TransitionError: a job does not end in this state.
-            LeaseLostError: the job is no longer run under this lease.
+            TransitionError: the state is not terminal.
+            LeaseLostError: the lease has ended before.
         """
         if not state.is_terminal:
             raise TransitionError(JobState.RUNNING, state)
@@ -318,12 +325,12 @@ class Store:
         self._uses.put(blobs)
         number = lease.job.number
         with self._database.write() as connection:
-            ended = self._into(state).where(_held_by(lease))
+            ended = self._transition(state).where(_is_leased(lease))
             values = {
                 "outcome": outcome,
                 "finished_at": self._clock(),
                 "server_id": None,
-                "row_bytes": JOBS.c.row_bytes + len(outcome) + _size(events),
+                "row_bytes": JOBS.c.row_bytes + len(outcome) + _byte_count(events),
             }
             if connection.execute(ended.values(values)).rowcount == 0:
                 if self._has_finished(connection, lease, state):
@@ -334,38 +341,38 @@ class Store:
             dropped = self._uses.drop(connection, number, BlobKind.CHECKPOINT)
         self._uses.discard(dropped)
 
-    def heartbeat(self) -> Pulse:
-        """Show that this server lives, take over the jobs of those that do not, and hear what is to be cancelled.
+    def heartbeat(self) -> HeartbeatReply:
+        """Send a heartbeat, requeue the jobs of servers that have died, and learn which jobs are to be cancelled.
 
-        To be called several times within the `lease_seconds` of the store, and once before the first job is leased: so
-        a server that starts finds the jobs of the one before it. To take over is to put into the queue.
+        Call this several times within the `lease_seconds` of the store, and once before the first lease, so that a
+        server that starts finds the jobs of the one before it.
         """
         with self._database.write(durable=False) as connection:
-            self._beat(connection)
+            self._send_heartbeat(connection)
             others = select(SERVERS.c.id, SERVERS.c.beats).where(SERVERS.c.id != self._server_id)
-            beats = {row.id: row.beats for row in connection.execute(others)}
+            heartbeats = {row.id: row.beats for row in connection.execute(others)}
             ours = (JOBS.c.server_id == self._server_id, JOBS.c.cancel_requested)
             cancelled = frozenset(connection.execute(select(JOBS.c.id).where(*ours)).scalars())
-        with self._judging:
-            dead = self._failure_detector.suspected(beats)
-        recovered = [job_id for server in dead for job_id in self._take_over(server, beats[server])]
-        return Pulse(cancelled=cancelled, recovered=tuple(recovered))
+        with self._detector_lock:
+            suspected = self._failure_detector.suspected(heartbeats)
+        requeued = [job_id for server in suspected for job_id in self._requeue_jobs_of(server, heartbeats[server])]
+        return HeartbeatReply(cancelled=cancelled, requeued=tuple(requeued))
 
     # Reading
 
     def job(self, job_id: str) -> StoredJob | None:
-        """Return a job; None for an unknown one."""
+        """Return a job; None for an unknown id."""
         return self._one(JOBS.c.id == job_id)
 
     def job_of_request(self, owner: str, request_id: str) -> StoredJob | None:
-        """Return the job that an owner's request with this id has led to; None where it has led to none."""
-        return self._one(_of_request(owner, request_id))
+        """Return the job of an owner's request id; None for an unknown id."""
+        return self._one(_has_request_id(owner, request_id))
 
     def queue(self) -> list[StoredJob]:
-        """Return the jobs that wait, in the order of their acceptance."""
+        """Return the queued jobs in the order of their acceptance."""
         with self._database.read() as connection:
-            waiting = select(JOBS).where(JOBS.c.state == JobState.QUEUED).order_by(JOBS.c.number)
-            return [_job(row) for row in connection.execute(waiting)]
+            queued = select(JOBS).where(JOBS.c.state == JobState.QUEUED).order_by(JOBS.c.number)
+            return [_job(row) for row in connection.execute(queued)]
 
     def jobs(
         self, owner: str, *, states: Collection[JobState] = (), before: int | None = None, limit: int
@@ -373,10 +380,10 @@ class Store:
         """Return a page of an owner's jobs, newest first.
 
         Args:
-            owner: whose jobs.
-            states: only jobs in one of these; empty for all.
-            before: only jobs with a smaller number: that of the last job of the page before.
-            limit: at most so many.
+            owner: the owner of the jobs.
+            states: the states of the jobs; empty for all.
+            before: the number of the last job of the page before; None for the first page.
+            limit: the largest number of jobs to return.
         """
         page = select(JOBS).where(JOBS.c.owner == owner).order_by(JOBS.c.number.desc()).limit(limit)
         if states:
@@ -386,20 +393,19 @@ class Store:
         with self._database.read() as connection:
             return [_job(row) for row in connection.execute(page)]
 
-    def events(self, job_id: str, *, after: int = 0, limit: int | None = None) -> list[StoredEvent]:
-        """Return the events of a job with a larger sequence than `after`, in order, at most so many."""
+    def events(self, job_id: str) -> list[StoredEvent]:
+        """Return the events of a job in the order of their sequences."""
         wanted = (
             select(EVENTS.c.sequence, EVENTS.c.data)
             .join(JOBS, JOBS.c.number == EVENTS.c.job_number)
-            .where(JOBS.c.id == job_id, EVENTS.c.sequence > after)
+            .where(JOBS.c.id == job_id)
             .order_by(EVENTS.c.sequence)
-            .limit(limit)
         )
         with self._database.read() as connection:
             return [StoredEvent(sequence=row.sequence, data=row.data) for row in connection.execute(wanted)]
 
     def all_events(self, jobs: Collection[StoredJob]) -> dict[str, list[StoredEvent]]:
-        """Return the events of some jobs, in order, by the ids of the jobs."""
+        """Return the events of jobs by the ids of the jobs, each log in the order of its sequences."""
         ids = {job.number: job.id for job in jobs}
         wanted = select(EVENTS).where(EVENTS.c.job_number.in_(ids)).order_by(EVENTS.c.job_number, EVENTS.c.sequence)
         events: dict[str, list[StoredEvent]] = {job.id: [] for job in jobs}
@@ -409,30 +415,30 @@ class Store:
         return events
 
     def request(self, job_id: str) -> bytes | None:
-        """Return what was asked for; None for an unknown job.
+        """Return the stored document of a job's request; None for an unknown job.
 
         Raises:
-            CorruptBlobError: it is damaged. So it is with the other blobs below.
+            CorruptBlobError: the blob is damaged or missing. The methods below raise it, too.
         """
         return self._blob(JOBS.c.id == job_id, BLOB_USES.c.kind == BlobKind.REQUEST)
 
     def checkpoint(self, job_id: str) -> bytes | None:
-        """Return the last checkpoint of a job; None where there is none."""
+        """Return the checkpoint of a job; None if there is none."""
         return self._blob(JOBS.c.id == job_id, BLOB_USES.c.kind == BlobKind.CHECKPOINT)
 
     def result(self, job_id: str) -> bytes | None:
-        """Return the picture of a job that has ended; None where there is none."""
+        """Return the finished picture of a job; None if there is none."""
         return self._blob(JOBS.c.id == job_id, BLOB_USES.c.kind == BlobKind.RESULT)
 
     def picture(self, owner: str, sha256: str) -> bytes | None:
-        """Return a picture that an owner has sent or received; None where it is not there, or is not theirs."""
+        """Return a picture that an owner has sent or received; None if the owner has no such picture."""
         pictures = BLOB_USES.c.kind.in_([BlobKind.PICTURE, BlobKind.RESULT])
         return self._blob(JOBS.c.owner == owner, BLOB_USES.c.sha256 == sha256, pictures)
 
-    # Keeping
+    # Cleaning
 
     def clean(self) -> Removed:
-        """Remove what retention does not keep, and what crashes have left behind. To be called now and then."""
+        """Remove the jobs that exceed the retention and the files that crashes have left behind. Call it regularly."""
         return self._cleaner.clean()
 
     def _one(self, condition: ColumnElement[bool]) -> StoredJob | None:
@@ -448,41 +454,29 @@ class Store:
             raise RequestConflictError(row.request_id or "", row.id)
         return _job(row)
 
-    def _lease(self, condition: ColumnElement[bool]) -> Lease | None:
-        with self._database.write() as connection:
-            # Whoever holds a lease is among the servers, so that its death is noticed.
-            self._beat(connection)
-            running = self._into(JobState.RUNNING).where(condition)
-            # A size that was right stays so, and one that was not does not become so.
-            epochs = {"epoch": JOBS.c.epoch + 1, "size_epoch": JOBS.c.size_epoch + 1}
-            leased = running.values(server_id=self._server_id, **epochs).returning(*JOBS.c)
-            row = connection.execute(leased).one_or_none()
-        return None if row is None else Lease(_job(row))
+    def _transition(self, state: JobState) -> Update:
+        """Return the update that brings jobs into a state, limited to the jobs that may come into it."""
+        return update(JOBS).where(JOBS.c.state.in_(state.predecessors)).values(state=state, updated_at=self._clock())
 
-    def _into(self, state: JobState) -> Update:
-        """Return the update that brings jobs into a state: those that can come into it, and no others."""
-        from_there = JOBS.c.state.in_(state.predecessors)
-        return update(JOBS).where(from_there).values(state=state, updated_at=self._clock())
-
-    def _hold(self, connection: Connection, lease: Lease, **values: Any) -> None:
-        """See that a job is run under a lease, until the transaction ends, and change its row.
+    def _update_leased(self, connection: Connection, lease: Lease, **values: Any) -> None:
+        """Change the row of a job, which keeps the lease from ending before the transaction does.
 
         Raises:
-            LeaseLostError: it is not.
+            LeaseLostError: the lease has ended.
         """
-        held = update(JOBS).where(_held_by(lease))
-        if connection.execute(held.values(updated_at=self._clock(), **values)).rowcount == 0:
+        leased = update(JOBS).where(_is_leased(lease))
+        if connection.execute(leased.values(updated_at=self._clock(), **values)).rowcount == 0:
             raise LeaseLostError(lease.job.id)
 
     def _has_finished(self, connection: Connection, lease: Lease, state: JobState) -> bool:
-        """Return whether an earlier call with the same lease, whose answer was lost, has done it."""
+        """Return whether an earlier call with the same lease, whose answer was lost, has ended the job."""
         same = (JOBS.c.number == lease.job.number, JOBS.c.epoch == lease.epoch, JOBS.c.state == state)
         return connection.execute(select(JOBS.c.number).where(*same)).one_or_none() is not None
 
     def _add_events(self, connection: Connection, number: int, events: Sequence[StoredEvent]) -> None:
         if events:
             rows = [{"job_number": number, "sequence": event.sequence, "data": event.data} for event in events]
-            # Those that are there were stored by an earlier call whose answer was lost.
+            # An earlier call whose answer was lost may have stored some of them.
             connection.execute(self._database.insert(EVENTS).on_conflict_do_nothing(), rows)
 
     def _blob(self, *conditions: ColumnElement[bool]) -> bytes | None:
@@ -495,47 +489,50 @@ class Store:
             try:
                 return self._folder.get(sha256)
             except CorruptBlobError:
-                # It may have been replaced or removed between the two.
+                # The blob may have been replaced or removed since its name was read.
                 with self._database.read() as connection:
                     if sha256 in connection.execute(wanted).scalars():
                         raise
 
-    def _beat(self, connection: Connection) -> None:
+    def _send_heartbeat(self, connection: Connection) -> None:
         row = self._database.insert(SERVERS).values(id=self._server_id, beats=1)
         more = {"beats": SERVERS.c.beats + 1}
         connection.execute(row.on_conflict_do_update(index_elements=["id"], set_=more))
 
-    def _take_over(self, server_id: str, beats: int) -> list[str]:
-        """Put the jobs of a dead server into the queue, unless it lives after all or somebody else has done so."""
+    def _requeue_jobs_of(self, server_id: str, heartbeats: int) -> list[str]:
+        """Requeue the jobs of a suspected server and return their ids.
+
+        Nothing changes if the server has sent a heartbeat since, or if another server has done the same before.
+        """
         with self._database.write() as connection:
             row = select(SERVERS.c.beats).where(SERVERS.c.id == server_id).with_for_update()
-            if connection.execute(row).scalar() != beats:
+            if connection.execute(row).scalar() != heartbeats:
                 return []
-            return self._leave(connection, server_id, lost_runs=JOBS.c.lost_runs + 1)
+            return self._remove_server(connection, server_id, lost_runs=JOBS.c.lost_runs + 1)
 
-    def _leave(self, connection: Connection, server_id: str, **values: Any) -> list[str]:
-        """Put the jobs of a server into the queue, strike it off, and return their ids."""
-        left = self._into(JobState.QUEUED).where(JOBS.c.server_id == server_id)
-        ids = connection.execute(left.values(server_id=None, **values).returning(JOBS.c.id)).scalars().all()
+    def _remove_server(self, connection: Connection, server_id: str, **values: Any) -> list[str]:
+        """Requeue the jobs of a server, remove the server, and return the ids of the jobs."""
+        requeued = self._transition(JobState.QUEUED).where(JOBS.c.server_id == server_id)
+        ids = connection.execute(requeued.values(server_id=None, **values).returning(JOBS.c.id)).scalars().all()
         connection.execute(delete(SERVERS).where(SERVERS.c.id == server_id))
         return list(ids)
 
 
-def _of_request(owner: str, request_id: str) -> ColumnElement[bool]:
+def _has_request_id(owner: str, request_id: str) -> ColumnElement[bool]:
     return (JOBS.c.owner == owner) & (JOBS.c.request_id == request_id)
 
 
-def _held_by(lease: Lease) -> ColumnElement[bool]:
-    # Every lease of a job has an epoch of its own; who holds an older one is kept out.
+def _is_leased(lease: Lease) -> ColumnElement[bool]:
+    # Every lease of a job has an epoch of its own, which fences off the holders of older ones.
     return (JOBS.c.number == lease.job.number) & (JOBS.c.epoch == lease.epoch) & (JOBS.c.state == JobState.RUNNING)
 
 
-def _size(events: Sequence[StoredEvent]) -> int:
+def _byte_count(events: Sequence[StoredEvent]) -> int:
     return sum(len(event.data) for event in events)
 
 
 def _result_size(size: tuple[int, int], epoch: int) -> dict[str, int]:
-    """Return the columns that hold the size of a result, which an epoch of the job has told."""
+    """Return the columns of the size of a result that is right in an epoch of its job."""
     width, height = size
     return {"width": width, "height": height, "size_epoch": epoch}
 

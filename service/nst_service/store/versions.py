@@ -31,16 +31,16 @@ class Upgrade:
     """A step from one version of the schema to the next."""
 
     apply: Callable[[Connection], None]
-    """Changes the tables, and what is stored. Its statements are spelled out, and never made from `schema`: that is
-    what the newest version looks like."""
+    """Changes the tables and their rows. Its statements are spelled out and never built from `schema`, which describes
+    the newest version."""
     oldest_compatible: int
     """The oldest version whose programs can work with the tables afterwards."""
 
 
 def _add_result_size(connection: Connection) -> None:
-    """Add the size of the result to the jobs, and the actual version to the versions.
+    """Add the size of the result to the jobs, and the actual version of the tables beside the required one.
 
-    The size of the jobs that are there stays unknown: the store cannot read their events.
+    The sizes of existing jobs stay unknown, since the store cannot read their events.
     """
     for column in ("width INTEGER", "height INTEGER", "size_epoch INTEGER"):
         connection.execute(text(f"ALTER TABLE jobs ADD COLUMN {column}"))
@@ -48,16 +48,16 @@ def _add_result_size(connection: Connection) -> None:
 
 
 UPGRADES: Sequence[Upgrade] = (Upgrade(_add_result_size, oldest_compatible=1),)
-"""The first makes version 2 of version 1."""
+"""The upgrades in their order; the first turns version 1 into version 2."""
 
 
 def migrate(database: Database, upgrades: Sequence[Upgrade] = UPGRADES) -> None:
-    """Make the tables, or bring those of an older version up to date: all of it or nothing.
+    """Create the tables, or upgrade those of an older version, in one transaction.
 
-    Tables of a later version are left alone where this code can work with them.
+    Tables of a later version stay as they are if this release can work with them.
 
     Raises:
-        StoreVersionError: this code is too old for the tables.
+        StoreVersionError: this release is too old for the tables.
         StoreError: the database failed.
     """
     newest = 1 + len(upgrades)
