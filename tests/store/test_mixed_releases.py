@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from nst_service.jobs.states import JobState
+from nst_service.lifecycle import JobState
 from nst_service.store.database import Database
 from nst_service.store.records import StoredEvent
 from nst_service.store.store import Store
