@@ -32,10 +32,10 @@ from nst_client.result import Result
 from nst_client.security import Tls, channel_settings
 from nst_client.session import FAREWELL_SECONDS, READY_PAUSE, RECONNECT_SECONDS, RETRIES, TARGET, Session
 from nst_client.translate import (
-    enum_from_proto,
     estimate_from_proto,
     info_from_proto,
     job_from_proto,
+    known_enum_from_proto,
     list_to_proto,
     one_id,
     request_to_proto,
@@ -481,7 +481,7 @@ class AsyncStyleTransferClient:
         """
         with rpc_errors():
             response = await self._health.Check(health_pb2.HealthCheckRequest(), timeout=timeout)
-        return enum_from_proto(Health, response.status) or Health.UNKNOWN
+        return known_enum_from_proto(Health, response.status)
 
     async def wait_until_ready(self, timeout: float) -> None:
         """Wait until there is a server and it accepts jobs.
@@ -503,7 +503,7 @@ class AsyncStyleTransferClient:
         try:
             with rpc_errors():
                 async for response in watch:
-                    if enum_from_proto(Health, response.status) is Health.SERVING:
+                    if known_enum_from_proto(Health, response.status) is Health.SERVING:
                         return True
         except UnavailableError:
             pass
@@ -517,4 +517,4 @@ async def _cancel(
 ) -> JobState:
     with rpc_errors():
         response = await stub.CancelJob(request, timeout=timeout)
-    return enum_from_proto(JobState, response.state) or JobState.UNKNOWN
+    return known_enum_from_proto(JobState, response.state)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
 import grpc
 from google.protobuf.descriptor import FieldDescriptor
@@ -62,7 +62,11 @@ from nst_client.options import (
     TransferOptions,
 )
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 _E = TypeVar("_E", bound=StrEnum)
+_D = TypeVar("_D", bound="DataclassInstance")
 
 _ENUMS: Mapping[type[StrEnum], tuple[Any, str]] = MappingProxyType(
     {
@@ -271,34 +275,17 @@ def event_from_proto(message: pb.JobEvent) -> Event | None:
         case "accepted":
             return _accepted_from_proto(message.accepted, sequence)
         case "queued":
-            return Queued(sequence=sequence, position=message.queued.position, eta_seconds=message.queued.eta_seconds)
+            return _from_proto(Queued, message.queued, sequence=sequence)
         case "started":
-            return Started(
-                sequence=sequence, device=message.started.device, queued_seconds=message.started.queued_seconds
-            )
+            return _from_proto(Started, message.started, sequence=sequence)
         case "preparing":
-            preparing = message.preparing
-            return Preparing(
-                sequence=sequence,
-                scale=preparing.scale,
-                scales=preparing.scales,
-                part=preparing.part,
-                parts=preparing.parts,
-            )
+            return _from_proto(Preparing, message.preparing, sequence=sequence)
         case "reduced":
-            return Reduced(sequence=sequence, width=message.reduced.width, height=message.reduced.height)
+            return _from_proto(Reduced, message.reduced, sequence=sequence)
         case "progress":
             return _progress_from_proto(message.progress, sequence)
         case "preview":
-            preview = message.preview
-            return Preview(
-                sequence=sequence,
-                iteration=preview.iteration,
-                media_type=preview.media_type,
-                width=preview.width,
-                height=preview.height,
-                data=preview.data,
-            )
+            return _from_proto(Preview, message.preview, sequence=sequence)
         case "completed":
             return _completed_from_proto(message.completed, sequence)
         case _:
@@ -306,130 +293,89 @@ def event_from_proto(message: pb.JobEvent) -> Event | None:
 
 
 def _accepted_from_proto(message: pb.Accepted, sequence: int) -> Accepted:
-    return Accepted(
+    return _from_proto(
+        Accepted,
+        message,
         sequence=sequence,
-        job_id=message.job_id,
         options=options_from_proto(message.options),
         output=output_from_proto(message.output),
-        weights=_weights_from_proto(message.weights),
-        width=message.width,
-        height=message.height,
-        estimate=_cost_from_proto(message.estimate),
+        weights=_from_proto(Weights, message.weights),
+        estimate=_from_proto(CostEstimate, message.estimate),
     )
 
 
 def _progress_from_proto(message: pb.Progress, sequence: int) -> Progress:
-    return Progress(
-        sequence=sequence,
-        scale=message.scale,
-        scales=message.scales,
-        iteration=message.iteration,
-        total_iterations=message.total_iterations,
-        total_loss=message.total_loss,
-        terms=_terms_from_proto(message.terms),
-        elapsed_seconds=message.elapsed_seconds,
-        eta_seconds=message.eta_seconds,
-    )
+    return _from_proto(Progress, message, sequence=sequence, terms=_terms_from_proto(message.terms))
 
 
 def _completed_from_proto(message: pb.Completed, sequence: int) -> Completed:
-    timings = message.timings
-    return Completed(
+    return _from_proto(
+        Completed,
+        message,
         sequence=sequence,
-        stop_reason=enum_from_proto(StopReason, message.stop_reason) or StopReason.UNKNOWN,
-        iterations=message.iterations,
-        total_loss=message.total_loss,
+        stop_reason=known_enum_from_proto(StopReason, message.stop_reason),
         terms=_terms_from_proto(message.terms),
-        timings=Timings(
-            queued_seconds=timings.queued_seconds,
-            targets_seconds=timings.targets_seconds,
-            optimize_seconds=timings.optimize_seconds,
-            encode_seconds=timings.encode_seconds,
-        ),
-        weights=_weights_from_proto(message.weights),
+        timings=_from_proto(Timings, message.timings),
+        weights=_from_proto(Weights, message.weights),
     )
+
+
+def _terms_from_proto(terms: Iterable[pb.LossTerm]) -> tuple[LossTerm, ...]:
+    return tuple(_from_proto(LossTerm, term, kind=known_enum_from_proto(LossKind, term.kind)) for term in terms)
 
 
 def job_from_proto(message: pb.Job) -> Job:
     """Translate the description of a job."""
-    header, failure = message.result, message.failure
-    return Job(
-        job_id=message.job_id,
-        request_id=message.request_id,
-        state=enum_from_proto(JobState, message.state) or JobState.UNKNOWN,
-        disconnect_policy=enum_from_proto(DisconnectPolicy, message.disconnect_policy) or DisconnectPolicy.UNKNOWN,
+    return _from_proto(
+        Job,
+        message,
+        state=known_enum_from_proto(JobState, message.state),
+        disconnect_policy=known_enum_from_proto(DisconnectPolicy, message.disconnect_policy),
         create_time=message.create_time.ToDatetime(UTC),
         end_time=message.end_time.ToDatetime(UTC) if message.HasField("end_time") else None,
         accepted=_accepted_from_proto(message.accepted, 0),
         progress=_progress_from_proto(message.progress, 0) if message.HasField("progress") else None,
-        result=ResultHeader(
-            media_type=header.media_type,
-            width=header.width,
-            height=header.height,
-            size_bytes=header.size_bytes,
-            sha256=header.sha256,
-        )
-        if message.HasField("result")
-        else None,
+        result=_from_proto(ResultHeader, message.result) if message.HasField("result") else None,
         completed=_completed_from_proto(message.completed, 0) if message.HasField("completed") else None,
-        failure=JobFailure(
-            code=_STATUS_CODES.get(failure.code, grpc.StatusCode.UNKNOWN),
-            message=failure.message,
-            reason=failure.reason,
-        )
-        if message.HasField("failure")
-        else None,
-        width=message.width,
-        height=message.height,
+        failure=_failure_from_proto(message.failure) if message.HasField("failure") else None,
     )
+
+
+def _failure_from_proto(message: pb.JobFailure) -> JobFailure:
+    return _from_proto(JobFailure, message, code=_STATUS_CODES.get(message.code, grpc.StatusCode.UNKNOWN))
 
 
 def estimate_from_proto(message: pb.EstimateResponse) -> Estimate:
     """Translate what a stylisation would do and cost."""
-    return Estimate(
+    return _from_proto(
+        Estimate,
+        message,
         options=options_from_proto(message.options),
         output=output_from_proto(message.output),
-        width=message.width,
-        height=message.height,
-        cost=_cost_from_proto(message.estimate),
-    )
-
-
-def _cost_from_proto(message: pb.CostEstimate) -> CostEstimate:
-    return CostEstimate(
-        seconds=message.seconds,
-        queue_seconds=message.queue_seconds,
-        peak_memory_bytes=message.peak_memory_bytes,
-        tile_size=message.tile_size,
-        reduced_from=message.reduced_from,
+        cost=_from_proto(CostEstimate, message.estimate),
     )
 
 
 def info_from_proto(message: pb.GetServerInfoResponse) -> ServerInfo:
     """Translate the description of a server."""
-    limits = message.limits
-    return ServerInfo(
-        version=message.version,
-        weights=_weights_from_proto(message.weights),
+    return _from_proto(
+        ServerInfo,
+        message,
+        weights=_from_proto(Weights, message.weights),
         devices=tuple(message.devices),
         default_options=options_from_proto(message.default_options),
         presets=tuple(options_from_proto(preset) for preset in message.presets),
         default_output=output_from_proto(message.default_output),
         layers=tuple(message.layers),
         input_media_types=tuple(message.input_media_types),
-        limits=Limits(
-            max_request_bytes=limits.max_request_bytes,
-            max_input_pixels=limits.max_input_pixels,
-            max_image_size=limits.max_image_size,
-            max_iterations=limits.max_iterations,
-            max_styles=limits.max_styles,
-            max_queued_jobs=limits.max_queued_jobs,
-            reattach_seconds=limits.reattach_seconds,
-            retention_seconds=limits.retention_seconds,
-        ),
-        queued_jobs=message.queued_jobs,
-        running_jobs=message.running_jobs,
+        limits=_from_proto(Limits, message.limits),
     )
+
+
+def _from_proto(kind: type[_D], message: Message, /, **fields: Any) -> _D:
+    """Build a dataclass from these fields and, for every other field, from the one of the same name in the message."""
+    names = (field.name for field in dataclasses.fields(kind))
+    return kind(**fields, **{name: getattr(message, name) for name in names if name not in fields})
 
 
 def options_from_proto(message: pb.TransferOptions) -> TransferOptions:
@@ -456,6 +402,11 @@ def enum_from_proto(kind: type[_E], number: int) -> _E | None:
         return None
 
 
+def known_enum_from_proto(kind: type[_E], number: int) -> _E:
+    """Translate a value of an enum that has UNKNOWN for what is unset or unknown to this version."""
+    return enum_from_proto(kind, number) or kind("unknown")
+
+
 def _set_scalars(message: Message) -> dict[str, Any]:
     """Return the `optional` scalars that are set and that this version knows by the same name."""
     return {
@@ -476,14 +427,3 @@ def _set_layers(message: Message) -> dict[str, Any]:
         name: {entry.layer: entry.weight if entry.HasField("weight") else None for entry in getattr(message, name)}
         for name in _LAYER_FIELDS
     }
-
-
-def _weights_from_proto(message: pb.Weights) -> Weights:
-    return Weights(id=message.id, sha256=message.sha256)
-
-
-def _terms_from_proto(terms: Iterable[pb.LossTerm]) -> tuple[LossTerm, ...]:
-    return tuple(
-        LossTerm(kind=enum_from_proto(LossKind, term.kind) or LossKind.UNKNOWN, layer=term.layer, value=term.value)
-        for term in terms
-    )

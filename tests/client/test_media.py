@@ -196,10 +196,10 @@ def test_an_mp4_without_x264_is_mpeg4(monkeypatch):
         def __init__(self, container):
             self.container = container
 
-        def add_stream(self, name, *arguments):
+        def add_stream(self, name, **options):
             if name == "libx264":
                 raise UnknownCodecError(name)
-            return self.container.add_stream(name, *arguments)
+            return self.container.add_stream(name, **options)
 
         def __getattr__(self, name):
             return getattr(self.container, name)

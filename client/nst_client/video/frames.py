@@ -12,15 +12,12 @@ from typing import Protocol
 
 import av
 import numpy as np
-from av.video.reformatter import Interpolation
 
 from nst_client.errors import InvalidRequestError, NstError
 from nst_client.files import PICTURE_FORMATS
+from nst_client.media.h264 import EXACT
 from nst_client.options import Picture
 from nst_client.video.pixels import encode
-
-EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
-"""How to convert between RGB and YUV: what FFmpeg does by itself makes every colour darker."""
 
 
 class FootageError(InvalidRequestError):

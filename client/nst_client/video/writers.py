@@ -11,20 +11,16 @@ from typing import Protocol, Self, TypeAlias
 import av
 import numpy as np
 from av.audio import AudioStream
-from av.video import VideoStream
-from av.video.reformatter import ColorRange, Colorspace
 
 from nst_client.files import write_atomically
-from nst_client.video.frames import EXACT, FootageError
+from nst_client.media.h264 import Mp4Encoder
+from nst_client.video.frames import FootageError
 from nst_client.video.pixels import Pixels, decode
 
 _SoundPacket: TypeAlias = "av.Packet[AudioStream]"
 
 DEFAULT_RATE = Fraction(25)
 """Frames a second of a video that is made of pictures."""
-
-_BT709 = 1
-"""Of FFmpeg's enumerations of primaries and transfer characteristics."""
 
 
 @contextlib.contextmanager
@@ -99,13 +95,13 @@ class VideoWriter:
     """Writes an MP4 with H.264, under a temporary name until it is finished."""
 
     def __init__(self, path: Path, rate: Fraction | None = None, sound: Path | None = None, start: int = 1):
-        """Prepare; the file begins with the first frame, which says how large it is.
+        """Prepare the writer. The file begins with the first frame, whose size it takes.
 
         Args:
-            path: of the file.
-            rate: frames a second.
-            sound: a file whose first sound track is copied as it is, if MP4 can hold it.
-            start: number of the first frame, that the sound begins with.
+            path: the path of the file.
+            rate: frames a second. Default: `DEFAULT_RATE`.
+            sound: a file whose first sound track is copied as it is, if MP4 can hold it. Default: no sound.
+            start: number of the frame at which the sound begins.
         """
         self._path = path
         self._temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.mp4")
@@ -113,10 +109,9 @@ class VideoWriter:
         self._sound = sound
         self._start = start
         self._resources = contextlib.ExitStack()
-        self._stream: VideoStream | None = None
+        self._encoder: Mp4Encoder | None = None
         self._packets: Iterator[tuple[Fraction, _SoundPacket]] = iter(())
         self._next_packet: tuple[Fraction, _SoundPacket] | None = None
-        self._written = 0
 
     @_os_errors()
     def write(self, number: int, picture: bytes) -> None:
@@ -125,23 +120,15 @@ class VideoWriter:
         pixels = decode(picture)
         if pixels is None:
             raise FootageError("the result cannot be decoded")
-        # H.264 halves the resolution of colours, and wants whole halves.
+        # H.264 has one colour for two rows and two columns.
         pixels = pixels[: pixels.shape[0] // 2 * 2, : pixels.shape[1] // 2 * 2]
-        stream = self._stream or self._begin(pixels)
+        encoder = self._encoder or self._begin(pixels)
         height, width = pixels.shape[:2]
-        if (width, height) != (stream.width, stream.height):
-            raise FootageError(f"is {width}x{height} px, the video has {stream.width}x{stream.height} px")
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="bgr24")
-        frame = frame.reformat(
-            format="yuv420p",
-            dst_colorspace=Colorspace.ITU709,
-            dst_color_range=ColorRange.MPEG,
-            interpolation=EXACT,
-        )
-        frame.pts, frame.time_base = self._written, 1 / self._rate
-        self._container.mux(stream.encode(frame))
-        self._written += 1
-        self._copy_sound()
+        if (width, height) != encoder.size:
+            expected = "{}x{}".format(*encoder.size)
+            raise FootageError(f"is {width}x{height} px, the video has {expected} px")
+        encoder.add(av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="bgr24"))
+        self._copy_sound(encoder)
 
     def __enter__(self) -> Self:
         return self
@@ -151,36 +138,27 @@ class VideoWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            with self._resources:
-                if self._stream is not None:
-                    self._container.mux(self._stream.encode())
-            if self._stream is not None:
+            self._resources.close()
+            if self._encoder is not None:
                 self._temporary.replace(self._path)
         finally:
             self._temporary.unlink(missing_ok=True)
 
-    def _begin(self, pixels: Pixels) -> VideoStream:
-        self._container = self._resources.enter_context(
-            # The index first, so that a player can begin before it has everything.
-            av.open(self._temporary, "w", format="mp4", options={"movflags": "+faststart"})
-        )
-        stream = self._container.add_stream("libx264", rate=self._rate, options={"crf": "17"})
-        stream.height, stream.width = pixels.shape[:2]
-        stream.pix_fmt = "yuv420p"
-        coding = stream.codec_context
-        coding.colorspace, coding.color_range = Colorspace.ITU709, ColorRange.MPEG
-        coding.color_primaries = coding.color_trc = _BT709
+    def _begin(self, pixels: Pixels) -> Mp4Encoder:
+        height, width = pixels.shape[:2]
+        encoder = Mp4Encoder(self._temporary, width=width, height=height, rate=self._rate)
+        self._resources.callback(encoder.close)
         if self._sound is not None:
-            self._open_sound(self._sound)
-        self._stream = stream
-        return stream
+            self._open_sound(self._sound, encoder)
+        self._encoder = encoder
+        return encoder
 
-    def _open_sound(self, path: Path) -> None:
+    def _open_sound(self, path: Path, encoder: Mp4Encoder) -> None:
         source = self._resources.enter_context(av.open(path))
         tracks = source.streams.audio
-        if not tracks or tracks[0].codec_context.name not in self._container.supported_codecs:
+        if not tracks or tracks[0].codec_context.name not in encoder.container.supported_codecs:
             return
-        track = self._container.add_stream_from_template(tracks[0])
+        track = encoder.container.add_stream_from_template(tracks[0])
         self._packets = self._from_start(source.demux(tracks[0]), track)
         self._next_packet = next(self._packets, None)
 
@@ -200,8 +178,8 @@ class VideoWriter:
             packet.stream = track
             yield packet.pts * packet.time_base, packet
 
-    def _copy_sound(self) -> None:
+    def _copy_sound(self, encoder: Mp4Encoder) -> None:
         """Copy what is heard until the end of the last frame, so that sound and pictures lie beside each other."""
-        while self._next_packet is not None and self._next_packet[0] < self._written / self._rate:
-            self._container.mux(self._next_packet[1])
+        while self._next_packet is not None and self._next_packet[0] < encoder.count / self._rate:
+            encoder.container.mux(self._next_packet[1])
             self._next_packet = next(self._packets, None)
