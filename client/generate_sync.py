@@ -35,7 +35,7 @@ _PROSE = (
     (r"Cancelling the task that waits for the next event", "Closing it in another thread"),
     (r"when the first event is awaited", "before this method returns"),
 )
-"""What the docstrings say about asyncio, and what is true of threads in its place."""
+"""Phrases of the docstrings about asyncio, and the phrases about threads that replace them."""
 
 
 def synchronous(source: str) -> str:

@@ -6,9 +6,9 @@
         result = client.stylize("photo.jpg", "painting.jpg", options=TransferOptions(image_size=512))
         result.save("stylised.png")
 
-`AsyncStyleTransferClient` does the same with asyncio; `stream` gives the events as they happen. A job survives lost
-connections and restarts of the server; with `keep_running` also the end of the program: `watch`, `get` and `list_jobs`
-find it again.
+`AsyncStyleTransferClient` does the same with asyncio. `stream` returns the events as they happen. A job survives lost
+connections and restarts of the server. With `keep_running` it also survives the end of the program, and `watch`, `get`
+and `list_jobs` find it again.
 """
 
 from typing import Any

@@ -58,7 +58,7 @@ from nst_client.uploads import SentPictures, Upload
 
 
 class AsyncStylization(AsyncIterator[Event]):
-    """The events of one job as they happen; `result` is the picture once they are exhausted.
+    """The iterator of the events of one job. Once they are exhausted, `result` is the picture.
 
     The client reconnects by itself after a lost connection or a restart of the server. Only the event `Reconnected`
     tells of that.
@@ -71,12 +71,12 @@ class AsyncStylization(AsyncIterator[Event]):
     """
 
     def __init__(self, stub: "pb_grpc.StyleTransferServiceAsyncStub", session: Session):
-        """Use `AsyncStyleTransferClient.stream` or `watch`."""
+        """Prepare the iterator. Programs get it from `AsyncStyleTransferClient.stream` or `watch`."""
         self._stub = stub
         self._session = session
         self._call: Call | None = None
         self._lock = Lock()
-        """Guards the call, which the reader may replace while somebody else cancels it."""
+        """The guard of the call, which the reader may replace while somebody else cancels it."""
         self._events: deque[Event] = deque()
         """The events that have arrived and that nobody has asked for yet."""
         self._ended = False
@@ -99,10 +99,10 @@ class AsyncStylization(AsyncIterator[Event]):
         return self._session.result
 
     async def cancel(self, *, timeout: float | None = None) -> JobState | None:
-        """Ask the server to end the job; continue to iterate for the best picture so far.
+        """Ask the server to end the job. Continue to iterate for the best picture so far.
 
-        This also ends a job that was started with `keep_running` or is only watched. Anybody may call it while another
-        one waits for the next event.
+        This also ends a job that was started with `keep_running` or is only watched. It may be called while somebody
+        else waits for the next event.
 
         Args:
             timeout: seconds that the server gets to answer.
@@ -121,7 +121,7 @@ class AsyncStylization(AsyncIterator[Event]):
         return await _cancel(self._stub, pb.CancelJobRequest(job_id=job_id), timeout)
 
     async def close(self) -> None:
-        """End the call, and with it the job if it still runs and is not to be kept. There are no more events."""
+        """End the call, and with it a running job that was not started with `keep_running`. No more events follow."""
         self._ended = True
         await self._leave()
 
@@ -183,7 +183,7 @@ class AsyncStylization(AsyncIterator[Event]):
         return call
 
     async def _leave(self, *, ending: bool = False) -> None:
-        """End the call, and say so to a server that would wait for another one."""
+        """End the call, and tell a server that would wait for another one."""
         with self._lock:
             self._given_up.set()
             if self._call is not None:
@@ -243,7 +243,7 @@ class AsyncStyleTransferClient:
         self._sent = SentPictures()
         self._streams: weakref.WeakSet[AsyncStylization] = weakref.WeakSet()
         self._lock = Lock()
-        """Guards the streams."""
+        """The guard of the streams."""
 
     async def __aenter__(self) -> Self:
         return self

@@ -59,7 +59,7 @@ from nst_client.uploads import SentPictures, Upload
 
 
 class Stylization(Iterator[Event]):
-    """The events of one job as they happen; `result` is the picture once they are exhausted.
+    """The iterator of the events of one job. Once they are exhausted, `result` is the picture.
 
     The client reconnects by itself after a lost connection or a restart of the server. Only the event `Reconnected`
     tells of that.
@@ -72,12 +72,12 @@ class Stylization(Iterator[Event]):
     """
 
     def __init__(self, stub: "pb_grpc.StyleTransferServiceStub", session: Session):
-        """Use `StyleTransferClient.stream` or `watch`."""
+        """Prepare the iterator. Programs get it from `StyleTransferClient.stream` or `watch`."""
         self._stub = stub
         self._session = session
         self._call: Call | None = None
         self._lock = Lock()
-        """Guards the call, which the reader may replace while somebody else cancels it."""
+        """The guard of the call, which the reader may replace while somebody else cancels it."""
         self._events: deque[Event] = deque()
         """The events that have arrived and that nobody has asked for yet."""
         self._ended = False
@@ -100,10 +100,10 @@ class Stylization(Iterator[Event]):
         return self._session.result
 
     def cancel(self, *, timeout: float | None = None) -> JobState | None:
-        """Ask the server to end the job; continue to iterate for the best picture so far.
+        """Ask the server to end the job. Continue to iterate for the best picture so far.
 
-        This also ends a job that was started with `keep_running` or is only watched. Anybody may call it while another
-        one waits for the next event.
+        This also ends a job that was started with `keep_running` or is only watched. It may be called while somebody
+        else waits for the next event.
 
         Args:
             timeout: seconds that the server gets to answer.
@@ -122,7 +122,7 @@ class Stylization(Iterator[Event]):
         return _cancel(self._stub, pb.CancelJobRequest(job_id=job_id), timeout)
 
     def close(self) -> None:
-        """End the call, and with it the job if it still runs and is not to be kept. There are no more events."""
+        """End the call, and with it a running job that was not started with `keep_running`. No more events follow."""
         self._ended = True
         self._leave()
 
@@ -184,7 +184,7 @@ class Stylization(Iterator[Event]):
         return call
 
     def _leave(self, *, ending: bool = False) -> None:
-        """End the call, and say so to a server that would wait for another one."""
+        """End the call, and tell a server that would wait for another one."""
         with self._lock:
             self._given_up.set()
             if self._call is not None:
@@ -244,7 +244,7 @@ class StyleTransferClient:
         self._sent = SentPictures()
         self._streams: weakref.WeakSet[Stylization] = weakref.WeakSet()
         self._lock = Lock()
-        """Guards the streams."""
+        """The guard of the streams."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""Everything that the client raises, and the table from gRPC statuses to it."""
+"""The exceptions of the client, and the table from gRPC statuses to them."""
 
 import contextlib
 import re
@@ -14,28 +14,28 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 _DOMAIN = "nst"
-"""Of every ErrorInfo whose reasons and metadata the contract defines."""
+"""The domain of every ErrorInfo whose reasons and metadata the contract defines."""
 
 _TOO_LARGE = re.compile(r"message larger than max(?: \((?P<size>\d+) vs\.? (?P<limit>\d+)\))?")
-"""How gRPC itself refuses a message, without any details."""
+"""The message with which gRPC itself refuses a request. Its status has no details."""
 
 
 class NstError(Exception):
-    """Root of everything that the client raises on purpose."""
+    """The root of every exception that the client raises on purpose."""
 
     default_code = grpc.StatusCode.UNKNOWN
 
     def __init__(self, message: str, *, code: grpc.StatusCode | None = None, status: status_pb2.Status | None = None):
         super().__init__(message)
         self.message = message
-        """What was wrong, for people."""
+        """A description of the problem for people."""
         self.code = code or self.default_code
-        """The gRPC status code; for an error that the client found itself, the one that fits best."""
+        """The gRPC status code. An error that the client found itself has the code that fits best."""
         self.status = status
-        """The google.rpc.Status with its details; None where there were none."""
+        """The google.rpc.Status with its details; None if the server sent none."""
 
     def _detail(self, kind: type[Any]) -> Any:
-        """Return the detail of this kind, empty where the status has none."""
+        """Return the detail of this kind; an empty one if the status has none."""
         detail = kind()
         for packed in self.status.details if self.status is not None else ():
             if packed.Unpack(detail):
@@ -44,24 +44,24 @@ class NstError(Exception):
 
     @property
     def reason(self) -> str:
-        """The server's machine-readable reason, such as "QUEUE_FULL"; empty where it gave none."""
+        """The server's machine-readable reason, such as "QUEUE_FULL"; empty if it gave none."""
         info = self._detail(error_details_pb2.ErrorInfo)
         return str(info.reason) if info.domain == _DOMAIN else ""
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the server added to its reason; empty where it added nothing."""
+        """The metadata of the reason; empty if the server gave none."""
         info = self._detail(error_details_pb2.ErrorInfo)
         return dict(info.metadata) if info.domain == _DOMAIN else {}
 
     @property
     def resource_type(self) -> str:
-        """What kind of thing the error is about, such as "nst.v1.Job"; empty where the server did not say."""
+        """The type of the resource that the error is about, such as "nst.v1.Job"; empty if the server did not say."""
         return str(self._detail(error_details_pb2.ResourceInfo).resource_type)
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds after which the server suggests to try again; None where it suggests nothing."""
+        """The seconds after which the server suggests to try again; None if it suggests nothing."""
         info = self._detail(error_details_pb2.RetryInfo)
         return float(info.retry_delay.ToTimedelta().total_seconds()) if info.HasField("retry_delay") else None
 
@@ -78,16 +78,16 @@ class NstError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Violation:
-    """One field of a request that is not as it must be."""
+    """One invalid field of a request."""
 
     field: str
-    """Path of the field in the request: "options.iterations", "styles[0].picture" ..."""
+    """The path of the field in the request: "options.iterations", "styles[0].picture" ..."""
     description: str
-    """What is wrong, and what is accepted."""
+    """What is wrong with the field, and what is accepted."""
 
 
 class InvalidRequestError(NstError):
-    """A field of the request is not as it must be; found by the client or by the server."""
+    """A field of the request is invalid. The client or the server found it."""
 
     default_code = grpc.StatusCode.INVALID_ARGUMENT
 
@@ -103,7 +103,7 @@ class InvalidRequestError(NstError):
 
     @property
     def violations(self) -> tuple[Violation, ...]:
-        """What is wrong, field by field."""
+        """The invalid fields of the request."""
         return tuple(
             Violation(field=violation.field, description=violation.description)
             for violation in self._detail(error_details_pb2.BadRequest).field_violations
@@ -111,7 +111,7 @@ class InvalidRequestError(NstError):
 
 
 class ConnectionOptionsError(NstError):
-    """The client was told to connect in a way that cannot be, or that would give a token away."""
+    """The options of the connection contradict each other, cannot be read, or would expose the token."""
 
     default_code = grpc.StatusCode.INVALID_ARGUMENT
 
@@ -123,12 +123,12 @@ class RequestTooLargeError(NstError):
 
     @property
     def size(self) -> int | None:
-        """Bytes of the request; None where the server did not say."""
+        """The size of the request in bytes; None if the server did not say."""
         return self._integer("size_bytes") or self._from_message("size")
 
     @property
     def limit(self) -> int | None:
-        """Bytes that the server accepts; None where it did not say."""
+        """The largest size that the server accepts, in bytes; None if it did not say."""
         return self._integer("limit_bytes") or self._from_message("limit")
 
     def _from_message(self, group: str) -> int | None:
@@ -137,7 +137,7 @@ class RequestTooLargeError(NstError):
 
 
 class QueueFullError(NstError):
-    """As many jobs wait as may wait."""
+    """The queue of the server is full."""
 
     default_code = grpc.StatusCode.RESOURCE_EXHAUSTED
 
@@ -147,34 +147,37 @@ class Excess:
     """One quota of the caller that a request exceeds."""
 
     subject: str
-    """Which quota it is, and whose."""
+    """The quota and its owner."""
     description: str
-    """What was asked for, and what is accepted."""
+    """The amount that was asked for, and the amount that is accepted."""
 
 
 class QuotaExceededError(NstError):
-    """The caller's token does not allow that much. There is a `retry_after` only where the same may succeed later."""
+    """The request exceeds a quota of the caller's token.
+
+    `retry_after` is set only if the same request may succeed later.
+    """
 
     default_code = grpc.StatusCode.RESOURCE_EXHAUSTED
 
     @property
     def quota(self) -> str:
-        """Name of the first quota exceeded: "jobs", "pixels" or "iterations"."""
+        """The name of the first exceeded quota: "jobs", "pixels" or "iterations"."""
         return self.metadata.get("quota", "")
 
     @property
     def asked(self) -> int | None:
-        """How much of it was asked for; None where the server did not say."""
+        """The amount that was asked for; None if the server did not say."""
         return self._integer("asked")
 
     @property
     def accepted(self) -> int | None:
-        """How much of it is accepted; None where the server did not say."""
+        """The amount that is accepted; None if the server did not say."""
         return self._integer("accepted")
 
     @property
     def excesses(self) -> tuple[Excess, ...]:
-        """Every quota exceeded."""
+        """Every exceeded quota."""
         return tuple(
             Excess(subject=violation.subject, description=violation.description)
             for violation in self._detail(error_details_pb2.QuotaFailure).violations
@@ -182,13 +185,13 @@ class QuotaExceededError(NstError):
 
 
 class UnavailableError(NstError):
-    """There is no server at the target, the connection broke, or the server is warming up or draining."""
+    """No server answers at the target, the connection broke, or the server is warming up or draining."""
 
     default_code = grpc.StatusCode.UNAVAILABLE
 
 
 class StoreError(NstError):
-    """The server cannot keep a job or look for one: its store is full, may not be written to, or does not answer.
+    """The server cannot store a job or find one: its store is full, read-only or unavailable.
 
     `reason` is "STORE_FULL", "STORE_READ_ONLY" or "STORE_UNAVAILABLE".
     """
@@ -203,33 +206,33 @@ class DoesNotFitError(NstError):
 
     @property
     def needed(self) -> int | None:
-        """Bytes that the job needs; None where the server did not say."""
+        """The memory that the job needs, in bytes; None if the server did not say."""
         return self._integer("needed_bytes")
 
     @property
     def available(self) -> int | None:
-        """Bytes that the device has; None where the server did not say."""
+        """The memory that the device has, in bytes; None if the server did not say."""
         return self._integer("available_bytes")
 
     @property
     def largest_image_size(self) -> int | None:
-        """The largest `image_size` that fits, in pixels; 0 where none does, None where the server did not say."""
+        """The largest `image_size` that fits, in pixels; 0 if none fits, None if the server did not say."""
         return self._integer("largest_image_size")
 
 
 class DeadlineExceededError(NstError):
-    """The timeout passed before there was a picture, or the server saw at once that it was too short."""
+    """The timeout passed before there was a picture, or the server refused it as too short for the job."""
 
     default_code = grpc.StatusCode.DEADLINE_EXCEEDED
 
     @property
     def estimated(self) -> float | None:
-        """Seconds that the job would take, its wait included; None where the server did not say."""
+        """The seconds that the job would take, including its wait; None if the server did not say."""
         return self._number("estimated_seconds")
 
     @property
     def remaining(self) -> float | None:
-        """Seconds that the timeout left; None where the server did not say."""
+        """The seconds that remained of the timeout; None if the server did not say."""
         return self._number("remaining_seconds")
 
 
@@ -240,13 +243,13 @@ class JobNotFoundError(NstError):
 
 
 class PictureNotFoundError(NstError):
-    """A request names a picture by a SHA-256 that the server does not have; the client then sends its bytes."""
+    """The server does not have a picture that the request names by its SHA-256. The client then sends the bytes."""
 
     default_code = grpc.StatusCode.NOT_FOUND
 
 
 class RequestConflictError(NstError):
-    """The same caller has used this `request_id` for another request."""
+    """The caller has already used this `request_id` for another request."""
 
     default_code = grpc.StatusCode.ALREADY_EXISTS
 
@@ -258,19 +261,19 @@ class JobCancelledError(NstError):
 
 
 class UnauthenticatedError(NstError):
-    """The server, or something in front of it, wants other credentials."""
+    """The server, or a proxy in front of it, requires other credentials."""
 
     default_code = grpc.StatusCode.UNAUTHENTICATED
 
 
 class PermissionDeniedError(NstError):
-    """The server knows who calls, and does not allow that to them."""
+    """The server knows the caller, who is not allowed to make this call."""
 
     default_code = grpc.StatusCode.PERMISSION_DENIED
 
 
 class UnsupportedError(NstError):
-    """The target does not serve this call: another service, or another version of it."""
+    """The target does not implement this call: it is another service or another version."""
 
     default_code = grpc.StatusCode.UNIMPLEMENTED
 
@@ -282,7 +285,7 @@ class InternalError(NstError):
 
 
 class ProtocolError(NstError):
-    """The server sent something that the contract rules out."""
+    """The server sent something that violates the contract."""
 
     default_code = grpc.StatusCode.INTERNAL
 
@@ -310,10 +313,10 @@ _BY_REASON = MappingProxyType(
         "STORE_UNAVAILABLE": StoreError,
     }
 )
-"""Where the code alone does not tell."""
+"""The exception for each reason of the server that is more specific than its status code."""
 
 _BY_RESOURCE = MappingProxyType({"nst.v1.Picture": PictureNotFoundError})
-"""By the type of the resource that is not found, where it is no job."""
+"""The exception for each type of resource that was not found, except for jobs."""
 
 _BY_CODE = MappingProxyType(
     {
@@ -342,11 +345,11 @@ _PLAIN_MESSAGES = MappingProxyType(
         grpc.StatusCode.DEADLINE_EXCEEDED: "the timeout passed before the call was done",
     }
 )
-"""For statuses that gRPC itself makes."""
+"""The messages for statuses that gRPC itself creates."""
 
 
 def from_rpc_error(error: grpc.RpcError) -> NstError:
-    """Return the exception for a failed call, sync or asyncio."""
+    """Return the exception for a failed call of `grpc` or `grpc.aio`."""
     code = error.code()
     status = _rich_status(error)
     plain = None if status else _PLAIN_MESSAGES.get(code)
@@ -354,7 +357,7 @@ def from_rpc_error(error: grpc.RpcError) -> NstError:
     plain_error = NstError(message, code=code, status=status)
     kind = _BY_REASON.get(plain_error.reason) or _BY_RESOURCE.get(plain_error.resource_type) or _BY_CODE[code]
     if kind is JobCancelledError and not (status and status.details):
-        # gRPC says so where a server stops at the moment at which the call reaches it: nobody has cancelled a job.
+        # gRPC sends it when a server stops at the moment at which the call reaches it. Nobody has cancelled a job.
         kind = UnavailableError
     if kind is NstError and code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE.search(message):
         kind = RequestTooLargeError
@@ -365,13 +368,13 @@ def _rich_status(error: Any) -> status_pb2.Status | None:
     try:
         return rpc_status.from_call(error)
     except (ValueError, DecodeError):
-        # Details that contradict their own status tell nothing; the status itself still counts.
+        # Details that contradict their own status are useless; the status itself still counts.
         return None
 
 
 @contextlib.contextmanager
 def rpc_errors() -> Iterator[None]:
-    """Raise the `NstError` for a call that fails inside."""
+    """Raise the `NstError` for a call that fails in the body."""
     try:
         yield
     except grpc.RpcError as error:

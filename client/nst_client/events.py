@@ -1,4 +1,4 @@
-"""What happens to a job, event by event."""
+"""The events of a job."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -7,35 +7,35 @@ from nst_client.options import OutputOptions, TransferOptions
 
 
 class LossKind(StrEnum):
-    """The losses."""
+    """The kind of a loss."""
 
     UNKNOWN = "unknown"
-    """One that this version of the client does not know."""
+    """A loss that this version of the client does not know."""
     CONTENT = "content"
-    """Mean squared difference of features."""
+    """The mean squared difference of features."""
     STYLE = "style"
-    """Difference of the style statistic."""
+    """The difference of the style statistic."""
     TOTAL_VARIATION = "total_variation"
-    """Total variation of the picture."""
+    """The total variation of the picture."""
     LAPLACIAN = "laplacian"
-    """Mean squared difference of the Laplacian from that of the content."""
+    """The mean squared difference of the Laplacian from that of the content."""
     TEMPORAL = "temporal"
-    """Mean squared difference from the reference."""
+    """The mean squared difference from the reference."""
 
 
 class StopReason(StrEnum):
-    """Why an optimisation ended."""
+    """The reason why an optimisation ended."""
 
     UNKNOWN = "unknown"
-    """One that this version of the client does not know."""
+    """A reason that this version of the client does not know."""
     ITERATIONS = "iterations"
     """All iterations were done."""
     CANCELLED = "cancelled"
-    """The job was cancelled; the picture is the best until then."""
+    """The job was cancelled. The picture is the best one so far."""
     DEADLINE = "deadline"
-    """The timeout came near; the picture is the best until then."""
+    """The timeout was near. The picture is the best one so far."""
     SHUTDOWN = "shutdown"
-    """The server shut down; the picture is the best until then."""
+    """The server shut down. The picture is the best one so far."""
     CONVERGED = "converged"
     """The loss no longer fell by `min_improvement`."""
     TIME_BUDGET = "time_budget"
@@ -47,31 +47,31 @@ class Weights:
     """A set of weights of VGG-19."""
 
     id: str
-    """The source: "caffe", "torchvision" or the name of a file."""
+    """The source of the weights: "caffe", "torchvision" or the name of a file."""
     sha256: str
-    """SHA-256 of the file they come from, lower-case hex."""
+    """The SHA-256 of the file that the weights come from, in lower-case hex."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CostEstimate:
-    """What a job is expected to cost."""
+    """The expected cost of a job."""
 
     seconds: float
-    """Seconds on the device, without the wait in the queue and the turns of other jobs."""
+    """Seconds on the device, excluding the wait in the queue and the turns of other jobs."""
     queue_seconds: float
     """Seconds in the queue."""
     peak_memory_bytes: int
-    """Peak of the memory that the job needs on its device."""
+    """Peak memory of the job on its device in bytes."""
     tile_size: int
-    """Edge in pixels of the tiles that the picture is worked on in; 0: as a whole."""
+    """Edge in pixels of the tiles in which the picture is processed; 0 if it is processed as a whole."""
     reduced_from: int
-    """Longest edge in pixels that was asked for, where the result is smaller to stay within the memory there is
-    (`TransferOptions.min_image_size`); 0: as large as asked for."""
+    """Longest edge in pixels that was asked for, if the result is smaller because memory is short (see
+    `TransferOptions.min_image_size`); 0 if the result is as large as asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What a stylisation would do and cost."""
+    """The effective options and the expected cost of a stylisation."""
 
     options: TransferOptions
     """The options with every default filled in."""
@@ -82,7 +82,7 @@ class Estimate:
     height: int
     """Height of the result in pixels."""
     cost: CostEstimate
-    """What it is expected to cost."""
+    """The expected cost."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,49 +94,49 @@ class LossTerm:
     layer: str
     """The layer of VGG-19; empty for losses on pixels."""
     value: float
-    """The value, all weights included."""
+    """The value, including all weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timings:
-    """Where the time of a job went, in seconds."""
+    """The time that each phase of a job took, in seconds."""
 
     queued_seconds: float
-    """From acceptance to start."""
+    """The wait in the queue, from acceptance to start."""
     targets_seconds: float
-    """From start to the first iteration."""
+    """The preparation, from start to the first iteration."""
     optimize_seconds: float
-    """The iterations, and the turns of other jobs between them."""
+    """The iterations, including the turns of other jobs between them."""
     encode_seconds: float
-    """Encoding the picture."""
+    """The encoding of the picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Sequenced:
-    """What every event has."""
+    """The part that all events have in common."""
 
     sequence: int
-    """Grows from event to event of a job, not always by one; 0 in the description of a `Job`."""
+    """The number of the event. It grows from event to event of a job, not always by one. In a `Job` it is 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Accepted(_Sequenced):
-    """The job exists, and this is exactly what it will do."""
+    """The job was accepted. The event tells exactly what the job will do."""
 
     job_id: str
-    """Names the job, as in `watch`, `get` and `cancel`."""
+    """The id of the job, which `watch`, `get` and `cancel` take."""
     options: TransferOptions
     """The options with every default filled in."""
     output: OutputOptions
     """The output options with every default filled in."""
     weights: Weights
-    """The network that is used."""
+    """The weights that are used."""
     width: int
     """Width of the result in pixels."""
     height: int
     """Height of the result in pixels."""
     estimate: CostEstimate
-    """What the job is expected to cost."""
+    """The expected cost of the job."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,38 +144,38 @@ class Queued(_Sequenced):
     """The job waits for a device."""
 
     position: int
-    """Jobs ahead in the queue, not counting those that run. One that is much shorter than those starts before them."""
+    """Jobs ahead in the queue, excluding running jobs. A job that is much shorter than these starts before them."""
     eta_seconds: float
     """Expected seconds until the job starts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Started(_Sequenced):
-    """The job has a device."""
+    """The job has started on a device."""
 
     device: str
     """The device: "cpu", "cuda:0" ..."""
     queued_seconds: float
-    """Seconds from acceptance to now."""
+    """Seconds from acceptance to this event."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preparing(_Sequenced):
-    """How far the targets of a scale are computed, before its first iteration."""
+    """The targets of a scale are being computed, before its first iteration."""
 
     scale: int
     """The scale being worked on, 1 to `scales`, coarse to fine."""
     scales: int
     """Number of scales."""
     part: int
-    """Parts done."""
+    """Parts that are done."""
     parts: int
-    """Parts of this scale: one for each picture, or as many as it has tiles."""
+    """Parts of this scale: one for each picture, or one for each of its tiles."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reduced(_Sequenced):
-    """Memory ran out: the job goes on at a smaller size from the best picture so far, as `min_image_size` allows."""
+    """Memory ran out. The job continues at a smaller size from the best picture so far, as `min_image_size` allows."""
 
     width: int
     """Width of the result from now on, in pixels."""
@@ -185,14 +185,14 @@ class Reduced(_Sequenced):
 
 @dataclass(frozen=True, kw_only=True)
 class Progress(_Sequenced):
-    """Where the optimisation stands."""
+    """The state of the optimisation."""
 
     scale: int
     """The scale being worked on, 1 to `scales`, coarse to fine."""
     scales: int
     """Number of scales."""
     iteration: int
-    """Iterations done, over all scales."""
+    """Iterations that are done, over all scales."""
     total_iterations: int
     """Iterations that the job will do, over all scales."""
     total_loss: float
@@ -200,19 +200,19 @@ class Progress(_Sequenced):
     terms: tuple[LossTerm, ...]
     """Every term of the objective."""
     elapsed_seconds: float
-    """Seconds since the first iteration began, turns of other jobs on the device included."""
+    """Seconds since the first iteration began, including turns of other jobs on the device."""
     eta_seconds: float
-    """Expected seconds until the last iteration, turns of the jobs that share the device now included."""
+    """Expected seconds until the last iteration, including turns of the jobs that share the device now."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preview(_Sequenced):
-    """A small picture of the work in progress; asked for by `TransferOptions.preview_every`."""
+    """A small picture of the work in progress. `TransferOptions.preview_every` asks for it."""
 
     iteration: int
-    """The iteration that it shows."""
+    """The iteration that the picture shows."""
     media_type: str
-    """Always "image/jpeg"."""
+    """The media type, always "image/jpeg"."""
     width: int
     """Width in pixels."""
     height: int
@@ -223,38 +223,38 @@ class Preview(_Sequenced):
 
 @dataclass(frozen=True, kw_only=True)
 class Completed(_Sequenced):
-    """The job is done and its picture has arrived whole."""
+    """The job is done and its picture has arrived completely."""
 
     stop_reason: StopReason
-    """Why the optimisation ended."""
+    """The reason why the optimisation ended."""
     iterations: int
-    """Iterations done."""
+    """Iterations that were done."""
     total_loss: float
     """The objective of the picture."""
     terms: tuple[LossTerm, ...]
     """Every term of the objective of the picture."""
     timings: Timings
-    """Where the time went."""
+    """The time that each phase took."""
     weights: Weights
-    """The network that was used."""
+    """The weights that were used."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reconnected(_Sequenced):
-    """The connection was lost, or the server has restarted, and the client follows the job again.
+    """The client follows the job again after a lost connection or a restart of the server.
 
-    Of the client itself: its `sequence` is that of the event before. What follows may repeat the work since the job's
-    last checkpoint: another `Started`, and `Progress` that goes on from there.
+    The client creates this event itself; its `sequence` is that of the event before. The following events may repeat
+    the work since the last checkpoint of the job: another `Started`, and `Progress` from there on.
     """
 
     attempts: int
-    """Calls that it took, the one that succeeded included."""
+    """Calls that were needed, including the one that succeeded."""
     seconds: float
-    """Without contact."""
+    """Seconds without contact."""
     began_anew: bool
-    """Whether the server had kept nothing of the job, which therefore begins again: `Accepted` follows, with another
-    `job_id`, and events are numbered afresh (`sequence` is 0 here)."""
+    """Whether the server had kept nothing of the job, which therefore starts again. If so, `Accepted` follows with
+    another `job_id`, and events are numbered from the beginning (`sequence` is 0 here)."""
 
 
 Event = Accepted | Queued | Started | Preparing | Reduced | Progress | Preview | Completed | Reconnected
-"""Accepted comes first and Completed last; a later version may add kinds."""
+"""Any event of a job. Accepted comes first and Completed last. A later version may add kinds."""

@@ -1,4 +1,4 @@
-"""Files of pictures: read whole, written whole."""
+"""Reading and writing the files of pictures."""
 
 import os
 import secrets
@@ -18,18 +18,18 @@ PICTURE_FORMATS = MappingProxyType(
         ".tiff": PictureFormat.TIFF,
     }
 )
-"""By the suffix of a file, in lower case."""
+"""The format for the suffix of a file, in lower case."""
 
 
 def read_picture(field: str, picture: Picture) -> bytes:
     """Return the bytes of a picture.
 
     Args:
-        field: names the picture in errors.
-        picture: the encoded file itself, or the path of one.
+        field: the name of the picture in errors.
+        picture: the bytes of an encoded picture, or the path of its file.
 
     Raises:
-        InvalidRequestError: the file cannot be read, or the picture is something else.
+        InvalidRequestError: the file cannot be read, or `picture` is neither bytes nor a path.
     """
     match picture:
         case bytes():
@@ -47,7 +47,7 @@ def read_picture(field: str, picture: Picture) -> bytes:
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file so that nobody ever sees a part of it: under a temporary name beside it, then renamed.
+    """Write a file under a temporary name beside it and rename it, so that nobody ever sees a part of it.
 
     Raises:
         OSError: the file cannot be written; nothing is left behind.

@@ -1,4 +1,4 @@
-"""What a server says about itself and its jobs."""
+"""The description of a server and of its jobs."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,31 +11,31 @@ from nst_client.options import OutputOptions, TransferOptions
 
 
 class JobState(StrEnum):
-    """The life of a job."""
+    """The state of a job."""
 
     UNKNOWN = "unknown"
-    """One that this version of the client does not know."""
+    """A state that this version of the client does not know."""
     QUEUED = "queued"
-    """Waits for a device."""
+    """The job waits for a device."""
     RUNNING = "running"
-    """Is being worked on."""
+    """The job runs on a device."""
     SUCCEEDED = "succeeded"
-    """Ended with a picture."""
+    """The job ended with a picture."""
     CANCELLED = "cancelled"
-    """Was cancelled."""
+    """The job was cancelled."""
     FAILED = "failed"
-    """Ended with an error."""
+    """The job ended with an error."""
 
 
 class DisconnectPolicy(StrEnum):
-    """What becomes of a job that nobody follows any more, before it has ended."""
+    """What happens to a running job that nobody follows any more."""
 
     UNKNOWN = "unknown"
-    """One that this version of the client does not know."""
+    """A policy that this version of the client does not know."""
     CANCEL = "cancel"
-    """It is cancelled after a while (see `Limits.reattach_seconds`)."""
+    """The job is cancelled after `Limits.reattach_seconds`."""
     KEEP_RUNNING = "keep_running"
-    """It goes on to its end, and its result is kept."""
+    """The job continues to its end, and its result is kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,92 +43,92 @@ class ResultHeader:
     """A finished picture, without its bytes."""
 
     media_type: str
-    """"image/png", "image/jpeg", "image/webp" or "image/tiff"."""
+    """The media type: "image/png", "image/jpeg", "image/webp" or "image/tiff"."""
     width: int
     """Width in pixels."""
     height: int
     """Height in pixels."""
     size_bytes: int
-    """Size of the encoded file."""
+    """Size of the encoded file in bytes."""
     sha256: str
     """SHA-256 of the encoded file, lower-case hex."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobFailure:
-    """Why a job ended without a picture: the status that ends whatever follows it."""
+    """The reason why a job ended without a picture, which is also the status of every call that follows it."""
 
     code: grpc.StatusCode
     """The gRPC status code."""
     message: str
-    """For people."""
+    """A description for people."""
     reason: str
-    """For programs, such as "LOSS_NOT_FINITE"; empty for none."""
+    """A reason for programs, such as "LOSS_NOT_FINITE"; empty if there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A job, as the server knows it."""
+    """The description of a job."""
 
     job_id: str
-    """Names the job in `watch`, `get` and `cancel`."""
+    """The id of the job, which `watch`, `get` and `cancel` take."""
     request_id: str
-    """As the request had it; empty for none."""
+    """The id of the request; empty if it had none."""
     state: JobState
-    """Where it is in its life."""
+    """The state of the job."""
     disconnect_policy: DisconnectPolicy
-    """What becomes of it when nobody follows it."""
+    """What happens to the job when nobody follows it."""
     create_time: datetime
-    """When it was accepted, in UTC."""
+    """The time when the job was accepted, in UTC."""
     end_time: datetime | None
-    """When it ended, in UTC; None before."""
+    """The time when the job ended, in UTC; None before that."""
     accepted: Accepted
-    """What it does."""
+    """The event `Accepted` of the job: its options and expected cost."""
     progress: Progress | None
-    """Where it stands, if it runs and has begun to optimise."""
+    """The latest progress; None unless the job runs and has begun to optimise."""
     result: ResultHeader | None
-    """Its picture, if it has one; `watch` fetches it."""
+    """The description of the picture, which `watch` fetches; None if there is none."""
     completed: Completed | None
-    """How it ended, if it has a picture."""
+    """The event `Completed` of the job; None if there is no picture."""
     failure: JobFailure | None
-    """Why it ended without a picture."""
+    """The reason why the job ended without a picture; None if it did not."""
     width: int
-    """Width of the result in pixels: less than that of `accepted` once the job goes on at a smaller size."""
+    """Width of the result in pixels. It is less than that of `accepted` once the job continues at a smaller size."""
     height: int
     """Height of the result in pixels."""
 
 
 class Health(StrEnum):
-    """Whether a server takes jobs."""
+    """Whether a server accepts jobs."""
 
     UNKNOWN = "unknown"
     """The server does not say."""
     SERVING = "serving"
-    """It does."""
+    """The server accepts jobs."""
     NOT_SERVING = "not_serving"
-    """It is warming up or draining."""
+    """The server is warming up or draining."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a server refuses to exceed."""
+    """The limits of a server. It refuses requests that exceed them."""
 
     max_request_bytes: int
-    """Size of one request in bytes."""
+    """Largest size of one request in bytes."""
     max_input_pixels: int
-    """Width times height of one picture in a request."""
+    """Largest width times height of one picture in a request."""
     max_image_size: int
     """Longest edge of a result in pixels."""
     max_iterations: int
-    """Iterations of one job."""
+    """Most iterations of one job."""
     max_styles: int
-    """Styles in one request."""
+    """Most styles in one request."""
     max_queued_jobs: int
-    """Jobs that may wait."""
+    """Most jobs that may wait in the queue."""
     reattach_seconds: float
-    """Seconds for which a job goes on that nobody follows, unless it was started with `keep_running`."""
+    """Seconds for which a job continues that nobody follows, unless it was started with `keep_running`."""
     retention_seconds: float
-    """Seconds for which a job is kept after its end; the oldest go earlier where the store is full."""
+    """Seconds for which a job is kept after its end. The oldest jobs are removed earlier if the store is full."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,9 +136,9 @@ class ServerInfo:
     """The description of a server."""
 
     version: str
-    """Version of nst."""
+    """The version of nst."""
     weights: Weights
-    """The network in use."""
+    """The weights in use."""
     devices: tuple[str, ...]
     """Devices that jobs run on: "cpu", "cuda:0" ..."""
     default_options: TransferOptions
@@ -152,7 +152,7 @@ class ServerInfo:
     input_media_types: tuple[str, ...]
     """Media types that pictures may have."""
     limits: Limits
-    """What the server refuses to exceed."""
+    """The limits of the server."""
     queued_jobs: int
     """Jobs that wait."""
     running_jobs: int

@@ -1,4 +1,4 @@
-"""How a picture was made, as the server wrote it into the file."""
+"""The metadata that a server writes into a picture: how it was made."""
 
 import dataclasses
 import json
@@ -13,34 +13,34 @@ from nst_client.events import Weights
 from nst_client.options import OutputOptions, TransferOptions
 
 _BEGINNING = b'{"nst_stylize":'
-"""Of the JSON; it stands uncompressed in PNG, JPEG, WebP and TIFF alike."""
+"""The first bytes of the metadata, which are uncompressed JSON in PNG, JPEG, WebP and TIFF alike."""
 
 _T = TypeVar("_T", TransferOptions, OutputOptions)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metadata:
-    """What a picture says about how it was made. Values that this version does not know are left out."""
+    """How a picture was made. Options that this version does not know are left out."""
 
     version: str
-    """Of the server."""
+    """The version of the server."""
     weights: Weights
-    """The network that was used."""
+    """The weights that were used."""
     options: TransferOptions
-    """Everything that was in effect, the seed included."""
+    """The options that were in effect, including the seed."""
     output: OutputOptions
-    """How the file was encoded."""
+    """The output options that were in effect."""
     style_weights: tuple[float, ...]
-    """Share of each style."""
+    """The share of each style."""
     style_scales: tuple[float, ...]
-    """Scale of each style."""
+    """The scale of each style."""
 
 
 def read_metadata(path: str | os.PathLike[str]) -> Metadata:
     """Read how a picture was made.
 
     Raises:
-        InvalidRequestError: the file cannot be read, or says nothing of how it was made.
+        InvalidRequestError: the file cannot be read, or has no metadata of nst.
     """
     try:
         data = Path(path).read_bytes()

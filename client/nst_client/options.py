@@ -1,7 +1,7 @@
-"""What a stylisation can be told.
+"""The options of a stylisation.
 
-None (or empty) always means the server's default: `ServerInfo` has every default and limit, and `Accepted` has the
-values that a job really uses.
+An option that is None (or empty) is left to the server. `ServerInfo` has every default and limit, and `Accepted` has
+the values that a job really uses.
 """
 
 import os
@@ -10,23 +10,23 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 Picture = bytes | str | os.PathLike[str]
-"""An encoded picture (PNG, JPEG, WebP or TIFF): its bytes, or the path of its file."""
+"""An encoded picture (PNG, JPEG, WebP or TIFF): its bytes or the path of its file."""
 
 Layers = Mapping[str, float | None] | Sequence[str]
-"""Layers of VGG-19 by name ("relu4_2", "conv1_1" ...), with or without the weight of each, from 0 to 1e12."""
+"""Names of layers of VGG-19 ("relu4_2", "conv1_1" ...), with or without the weight of each. Range: 0 to 1e12."""
 
 
 class Optimizer(StrEnum):
     """The optimiser that changes the pixels."""
 
     LBFGS = "lbfgs"
-    """Limited-memory BFGS: the least loss for a number of iterations."""
+    """Limited-memory BFGS. It reaches the least loss in a given number of iterations."""
     ADAM = "adam"
-    """Adam: less memory."""
+    """Adam. It needs less memory."""
 
 
 class Init(StrEnum):
-    """What the optimisation starts from."""
+    """The picture that the optimisation starts from."""
 
     CONTENT = "content"
     """The content picture."""
@@ -39,111 +39,111 @@ class Init(StrEnum):
 
 
 class Preset(StrEnum):
-    """Options that belong together; what is not given comes from there."""
+    """A set of options that belong together. Options that are omitted are taken from the preset."""
 
     BALANCED = "balanced"
-    """What looks best on most pictures. The default."""
+    """The default, which looks best on most pictures."""
     REFERENCE = "reference"
     """The objective of Gatys, Ecker & Bethge in the scaling of neural-style, on one scale."""
     FAST = "fast"
-    """A fifth of the time of `BALANCED`."""
+    """Options that take a fifth of the time of `BALANCED`."""
     TEXTURE = "texture"
-    """A texture of the style out of noise; the content only gives the size."""
+    """A texture of the style, made from noise. The content only determines the size."""
     RECONSTRUCT = "reconstruct"
-    """The content out of noise, without any style."""
+    """The content, reconstructed from noise without any style."""
 
 
 class StyleLoss(StrEnum):
-    """What is matched to the style, at each style layer."""
+    """The statistic that is matched to the style at each style layer."""
 
     GRAM = "gram"
-    """Gram matrices."""
+    """The Gram matrix of the features."""
     MOMENTS = "moments"
-    """Means and covariances."""
+    """The means and covariances of the features."""
     SLICED_WASSERSTEIN = "sliced_wasserstein"
-    """Whole distributions, seen from 32 directions."""
+    """The whole distribution of the features, projected onto 32 directions."""
 
 
 class Pooling(StrEnum):
-    """What stands between the blocks of the network."""
+    """The pooling between the blocks of the network."""
 
     MAX = "max"
-    """The largest of four."""
+    """The largest of four values."""
     AVERAGE = "average"
-    """The mean of four: smoother."""
+    """The mean of four values, which gives smoother pictures."""
     L2 = "l2"
-    """The root of the mean of four squares: between the two."""
+    """The root mean square of four values, between the two others."""
 
 
 class Padding(StrEnum):
-    """What the network sees beyond the edge of the picture."""
+    """The values that the network sees beyond the edge of the picture."""
 
     ZERO = "zero"
-    """Zeros, as the network was trained."""
+    """Zeros, with which the network was trained."""
     REFLECT = "reflect"
-    """The features mirrored at the edge: no frame, for more memory and time."""
+    """The features, mirrored at the edge. The picture gets no frame, for more memory and time."""
 
 
 class ColorMode(StrEnum):
-    """Where the colours of the result come from."""
+    """The source of the colours of the result."""
 
     STYLE = "style"
-    """From the style."""
+    """The colours come from the style."""
     MATCH = "match"
-    """From the content: the colours of the styles are moved to those of the content before."""
+    """The colours come from the content. The colours of the styles are matched to those of the content beforehand."""
     LUMINANCE = "luminance"
-    """From the content: only luminance is transferred."""
+    """The colours come from the content. Only the luminance is transferred."""
     YIQ = "yiq"
-    """From the content: its I and Q with the luma of the finished picture."""
+    """The colours come from the content: its I and Q are combined with the luma of the finished picture."""
     LAB = "lab"
-    """From the content: its a* and b* with the lightness of the finished picture."""
+    """The colours come from the content: its a* and b* are combined with the lightness of the finished picture."""
 
 
 class PictureFormat(StrEnum):
-    """File formats of a result."""
+    """The file format of a result."""
 
     PNG = "png"
-    """Lossless, 8 bits per channel, keeps transparency."""
+    """PNG: lossless, 8 or 16 bits per channel, with transparency."""
     JPEG = "jpeg"
-    """Lossy, transparency flattened on white."""
+    """JPEG: lossy, with transparency flattened on white."""
     WEBP = "webp"
-    """Lossy, keeps transparency."""
+    """WebP: lossy, with transparency."""
     TIFF = "tiff"
-    """Lossless, 8 or 16 bits per channel, keeps transparency."""
+    """TIFF: lossless, 8 or 16 bits per channel, with transparency."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
-    """One style picture and how much it counts."""
+    """One style picture, with its share, its size and its place."""
 
     picture: Picture = field(kw_only=False)
     """The style picture."""
     weight: float | None = None
-    """Share among all styles of the request, which are normalised to sum to one. Range: above 0."""
+    """Share among all styles of the request. The shares are normalised to sum to one. Range: above 0."""
     mask: Picture | None = None
-    """White where this style applies, grey at soft edges; None for everywhere."""
+    """White where this style applies, grey at soft edges. Default: the style applies everywhere."""
     scale: float | None = None
-    """Longest edge as a multiple of the content's longest edge; larger gives larger strokes. Range: 0.1 to 4."""
+    """Longest edge as a multiple of the content's longest edge. Larger values give larger strokes. Range: 0.1 to 4."""
 
 
 Styles = Picture | Style | Sequence[Picture | Style]
-"""One style, or several that are blended."""
+"""One style, or several styles that are blended."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransferOptions:
-    """How to stylise."""
+    """The options of the optimisation."""
 
     preset: Preset | None = None
-    """Where every option comes from that is not given."""
+    """The preset from which omitted options are taken."""
     content_weight: float | None = None
     """Weight of the content loss. Range: 0 to 1e12."""
     style_weight: float | None = None
-    """Weight of the style loss. Range: 0 to 1e12; not 0 together with `content_weight`."""
+    """Weight of the style loss. Range: 0 to 1e12, but not 0 together with `content_weight`."""
     tv_weight: float | None = None
-    """Weight of the total variation; larger gives smoother pictures. Range: 0 to 1e12."""
+    """Weight of the total variation. Larger values give smoother pictures. Range: 0 to 1e12."""
     laplacian_weight: float | None = None
-    """Weight of the Laplacian loss; larger keeps contours. Range: 0 to 1e12."""
+    """Weight of the Laplacian loss. Larger values preserve contours. Range: 0 to 1e12."""
     temporal_weight: float | None = None
     """Weight of the difference from the `reference`. Range: 0 to 1e12."""
     content_layers: Layers = ()
@@ -151,62 +151,62 @@ class TransferOptions:
     style_layers: Layers = ()
     """Layers whose features are matched to the style."""
     style_loss: StyleLoss | None = None
-    """What is matched to the style."""
+    """The statistic that is matched to the style."""
     normalize: bool | None = None
-    """Make every term free of scale, so that the same weights serve every network and size."""
+    """Whether every term is made scale-free, so that the same weights serve every network and size."""
     pooling: Pooling | None = None
-    """What stands between the blocks of the network."""
+    """The pooling between the blocks of the network."""
     padding: Padding | None = None
-    """What the network sees beyond the edge of the picture."""
+    """The values that the network sees beyond the edge of the picture."""
     color: ColorMode | None = None
-    """Where the colours of the result come from."""
+    """The source of the colours of the result."""
     iterations: int | None = None
-    """Optimiser steps over all scales, each one evaluation of the objective and its gradient. Range: 1 to the server's
-    limit."""
+    """Optimiser steps over all scales. Each step evaluates the objective and its gradient once. Range: 1 to the
+    server's limit."""
     scales: int | None = None
-    """Sizes that are worked on one after the other, each twice as large as the one before. Range: 1 to 8."""
+    """Number of sizes that are optimised one after the other, each twice as large as the one before. Range: 1 to 8."""
     scale_iterations: Sequence[int] = ()
-    """Iterations of each scale, coarse to fine; `scales` and `iterations` follow from them. Empty: as many at each."""
+    """Iterations of each scale, coarse to fine. They determine `scales` and `iterations`. Empty: the same for each."""
     optimizer: Optimizer | None = None
     """The optimiser that changes the pixels."""
     learning_rate: float | None = None
-    """Step size: for L-BFGS a factor on its step, for Adam the largest change of a pixel on the 0..1 scale.
+    """Step size: for L-BFGS the factor of its step, for Adam the largest change of a pixel on the 0..1 scale.
     Range: above 0, at most 10."""
     lbfgs_history: int | None = None
-    """Past steps that L-BFGS keeps to approximate curvature. Range: 1 to 100."""
+    """Past steps that L-BFGS keeps to approximate the curvature. Range: 1 to 100."""
     averaging: float | None = None
     """Decay of the moving average of iterates that previews and the result show. Range: 0 to 0.999."""
     min_improvement: float | None = None
-    """A scale ends when ten iterations have lowered its loss by less than this share; 0 never. Range: 0 to 1."""
+    """Share of its loss. A scale ends when ten iterations lower its loss by less; 0 disables this. Range: 0 to 1."""
     time_budget_seconds: float | None = None
-    """Seconds of optimisation, over all scales; turns of other jobs on the device do not count. 0 for no limit.
+    """Seconds of optimisation over all scales, excluding turns of other jobs on the device; 0 for no limit.
     Range: 0 to 1e6."""
     init: Init | None = None
-    """What the optimisation starts from."""
+    """The picture that the optimisation starts from."""
     image_size: int | None = None
     """Longest edge of the result in pixels; 0 keeps the size of the content picture. Range: 0 to the server's limit."""
     min_image_size: int | None = None
-    """Longest edge in pixels down to which the result may be smaller than that where memory does not suffice, not even
-    in tiles (see `CostEstimate.reduced_from` and the event `Reduced`); 0 never. Range: 0, or what the layers need to
-    the longest edge that is asked for."""
+    """Smallest allowed longest edge of the result in pixels when memory is short, even for tiles (see
+    `CostEstimate.reduced_from` and the event `Reduced`); 0 disables downsizing. Range: 0, or the smallest size that the
+    layers accept to the longest edge that is asked for."""
     seed: int | None = None
-    """Seed of every random choice; the same request with the same seed gives the same bytes on the same machine.
+    """Seed of every random choice. The same request with the same seed gives the same bytes on the same machine.
     Range: 0 to 2**63 - 1."""
     preview_every: int | None = None
-    """Iterations from preview to preview; 0 sends none. Range: 0 and above."""
+    """Iterations from preview to preview; 0 disables previews. Range: 0 and above."""
     preview_size: int | None = None
-    """Longest edge of previews in pixels; they are never larger than the result. Range: 16 to 1024."""
+    """Longest edge of previews in pixels. Previews are never larger than the result. Range: 16 to 1024."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
-    """How the finished picture is encoded."""
+    """The options of the encoded result."""
 
     format: PictureFormat | None = None
     """The file format."""
     quality: int | None = None
-    """Quality of JPEG and WebP; the others ignore it. Range: 1 to 100."""
+    """Quality of JPEG and WebP; the other formats ignore it. Range: 1 to 100."""
     bits: int | None = None
     """Bits per channel: 8, or 16 in PNG and TIFF."""
     metadata: bool | None = None
-    """Whether the file says how it was made (see `nst_client.metadata`)."""
+    """Whether the file records how it was made (see `nst_client.metadata`)."""

@@ -9,27 +9,27 @@ from nst_client.files import write_atomically
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """A finished picture, checked against the checksum that the server announced."""
+    """A finished picture. Its checksum is the one that the server announced."""
 
     job_id: str
-    """The job that made it."""
+    """The id of the job that made the picture."""
     media_type: str
-    """"image/png", "image/jpeg", "image/webp" or "image/tiff"."""
+    """The media type: "image/png", "image/jpeg", "image/webp" or "image/tiff"."""
     width: int
     """Width in pixels."""
     height: int
     """Height in pixels."""
     sha256: str
-    """SHA-256 of `data`, lower-case hex."""
+    """The SHA-256 of `data`, in lower-case hex."""
     data: bytes = field(repr=False)
     """The encoded file."""
     completed: Completed
-    """How the job ended: stop reason, losses, timings, weights."""
+    """The last event of the job: stop reason, losses, timings and weights."""
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the file so that nobody ever sees a part of it: under a temporary name, then renamed.
+        """Write the file under a temporary name and rename it, so that nobody ever sees a part of it.
 
-        The format is that of `data`, whatever the suffix of `path`.
+        The suffix of `path` does not change the format, which is that of `data`.
 
         Raises:
             OSError: the file cannot be written.

@@ -1,4 +1,7 @@
-"""How a client connects: TLS, tokens, and what may travel where. Pure but for reading the files it is told of."""
+"""The credentials of a connection: TLS, tokens, and the rule that no token travels over a network unencrypted.
+
+This module opens no connection. It only reads the PEM files that it is given.
+"""
 
 import os
 import re
@@ -11,7 +14,7 @@ from nst_client.errors import ConnectionOptionsError
 from nst_client.session import CHANNEL_OPTIONS
 
 Pem = bytes | str | os.PathLike[str]
-"""What a PEM file holds, or its path."""
+"""The contents of a PEM file, or its path."""
 
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 _PEM = b"-----BEGIN "
@@ -22,36 +25,37 @@ _LOOPBACK = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?")
 
 @dataclass(frozen=True, kw_only=True)
 class Tls:
-    """How to connect with TLS. Without anything, the server's certificate must be one that the system trusts."""
+    """The options of a TLS connection. By default, the server's certificate must come from a well-known authority."""
 
     ca: Pem | None = None
-    """Authorities that the server's certificate must come from; None for those that gRPC comes with."""
+    """The authorities that the server's certificate must come from. Default: the authorities that gRPC comes with."""
     certificate: Pem | None = None
-    """The client's own certificate with its chain, for servers that want one."""
+    """The client's own certificate with its chain, for servers that require one."""
     key: Pem | None = field(default=None, repr=False)
     """The private key of that certificate."""
     server_name: str | None = None
-    """The name that the server's certificate must have, where it is not the host of the target."""
+    """The name that the server's certificate must have. Default: the host of the target."""
 
     def credentials(self) -> grpc.ChannelCredentials:
         """Return the credentials of a channel.
 
         Raises:
-            ConnectionOptionsError: a file cannot be read, or one of certificate and key is missing.
+            ConnectionOptionsError: a file cannot be read, or only one of certificate and key is given.
         """
         if (self.certificate is None) != (self.key is None):
-            raise ConnectionOptionsError("a client certificate needs its key, and a key its certificate")
+            raise ConnectionOptionsError("a client certificate needs its key, and a key needs its certificate")
         ca, key, certificate = map(_read, (self.ca, self.key, self.certificate))
         return grpc.ssl_channel_credentials(ca, key, certificate)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelSettings:
-    """What a channel is opened with."""
+    """The settings of a new channel."""
 
     credentials: grpc.ChannelCredentials | None
-    """None for a channel that is neither encrypted nor carries a token."""
+    """The credentials of the channel; None if it is neither encrypted nor carries a token."""
     options: tuple[tuple[str, int | str], ...]
+    """The arguments of the channel, as gRPC takes them."""
 
 
 def channel_settings(
@@ -60,10 +64,10 @@ def channel_settings(
     """Decide how to open a channel.
 
     Args:
-        target: of the server.
-        tls: how to encrypt; None for not at all.
-        token: the bearer token to send.
-        credentials: instead of `tls`.
+        target: the target of the channel.
+        tls: how to encrypt the channel; None to leave it unencrypted.
+        token: the bearer token to send; None for no token.
+        credentials: credentials that replace `tls`.
 
     Raises:
         ConnectionOptionsError: a file cannot be read, the options contradict each other, or the token would travel
@@ -79,14 +83,14 @@ def channel_settings(
     if token is None:
         return ChannelSettings(credentials=credentials, options=options)
     if not _TOKEN.fullmatch(token):
-        # Not quoted: it is a secret however wrong it is.
-        raise ConnectionOptionsError("the token holds spaces or other characters that no token has")
+        # The message does not quote it: an invalid token may still be a secret.
+        raise ConnectionOptionsError("the token has spaces or other characters that a token cannot have")
     if credentials is None:
         if not is_loopback(target):
             raise ConnectionOptionsError(
                 f"the token would travel to {target} without encryption: use TLS, or a target on this machine"
             )
-        # These refuse a connection that leaves the machine, whatever the target's name resolves to.
+        # These credentials refuse a connection that leaves the machine, whatever the name of the target resolves to.
         kind = grpc.LocalConnectionType.UDS if target.startswith(_SOCKETS) else grpc.LocalConnectionType.LOCAL_TCP
         credentials = grpc.local_channel_credentials(kind)
         options = (*options, ("grpc.enable_http_proxy", 0))
@@ -95,7 +99,7 @@ def channel_settings(
 
 
 def is_loopback(target: str) -> bool:
-    """Return whether a target is on this machine by its name alone; False where that is not certain."""
+    """Return whether the name of a target alone proves that it is on this machine."""
     if target.startswith(_SOCKETS):
         return True
     for scheme in _SCHEMES:
@@ -106,12 +110,12 @@ def is_loopback(target: str) -> bool:
 def _read(pem: Pem | None) -> bytes | None:
     if pem is None:
         return None
-    name = "what was given" if isinstance(pem, bytes) else repr(os.fspath(pem))
+    name = "the given value" if isinstance(pem, bytes) else repr(os.fspath(pem))
     try:
         data = pem if isinstance(pem, bytes) else Path(pem).read_bytes()
     except OSError as error:
         raise ConnectionOptionsError(f"cannot read the file {name}: {error.strerror}") from error
     if _PEM not in data:
-        # gRPC takes it, and then never connects.
+        # gRPC would accept it and then never connect.
         raise ConnectionOptionsError(f"{name} is neither a certificate nor a key in PEM")
     return data

@@ -1,4 +1,7 @@
-"""One job from request to result, without a channel and without a clock: all that sync and asyncio share."""
+"""One job from request to result, without a channel and without a clock.
+
+Both clients drive a session: they make the calls that it asks for, and tell it what happens and when.
+"""
 
 import hashlib
 import re
@@ -25,63 +28,65 @@ from nst_client.translate import event_from_proto
 from nst_client.uploads import Upload
 
 TARGET = "localhost:50051"
-"""Where a server listens unless told otherwise."""
+"""The default target, where a server listens by default."""
 
 RETRIES = 2
-"""How often a refused request is sent again unless told otherwise."""
+"""The default number of times that a refused request is sent again."""
 
 RECONNECT_SECONDS = 60.0
-"""How long a lost server is looked for unless told otherwise."""
+"""The default number of seconds for which the client looks for a lost server."""
 
 READY_PAUSE = 0.1
-"""Seconds between two looks for a server that is not there or breaks the connection."""
+"""Seconds between two attempts to find a server that is not there or breaks the connection."""
 
 FAREWELL_SECONDS = 2.0
-"""For the server to answer that it ends a job that nobody reads any more; without an answer, it ends it by itself."""
+"""Seconds that the server gets to confirm that it ends a job that nobody reads any more. Without an answer, the job
+ends later by itself."""
 
 CHANNEL_OPTIONS = (
-    # How large a request may be is for the server to answer.
+    # The server decides how large a request may be.
     ("grpc.max_send_message_length", -1),
     # A job may wait long without an event. Servers close a connection that is pinged more often than every five
     # minutes while they have nothing to send.
     ("grpc.keepalive_time_ms", 360_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    # A retry must find a connection that was really tried again.
+    # A retry needs a connection that was really tried again.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 5_000),
 )
-"""Of every channel that the client opens itself."""
+"""The arguments of every channel that the client opens itself."""
 
 _FIRST_BACKOFF = 0.5
-"""Seconds before the first retry where the server suggests nothing; doubled each time."""
+"""Seconds before the first retry if the server suggests none. They double with each retry."""
 _LONGEST_WAIT = 60.0
-"""Seconds; a server that suggests more is not waited for."""
+"""The longest suggestion of a server that the client follows, in seconds."""
 
 _LONGEST_BACKOFF = 8.0
-"""Seconds between two looks for a lost server."""
+"""The most seconds between two attempts to find a lost server."""
 _LEAST_BACKOFF = 0.05
-"""Seconds; even the luckiest draw is no busy loop."""
+"""The fewest seconds between two attempts, so that no random draw makes a busy loop."""
 _STEADY_SECONDS = 30.0
-"""A call that held for so long had reached the server, even if nothing happened to the job: an attempt to connect
-fails earlier."""
+"""Seconds after which a call certainly had reached the server, even without an event. An attempt to connect fails
+earlier."""
 
 _BROKEN = frozenset({grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL})
-"""What gRPC makes up for a call whose connection breaks, besides UNAVAILABLE."""
+"""The statuses, besides UNAVAILABLE, that gRPC itself creates for a call whose connection breaks."""
 
 _NEVER_CONNECTED = re.compile(r"failed to connect|resolution|resolving", re.IGNORECASE)
-"""How gRPC says that there was no connection at all. Where it says so otherwise, the server is looked for longer."""
+"""Messages of gRPC for a call that never had a connection. If gRPC words it otherwise, the client only looks for the
+server for longer."""
 
 
 def is_lost(error: NstError) -> bool:
-    """Return whether a call failed because the server is away: the connection broke, or it leaves its jobs for later.
+    """Return whether a call failed because the server is lost: the connection broke, or the server postpones its jobs.
 
-    A status that the server itself sends carries details; gRPC makes up statuses without any.
+    A status from the server itself has details. A status that gRPC creates has none.
     """
     return error.code is grpc.StatusCode.UNAVAILABLE or (not _has_details(error) and error.code in _BROKEN)
 
 
 def is_refusal(error: NstError) -> bool:
-    """Return whether a call certainly started nothing: the server said so, or there was no connection to it."""
+    """Return whether a call certainly started no job: the server refused it, or there was no connection."""
     return _has_details(error) or _NEVER_CONNECTED.search(error.message) is not None
 
 
@@ -95,22 +100,22 @@ def reconnect_delay(
     """Decide whether to look again for a server that was lost.
 
     Args:
-        error: how the last attempt failed.
-        attempt: attempts so far.
-        lost_seconds: since the server was lost.
+        error: the error of the last attempt.
+        attempt: the number of attempts so far.
+        lost_seconds: seconds since the server was lost.
         budget: seconds after which to give up.
         remaining: seconds until the deadline; None without one.
-        jitter: random, from 0 to 1, so that many clients do not come back at the same moment.
+        jitter: a random number from 0 to 1, so that many clients do not come back at the same moment.
 
     Returns:
-        Seconds to wait first, or None to give up.
+        The seconds to wait first, or None to give up.
     """
     left = budget - lost_seconds
     suggested = error.retry_after or 0.0
     if left <= 0 or suggested > left:
         return None
     backoff = max(_LEAST_BACKOFF, min(_FIRST_BACKOFF * 2.0**attempt, _LONGEST_BACKOFF) * jitter)
-    # The last attempt is made when the time is over, not before.
+    # The last attempt is made at the end of the time, not before.
     delay = min(suggested + backoff, left)
     return None if remaining is not None and delay >= remaining else delay
 
@@ -119,19 +124,19 @@ def retry_delay(error: NstError, *, attempt: int, retries: int, remaining: float
     """Decide whether to send a request again that failed before it was accepted.
 
     Args:
-        error: how it failed.
-        attempt: retries so far.
-        retries: retries allowed.
+        error: the error of the last attempt.
+        attempt: the number of retries so far.
+        retries: the number of retries that are allowed.
         remaining: seconds until the deadline; None without one.
-        jitter: random, from 0 to 1, so that many clients do not come back at the same moment.
+        jitter: a random number from 0 to 1, so that many clients do not come back at the same moment.
 
     Returns:
-        Seconds to wait first, or None to give up.
+        The seconds to wait first, or None to give up.
     """
     if attempt >= retries or not isinstance(error, UnavailableError | QueueFullError | QuotaExceededError | StoreError):
         return None
     if isinstance(error, QuotaExceededError | StoreError) and error.retry_after is None:
-        # A job that is larger than the quota stays so, and so does a store that somebody has to look after.
+        # A job that is larger than the quota stays larger, and a store that somebody has to repair stays broken.
         return None
     backoff = min(_FIRST_BACKOFF * 2.0**attempt, _LONGEST_WAIT)
     suggested = error.retry_after
@@ -143,13 +148,18 @@ def retry_delay(error: NstError, *, attempt: int, retries: int, remaining: float
 
 
 class StreamAssembler:
-    """Turns the messages about one job into events and one result, and holds the server to the contract.
+    """Turns the messages about one job into events and one result, and checks them against the contract.
 
-    It buffers the picture only, and never more of it than its header announced.
+    It buffers nothing but the picture, and never more bytes than its header announced.
     """
 
     def __init__(self, *, job_id: str | None = None, after_sequence: int | None = None):
-        """Begin with Accepted, or after any event of a job that is known by its id."""
+        """Prepare for a new job, or for a known one.
+
+        Args:
+            job_id: the id of the job; None if Accepted is to come first.
+            after_sequence: the number of the event after which the messages begin; None for all messages.
+        """
         self._job_id = job_id
         self._sequence = after_sequence
         self._is_accepted = False
@@ -164,23 +174,23 @@ class StreamAssembler:
 
     @property
     def sequence(self) -> int | None:
-        """Of the last message; None before the first one."""
+        """The number of the last message; None before the first one."""
         return self._sequence
 
     @property
     def is_complete(self) -> bool:
-        """Whether the result is there, and nothing else may come."""
+        """Whether the result is complete, so that nothing else may come."""
         return self._result is not None
 
     def feed(self, message: pb.JobEvent) -> Event | None:
-        """Take the next message.
+        """Process the next message.
 
         Returns:
-            The event; None for a piece of the picture or a kind that this version does not know.
+            The event; None for a part of the picture and for a kind that this version does not know.
 
         Raises:
             CorruptResultError: the picture is not the one that was announced.
-            ProtocolError: the message cannot come here.
+            ProtocolError: the contract does not allow the message at this point.
         """
         kind = message.WhichOneof("event")
         if kind is None:
@@ -259,8 +269,8 @@ class StreamAssembler:
 class Session:
     """A job over all the calls that start and follow it. Times are readings of one monotonic clock, in seconds.
 
-    A job that was lost is followed again from the event after the last one. Where the server has kept nothing of it,
-    it is started once more.
+    After a lost connection, the job is followed again from the event after the last one. If the server has kept nothing
+    of the job, it is started once more.
     """
 
     def __init__(
@@ -273,15 +283,15 @@ class Session:
         reconnect_seconds: float,
         now: float,
     ):
-        """Begin with the request of a new job, or with one to watch a job.
+        """Begin with the request of a new job, or with a request to watch a job.
 
         Args:
             opening: the request.
-            keep_running: whether the job goes on when nobody reads any more.
+            keep_running: whether the job continues when nobody reads its events any more.
             timeout: seconds for everything; None for no limit.
-            retries: attempts after the first one where the server refuses or is not there from the beginning.
-            reconnect_seconds: how long to look for a server that was lost; 0 not to look for it at all.
-            now: the time.
+            retries: the number of retries if the server refuses the request or is not there from the beginning.
+            reconnect_seconds: seconds to look for a server that was lost; 0 to give up at once.
+            now: the current time.
         """
         self._opening = opening
         self._upload: Upload | None = None
@@ -298,19 +308,19 @@ class Session:
         self._retried = 0
         self._reconnect_seconds = reconnect_seconds
         self._opened = now
-        """When the call began."""
+        """The time when the current call began."""
         self._lost: float | None = None
-        """Since when the server is away; None while it is not."""
+        """The time when the server was lost; None while it is there."""
         self._attempts = 0
-        """Since then."""
+        """The number of attempts to find it since then."""
         self._has_events = False
-        """Whether there were any of this job."""
+        """Whether there were events of this job."""
         self._told_events = False
-        """Whether there were any of any job, so that the reader would notice the loss."""
+        """Whether the reader got an event of any job, and would therefore notice the loss."""
         self._began_anew = False
         self._anew_untold = False
         self._is_open = False
-        """Whether the last call may have led to something, for all that is known."""
+        """Whether the last call may have started a job that nobody knows of yet."""
         self._is_over = False
         self._result: Result | None = None
 
@@ -335,7 +345,7 @@ class Session:
         return None if self._deadline is None else max(0.0, self._deadline - now)
 
     def next_request(self, now: float) -> pb.StylizeRequest | pb.WatchJobRequest:
-        """Return what the call asks for that begins now. Files are read the first time.
+        """Return the request of the call that begins now. The first time, this reads files.
 
         Raises:
             InvalidRequestError: the request cannot be built.
@@ -348,7 +358,7 @@ class Session:
         return request
 
     def receive(self, message: pb.JobEvent, *, now: float) -> list[Event]:
-        """Take the next message (see `StreamAssembler.feed`), and return what there is to tell the reader."""
+        """Process the next message (see `StreamAssembler.feed`) and return the events for the reader."""
         last = self._assembler.sequence
         is_repeated = last is not None and message.sequence <= last
         if is_repeated or message.WhichOneof("event") is None:
@@ -366,7 +376,7 @@ class Session:
                     began_anew=self._anew_untold,
                 )
             )
-        # Only news tell that things go on: a server may well answer, and then break at the same point again.
+        # Only news proves that the job continues: a server may answer and then break at the same point again.
         self._lost, self._anew_untold, self._has_events = None, False, True
         if event is not None:
             events.append(event)
@@ -374,18 +384,18 @@ class Session:
         return events
 
     def end(self) -> None:
-        """Take the end of the stream (see `StreamAssembler.finish`)."""
+        """Process the end of the stream (see `StreamAssembler.finish`)."""
         self._result = self._assembler.finish()
         self._is_over = True
 
     def fail(self, error: NstError, *, now: float, jitter: float) -> float | None:
-        """Take the failure of a call.
+        """Process the failure of a call.
 
         Returns:
-            Seconds to wait before the next call; None where the result is there, and no other call is needed.
+            The seconds to wait before the next call; None if the result is complete, so that no other call is needed.
 
         Raises:
-            NstError: why there is neither.
+            NstError: the error, if there is neither a result nor a next call.
         """
         if self._assembler.is_complete:
             self.end()
@@ -394,18 +404,18 @@ class Session:
         delay = self._delay(error, now, jitter)
         if delay is not None:
             return delay
-        # The job has ended, or the server is away.
+        # The job has ended, or the server stays lost.
         self._is_over = True
         raise error
 
     def abandon(self, *, ending: bool = False) -> pb.CancelJobRequest | None:
-        """Take that nobody reads any more.
+        """Note that nobody reads the events any more.
 
         Args:
-            ending: whether the job shall end even where it was to go on then.
+            ending: whether to end even a job that was started with `keep_running`.
 
         Returns:
-            What cancels the job; None where there is none, it has ended, or shall go on.
+            The request that cancels the job; None if there is no job, it has ended, or it shall continue.
         """
         is_left = self._is_over or (self._keep_running and not ending)
         self._is_over = True
@@ -413,12 +423,12 @@ class Session:
             return None
         if self.job_id is not None:
             return pb.CancelJobRequest(job_id=self.job_id)
-        # Perhaps it was accepted, and nobody has heard of it yet.
+        # The request may have been accepted without the client knowing it yet.
         request_id = self._opening.request_id
         return pb.CancelJobRequest(request_id=request_id) if self._is_open and request_id else None
 
     def given_up(self) -> JobCancelledError:
-        """Return the error for whoever still reads when the client has given the job up."""
+        """Return the error for a reader whose job the client has given up."""
         if self.job_id is None:
             return JobCancelledError("the job was cancelled before it was accepted")
         return JobCancelledError(f"the client no longer follows the job {self.job_id}")
@@ -450,13 +460,13 @@ class Session:
         return delay
 
     def _begin_anew(self, now: float) -> bool:
-        """Forget the job that the server has forgotten; only once, since it may be the job that takes it down."""
+        """Forget the job that the server has forgotten. This happens only once: the job may be what crashes it."""
         if self._upload is None or self.job_id is None or self._began_anew:
             return False
         self._began_anew = self._anew_untold = True
         self._lost = now if self._lost is None else self._lost
         self._attempts += 1
-        # It will not have the pictures either.
+        # The server will not have the pictures either.
         self._upload.restore()
         self._assembler = StreamAssembler()
         self._has_events = False

@@ -1,4 +1,4 @@
-"""Between the messages of the contract and the types of the client, field by field, without any decision."""
+"""The translation between the messages of the contract and the types of the client, without any decision."""
 
 import dataclasses
 import os
@@ -85,7 +85,7 @@ _ENUMS: Mapping[type[StrEnum], tuple[Any, str]] = MappingProxyType(
         Health: (health_pb2.HealthCheckResponse.ServingStatus, ""),
     }
 )
-"""The enum of the contract for each of ours, and the prefix of its values."""
+"""For each enum of the client, the enum of the contract and the prefix of its values."""
 
 _ENUM_FIELDS: Mapping[str, type[StrEnum]] = MappingProxyType(
     {
@@ -165,7 +165,7 @@ def list_to_proto(states: Iterable[str], page_size: int | None) -> pb.ListJobsRe
     """Build the request for the first page of jobs.
 
     Raises:
-        InvalidRequestError: a state that does not exist, or a value that its field cannot hold.
+        InvalidRequestError: a state does not exist, or a value has a type that its field cannot hold.
     """
     request = pb.ListJobsRequest()
     numbers: Any = [_enum_to_proto("states", JobState, state) for state in states]
@@ -175,10 +175,10 @@ def list_to_proto(states: Iterable[str], page_size: int | None) -> pb.ListJobsRe
 
 
 def one_id(job_id: str | None, request_id: str | None) -> dict[str, str]:
-    """Return the one of the two that names a job, by its field.
+    """Return the one id that names a job, with the name of its field.
 
     Raises:
-        InvalidRequestError: neither or both are given.
+        InvalidRequestError: neither or both ids are given.
     """
     given = {name: value for name, value in (("job_id", job_id), ("request_id", request_id)) if value is not None}
     if len(given) != 1:
@@ -191,10 +191,10 @@ def watch_to_proto(job_id: str | None, request_id: str | None, after_sequence: i
     """Build the request to watch a job.
 
     Raises:
-        InvalidRequestError: neither or both ids are given, or an event after which to begin without a `job_id`.
+        InvalidRequestError: neither or both ids are given, or `after_sequence` is given without a `job_id`.
     """
     if after_sequence and job_id is None:
-        # Only Accepted, which comes first, tells which job it is.
+        # Only the first event, Accepted, tells which job it is.
         raise InvalidRequestError.of("after_sequence", f"is {after_sequence}, accepted without a job_id is 0")
     return pb.WatchJobRequest(**one_id(job_id, request_id), after_sequence=after_sequence)
 
@@ -269,7 +269,11 @@ def _layers_to_proto(field: str, layers: Layers) -> Iterable[pb.LayerWeight]:
 
 
 def event_from_proto(message: pb.JobEvent) -> Event | None:
-    """Translate an event; None for the parts of the picture and for kinds that this version does not know."""
+    """Translate an event.
+
+    Returns:
+        The event; None for a part of the picture and for a kind that this version does not know.
+    """
     sequence = message.sequence
     match message.WhichOneof("event"):
         case "accepted":
@@ -346,7 +350,7 @@ def _failure_from_proto(message: pb.JobFailure) -> JobFailure:
 
 
 def estimate_from_proto(message: pb.EstimateResponse) -> Estimate:
-    """Translate what a stylisation would do and cost."""
+    """Translate the estimate of a stylisation."""
     return _from_proto(
         Estimate,
         message,
@@ -379,7 +383,7 @@ def _from_proto(kind: type[_D], message: Message, /, **fields: Any) -> _D:
 
 
 def options_from_proto(message: pb.TransferOptions) -> TransferOptions:
-    """Translate options; what is unset becomes None."""
+    """Translate options. An option that is unset becomes None."""
     return TransferOptions(
         **_set_scalars(message),
         **_set_enums(message),
@@ -389,12 +393,12 @@ def options_from_proto(message: pb.TransferOptions) -> TransferOptions:
 
 
 def output_from_proto(message: pb.OutputOptions) -> OutputOptions:
-    """Translate output options; what is unset becomes None."""
+    """Translate output options. An option that is unset becomes None."""
     return OutputOptions(**_set_scalars(message), **_set_enums(message))
 
 
 def enum_from_proto(kind: type[_E], number: int) -> _E | None:
-    """Translate a value of any enum that the contract has; None where it is unset or unknown to this version."""
+    """Translate a value of any enum of the contract; None if it is unset or unknown to this version."""
     wrapper, prefix = _ENUMS[kind]
     try:
         return kind(wrapper.Name(number).removeprefix(prefix).lower())
@@ -403,12 +407,12 @@ def enum_from_proto(kind: type[_E], number: int) -> _E | None:
 
 
 def known_enum_from_proto(kind: type[_E], number: int) -> _E:
-    """Translate a value of an enum that has UNKNOWN for what is unset or unknown to this version."""
+    """Translate a value of an enum with a member UNKNOWN, which stands for values that are unset or unknown."""
     return enum_from_proto(kind, number) or kind("unknown")
 
 
 def _set_scalars(message: Message) -> dict[str, Any]:
-    """Return the `optional` scalars that are set and that this version knows by the same name."""
+    """Return the `optional` scalars that are set, by their names."""
     return {
         field.name: value for field, value in message.ListFields() if field.has_presence and field.message_type is None
     }

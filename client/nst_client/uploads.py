@@ -1,4 +1,4 @@
-"""Requests, whose pictures travel only once: again they go by their SHA-256, as long as the server has them."""
+"""Uploads: a picture travels once, and is named by its SHA-256 afterwards as long as the server has it."""
 
 import hashlib
 import threading
@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Iterator
 from nst.v1 import style_transfer_pb2 as pb
 
 _LEAST_BYTES = 16 * 1024
-"""A picture that is not larger than this is sent again: that costs less than asking for it in vain."""
+"""The size up to which a picture is always sent, since that costs less than a call in vain."""
 _MOST_DIGESTS = 1024
-"""To be remembered."""
+"""The number of digests to remember."""
 
 
 class SentPictures:
-    """The digests of the pictures that a server was sent last. Any thread may use it."""
+    """The digests of the latest pictures that a server received. Any thread may use it."""
 
     def __init__(self, most: int = _MOST_DIGESTS):
         self._digests: OrderedDict[str, None] = OrderedDict()
@@ -26,7 +26,7 @@ class SentPictures:
             return digest in self._digests
 
     def add(self, digests: Iterable[str]) -> None:
-        """Remember pictures; those that were not sent for longest are forgotten where there are too many."""
+        """Remember pictures. If there are too many, the least recently sent ones are forgotten."""
         with self._lock:
             for digest in digests:
                 self._digests[digest] = None
@@ -42,30 +42,31 @@ class SentPictures:
 
 
 class Upload:
-    """One request over all the times it is sent."""
+    """A request that may be sent several times."""
 
     def __init__(self, build: Callable[[], pb.StylizeRequest], sent: SentPictures):
-        """Take a request.
+        """Prepare the upload.
 
         Args:
-            build: returns it, with the bytes of every picture; called once, when it is first needed.
-            sent: what the server has, as far as is known; kept up to date.
+            build: a function that returns the request with the bytes of every picture. It is called once, when the
+                request is first needed.
+            sent: the pictures that the server is known to have. The upload keeps it up to date.
         """
         self._build = build
         self._sent = sent
         self._request: pb.StylizeRequest | None = None
         self._pictures: list[tuple[pb.Picture, str]] = []
-        """Those that may go by their digests, with these."""
+        """The pictures that may be named by their digests, with these."""
         self._left_out: dict[str, bytes] = {}
-        """What goes by its digest now."""
+        """The bytes of the pictures that are named by their digests now."""
         self._is_whole = False
-        """Whether everything must be sent, whatever the server is said to have."""
+        """Whether every picture must be sent, whatever the server is known to have."""
 
     def message(self) -> pb.StylizeRequest:
-        """Return the request as it is to be sent now; the next call may change it.
+        """Return the request as it is to be sent now. The next call may change it.
 
         Raises:
-            InvalidRequestError: it cannot be built.
+            InvalidRequestError: the request cannot be built.
         """
         if self._request is None:
             self._request = self._build()
@@ -82,21 +83,21 @@ class Upload:
 
     @property
     def request_id(self) -> str:
-        """Of the request; empty where it has not been needed yet."""
+        """The id of the request; empty before the request was needed."""
         return "" if self._request is None else self._request.request_id
 
     def accepted(self) -> None:
-        """Take that the server keeps the request, and with it every picture."""
+        """Note that the server has accepted the request, and with it every picture."""
         self._sent.add(digest for _, digest in self._pictures)
 
     def restore(self) -> bool:
-        """Put every picture back, for a server that misses one.
+        """Put the bytes of every picture back, because the server misses one.
 
         Returns:
-            Whether the request is another one now.
+            Whether this changed the request.
         """
         self._is_whole = True
-        # A server that lost one has probably lost them all, and each would be one more call in vain.
+        # A server that lost one picture has probably lost them all, and each would cost another call in vain.
         self._sent.forget(digest for _, digest in self._pictures)
         for picture, digest in self._pictures:
             if picture.HasField("sha256"):
@@ -107,7 +108,7 @@ class Upload:
 
 
 def _pictures(request: pb.StylizeRequest) -> Iterator[pb.Picture]:
-    """Yield every picture of a request; those that are not set are empty."""
+    """Yield every picture of a request. A picture that is not set is empty."""
     yield request.content
     for style in request.styles:
         yield style.picture

@@ -137,7 +137,7 @@ def test_a_result_that_is_smaller_than_asked_for_is_told_so(script):
     assert describe(event_from_proto(message)).startswith(
         "job job-1 accepted: 64x48 (reduced from 128, which does not fit into memory), 20 iterations"
     )
-    assert describe(event_from_proto(script.reduced())) == "memory ran out: goes on at 32x24"
+    assert describe(event_from_proto(script.reduced())) == "memory ran out: the job continues at 32x24"
 
 
 def test_scales_are_told_where_there_are_several(script):
@@ -153,7 +153,7 @@ def test_scales_are_told_where_there_are_several(script):
         (("--init", "random", "--init-picture", "x.jpg"), "--init and --init-picture exclude each other"),
         (("--preview-every", "5"), "--preview-every needs --preview FILE"),
         (("--preview-size", "64"), "--preview-size needs --preview FILE"),
-        (("--size", "big"), "'big' is no size, accepted are a number of pixels and 'keep'"),
+        (("--size", "big"), "'big' is not a size, accepted are a number of pixels and 'keep'"),
         (("--content-layer", "relu4_2=x"), "'relu4_2=x' has no number after '='"),
         (("--style-layer", "relu4_2", "--style-layer", "relu4_2=2"), "relu4_2 is named more than once"),
         (("--style-blend", "1", "--style-blend", "2"), "--style-blend was given 2 times, expected is once for each"),
@@ -283,7 +283,7 @@ def test_a_lost_connection_is_told_and_made_good(stylize, servicer, script, lost
 
 def test_a_job_that_begins_anew_says_so():
     event = Reconnected(sequence=0, attempts=2, seconds=3.0, began_anew=True)
-    assert describe(event) == "reconnected after 3.0 s: the server had lost the job, which begins again"
+    assert describe(event) == "reconnected after 3.0 s: the server had lost the job, which starts again"
 
 
 def test_a_detached_job_prints_its_id_and_goes_on(run, servicer, script, pictures):
@@ -309,7 +309,7 @@ def test_a_detached_job_writes_nothing(*, run, servicer, pictures, tmp_path, fla
 def test_a_job_without_an_output_must_be_detached(run, servicer, pictures):
     done = run("stylize", *pictures[:2])
     assert done.exit_code == 2
-    assert "--out or --detach is needed" in done.stderr
+    assert "--out or --detach is required" in done.stderr
     assert servicer.requests == []
 
 
@@ -528,7 +528,7 @@ def test_an_interrupt_leaves_a_watched_job_running(start, servicer, script, tmp_
     os.kill(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=SOON)
     assert process.returncode == 130
-    assert stderr == "leaving: the job goes on; to end it: nst-client cancel\n"
+    assert stderr == "leaving: the job continues; nst-client cancel ends it\n"
     assert servicer.call_ended.wait(SOON)
     assert servicer.cancelled == []
 

@@ -321,10 +321,10 @@ def test_a_result_that_is_no_picture_is_named_and_stays_written(stylize, service
 @pytest.mark.parametrize(
     ("flag", "name", "message"),
     [
-        ("--plot", "loss.pdf", "is none of .png, .svg"),
-        ("--plot", "loss", "is none of .png, .svg"),
+        ("--plot", "loss.pdf", "has none of the suffixes .png, .svg"),
+        ("--plot", "loss", "has none of the suffixes .png, .svg"),
         ("--plot", "none/loss.svg", "does not exist"),
-        ("--timelapse", "film.avi", "is none of .mp4, .webp, .gif"),
+        ("--timelapse", "film.avi", "has none of the suffixes .mp4, .webp, .gif"),
         ("--timelapse", "none/film.mp4", "does not exist"),
         ("--frames", "content.jpg", "is a file, expected is a directory"),
         ("--frames", "none/frames", "does not exist"),

@@ -308,7 +308,7 @@ def test_resume_goes_on_after_the_frames_that_are_there(*, run, servicer, script
     servicer.attempts = [answer(script, results[2])]
     refused = run()
     assert refused.exit_code == 2
-    assert "--resume goes on after the frames of a folder" in " ".join(refused.stderr.split())
+    assert "--resume continues after the frames of a folder" in " ".join(refused.stderr.split())
     assert run("--resume", "--iterations", 40).exit_code == 0
     assert (tmp_path / "out" / "000003.png").read_bytes() == results[2]
     last = servicer.requests[-1]
@@ -379,7 +379,7 @@ def test_an_interrupt_ends_the_job_and_keeps_what_is_finished(*, target, service
     ended.set()
     assert process.returncode == 130
     assert stderr.splitlines() == [
-        "ending the frame that runs; press Ctrl-C again to leave at once",
+        "ending the running frame; press Ctrl-C again to leave at once",
         "1 of 11 frames are finished",
     ]
     assert video.open_footage(tmp_path / "out.mp4").count == 1

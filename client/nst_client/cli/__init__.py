@@ -1,4 +1,4 @@
-"""`nst-client`: the command line of the client. Its exit codes stand in `_EPILOG`, which `--help` shows."""
+"""`nst-client`: the command line of the client. `--help` shows the exit codes, which are listed in `_EPILOG`."""
 
 import click
 
@@ -13,14 +13,14 @@ _EPILOG = """\b
 Exit codes:
     0  done
     1  any other failure
-    2  wrong usage, or a request that the server refuses as it is
-    3  no server, or it takes no jobs now
-    4  the job does not fit the device
+    2  wrong usage, or the server refuses the request
+    3  no server answers, or it accepts no jobs now
+    4  the job does not fit into the memory of the device
     5  the timeout is too short or has passed
-    6  the server broke the contract, or the picture arrived corrupt
-    7  the server wants another token or certificate, or does not allow that to yours
-  130  cancelled; the best picture so far is written where there is one, of a sequence every finished frame.
-       Of `watch` also: left by Ctrl-C
+    6  the server violated the contract, or the picture arrived corrupt
+    7  the server requires another token or certificate, or does not allow the call
+  130  cancelled: the best picture so far is written if there is one, or every finished frame of a sequence.
+       `watch` also ends with it after Ctrl-C
 """
 
 
@@ -33,7 +33,7 @@ Exit codes:
 @click.version_option(package_name="nst-stylize", prog_name="nst-client")
 @click.pass_context
 def commands(context: click.Context, /, *, connection: Connection) -> None:
-    """Neural style transfer by a server of nst."""
+    """Stylise pictures and videos on an nst server."""
     context.obj = connection
     if context.invoked_subcommand is None:
         click.echo(context.get_help())

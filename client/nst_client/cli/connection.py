@@ -1,4 +1,4 @@
-"""The flags that say which server to use and how to stay connected to it, for every command."""
+"""The flags of every command for the server and the connection to it."""
 
 import functools
 from collections.abc import Callable
@@ -14,15 +14,22 @@ from nst_client.session import RECONNECT_SECONDS, RETRIES, TARGET
 
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
+seconds = click.FloatRange(min=0, min_open=True)
+"""The type of a flag for a time limit."""
+
 answer_timeout = click.option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), default=5.0, show_default=True, help="Seconds to wait."
+    "--timeout",
+    type=seconds,
+    default=5.0,
+    show_default=True,
+    help="Seconds that the server gets to answer.",
 )
-"""The flag of commands that ask the server something simple."""
+"""The flag of commands that make one short call."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Connection:
-    """Which server to use, and how to stay connected to it."""
+    """A server and the connection to it. The fields are those of `StyleTransferClient`."""
 
     target: str
     tls: Tls | None
@@ -37,10 +44,15 @@ class Connection:
 
 
 def connection_flags(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the flags, and hand them over as one `connection`."""
+    """Give a command the flags, and pass their values to it as one `connection`."""
 
     @click.option(
-        "--target", envvar="NST_TARGET", show_envvar=True, default=TARGET, show_default=True, help="The server."
+        "--target",
+        envvar="NST_TARGET",
+        show_envvar=True,
+        default=TARGET,
+        show_default=True,
+        help="Host and port of the server.",
     )
     @click.option(
         "--tls/--no-tls",
@@ -48,7 +60,7 @@ def connection_flags(command: Callable[..., Any]) -> Callable[..., Any]:
         envvar="NST_TLS",
         show_envvar=True,
         default=None,
-        help="Encrypt the connection.  [default: if --ca, --certificate or --server-name is given]",
+        help="Encrypt the connection.  [default: only with --ca, --certificate or --server-name]",
     )
     @click.option(
         "--ca",
@@ -56,7 +68,7 @@ def connection_flags(command: Callable[..., Any]) -> Callable[..., Any]:
         type=_file,
         envvar="NST_CA",
         show_envvar=True,
-        help="Authorities (PEM) that the server's certificate must come from.  [default: the well-known ones]",
+        help="Authorities (PEM) that the server's certificate must come from.  [default: well-known authorities]",
     )
     @click.option(
         "--certificate",
@@ -64,24 +76,29 @@ def connection_flags(command: Callable[..., Any]) -> Callable[..., Any]:
         type=_file,
         envvar="NST_CLIENT_CERTIFICATE",
         show_envvar=True,
-        help="Certificate (PEM) to show to a server that wants one.",
+        help="Client certificate (PEM), for a server that requires one.",
     )
     @click.option(
-        "--key", metavar="FILE", type=_file, envvar="NST_CLIENT_KEY", show_envvar=True, help="Its private key (PEM)."
+        "--key",
+        metavar="FILE",
+        type=_file,
+        envvar="NST_CLIENT_KEY",
+        show_envvar=True,
+        help="Private key (PEM) of the client certificate.",
     )
     @click.option(
         "--server-name",
         metavar="NAME",
         envvar="NST_SERVER_NAME",
         show_envvar=True,
-        help="What the server's certificate is made out to.  [default: the host of --target]",
+        help="Name that the server's certificate must have.  [default: the host of --target]",
     )
     @click.option(
         "--token",
         metavar="TOKEN",
         envvar="NST_TOKEN",
         show_envvar=True,
-        help="Token to send. Other users of this machine can see a flag: better the variable, or --token-file.",
+        help="Bearer token to send. Other users of this machine can see flags: prefer the variable or --token-file.",
     )
     @click.option(
         "--token-file",
@@ -89,7 +106,7 @@ def connection_flags(command: Callable[..., Any]) -> Callable[..., Any]:
         type=_file,
         envvar="NST_TOKEN_FILE",
         show_envvar=True,
-        help="File of the token to send, where there is no --token.",
+        help="File with the bearer token to send, if there is no --token.",
     )
     @click.option(
         "--reconnect-seconds",
@@ -98,7 +115,7 @@ def connection_flags(command: Callable[..., Any]) -> Callable[..., Any]:
         show_envvar=True,
         default=RECONNECT_SECONDS,
         show_default=True,
-        help="How long to look for a server that was lost while it worked on a job; 0 not at all.",
+        help="Seconds to look for a server that was lost while it worked on a job; 0 gives up at once.",
     )
     @functools.wraps(command)
     def with_connection(
@@ -130,5 +147,5 @@ def _read_token(path: Path) -> str:
     try:
         return path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it holds more than ASCII"
+        reason = error.strerror if isinstance(error, OSError) else "it has characters that are not ASCII"
         raise click.UsageError(f"--token-file: {path} cannot be read: {reason}") from error

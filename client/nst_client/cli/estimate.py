@@ -1,11 +1,11 @@
-"""`nst-client estimate`: what a stylisation would do and cost."""
+"""`nst-client estimate`: the size, time and memory that a stylisation would take."""
 
 from pathlib import Path
 from typing import Any
 
 import click
 
-from nst_client.cli.connection import Connection
+from nst_client.cli.connection import Connection, seconds
 from nst_client.cli.exits import reported
 from nst_client.cli.request import build_request, picture_file, request_flags
 from nst_client.events import Estimate
@@ -16,13 +16,17 @@ from nst_client.json import to_json
 @click.argument("content", type=picture_file)
 @click.argument("styles", metavar="STYLE...", type=picture_file, nargs=-1)
 @request_flags
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object instead of lines.")
 @click.option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True, help="Seconds."
+    "--timeout",
+    type=seconds,
+    default=60.0,
+    show_default=True,
+    help="Seconds that the server gets to answer.",
 )
 @click.pass_obj
 def estimate(connection: Connection, /, *, as_json: bool, timeout: float, **flags: Any) -> None:
-    """Say what `stylize` with the same arguments would take, without doing it."""
+    """Print the size, time and memory that `stylize` would take with the same arguments."""
     out: Path | None = None
     request = build_request(out=out, **flags)
     with reported(connection.target), connection.client() as client:

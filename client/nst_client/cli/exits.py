@@ -1,4 +1,4 @@
-"""How a command ends: one message and one exit code for each error."""
+"""The end of a command: the message and the exit code of each error."""
 
 import contextlib
 import re
@@ -62,7 +62,7 @@ _FLAGS = MappingProxyType(
         "options.style_layers": "--style-layer",
     }
 )
-"""Fields of a request whose flag has another name."""
+"""The flag or argument of each field of a request whose flag has another name."""
 
 _STYLE_FIELD = re.compile(r"styles\[(?P<index>\d+)\]\.(?P<name>\w+)")
 _STYLE_FLAGS = MappingProxyType(
@@ -72,14 +72,14 @@ _STYLE_FLAGS = MappingProxyType(
 
 @contextlib.contextmanager
 def reported(target: str) -> Iterator[None]:
-    """End the command with a message and an exit code for any error that is not a bug."""
+    """End the command with a message and an exit code if an `NstError` or Ctrl-C ends the body."""
     try:
         yield
     except NstError as error:
         code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), 1)
         if isinstance(error, QuotaExceededError) and error.retry_after is not None:
             code = NOT_SERVING
-        # Notes name what it happened to: a frame of a sequence.
+        # Notes name the frame of a sequence that the error is about.
         _fail(": ".join([*getattr(error, "__notes__", ()), _message(error, target)]), code)
     except KeyboardInterrupt:
         _fail("interrupted", CANCELLED)
@@ -87,7 +87,7 @@ def reported(target: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """End the command with a message where a file cannot be written."""
+    """End the command with a message if a file cannot be written in the body."""
     try:
         yield
     except OSError as error:

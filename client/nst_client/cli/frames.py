@@ -1,4 +1,4 @@
-"""The work of `nst-client sequence`. Needs the extra "video", which the commands themselves do without."""
+"""The work of `nst-client sequence`. This module needs the extra `video`; the command itself does not."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -48,20 +48,20 @@ def run_sequence(
     """Stylise frames of `source` and write them to `out`.
 
     Args:
-        connection: the server.
-        source: a folder of pictures or a video.
-        out: a folder or a video.
-        is_folder: which of both `out` is.
-        start: number of the first frame.
-        end: number of the last frame.
-        rate: frames a second, where `out` is a video; None for that of `source`.
-        resume: whether to go on after the frames that the folder has.
+        connection: the server and the connection to it.
+        source: the path of a folder of pictures or of a video.
+        out: the path of a folder or of a video.
+        is_folder: whether `out` is a folder.
+        start: the number of the first frame.
+        end: the number of the last frame; None for the last one there is.
+        rate: frames a second, if `out` is a video; None for the rate of `source`.
+        resume: whether to continue after the frames that the folder has.
         retries: see `StyleTransferClient`.
-        open_report: opens what shows how it goes.
-        arguments: further ones of `stylize_sequence`.
+        open_report: a function that opens the report of the progress.
+        **arguments: further arguments of `stylize_sequence`.
 
     Returns:
-        False where Ctrl-C ended it.
+        Whether all frames are finished; false if Ctrl-C ended the work.
     """
     with reported(connection.target):
         footage = open_footage(source)
@@ -71,7 +71,7 @@ def run_sequence(
             writer = FolderWriter(out)
             previous = _last_finished(footage, writer, start, resume=resume)
         else:
-            # At another speed, the sound would not fit; a folder has neither.
+            # Sound does not fit to another rate, and a folder has no sound.
             sound = source if footage.rate is not None and rate is None else None
             writer = VideoWriter(out, rate or footage.rate, sound=sound, start=start)
         first = start if previous is None else previous.frame.number + 1
@@ -101,24 +101,25 @@ def run_sequence(
 
 
 def _last_finished(footage: Footage, writer: FolderWriter, start: int, *, resume: bool) -> FinishedFrame | None:
-    """Return the frame to go on after, None where there is none.
+    """Return the frame after which to continue; None if there is none.
 
     Raises:
-        click.UsageError: there is one, but that was not expected.
+        click.UsageError: there is one, but the command was called without --resume.
+        FootageError: the folder has more frames than the footage.
     """
     number = writer.first_missing(start) - 1
     if number < start:
         return None
     if not resume:
-        raise click.UsageError(f"{writer.path(start)} is there already: --resume goes on after the frames of a folder")
+        raise click.UsageError(f"{writer.path(start)} exists already: --resume continues after the frames of a folder")
     frame = next(footage.frames(number), None)
     if frame is None:
-        raise FootageError(f"{writer.path(number)} is of another sequence: {str(footage.path)!r} has fewer frames")
+        raise FootageError(f"{writer.path(number)} belongs to another sequence: {str(footage.path)!r} has fewer frames")
     return FinishedFrame(frame=frame, result=writer.path(number))
 
 
 class _Progress:
-    """How far the sequence is, and whether it goes on: that is for the thread to say which sees Ctrl-C."""
+    """The progress of a sequence, which the thread that sees Ctrl-C can stop."""
 
     def __init__(self, count: int | None, report: Report):
         self.stopped = False
@@ -128,10 +129,10 @@ class _Progress:
         self._running: Stylization | None = None
         self._began = 0.0
         self._seconds: float | None = None
-        """That the latest frame took."""
+        """The seconds that the latest frame took."""
 
     def begin(self, frame: Frame, stylization: Stylization) -> None:
-        """Take the job of the next frame."""
+        """Note the start of the next frame and its job."""
         self._began = time.monotonic()
         self._report.frame(
             Position(
@@ -142,13 +143,13 @@ class _Progress:
                 eta_seconds=self._eta(),
             )
         )
-        # In this order: of this and `stop`, at least one sees what the other did.
+        # Either this method or `stop` sees what the other one did, because both write before they read.
         self._running = stylization
         if self.stopped:
             stylization.close()
 
     def finish(self) -> None:
-        """Take the end of that job."""
+        """Note the end of that job."""
         self._finished += 1
         self._seconds = time.monotonic() - self._began
 
@@ -158,20 +159,23 @@ class _Progress:
         return (self._count - self._finished) * self._seconds
 
     def stop(self) -> None:
-        """End the job that runs, and every one that follows."""
-        self._report.note("ending the frame that runs; press Ctrl-C again to leave at once")
+        """End the running job and every job that follows."""
+        self._report.note("ending the running frame; press Ctrl-C again to leave at once")
         self.stopped = True
         if self._running is not None:
             self._running.close()
 
     def summary(self) -> str:
-        """Return what there is."""
+        """Return how many frames are finished, in words."""
         count = "" if self._count is None else f" of {self._count}"
         return f"{self._finished}{count} frames are finished"
 
 
 def _write_all(jobs: Iterator[tuple[Frame, Result]], writer: FrameWriter, progress: _Progress, report: Report) -> None:
-    """Write each frame as it is finished. One that was ended early is not: others would follow from it."""
+    """Write each frame when it is finished.
+
+    A frame that was ended early is not written, since the next frame would follow from it.
+    """
     try:
         for frame, result in jobs:
             with naming(frame):
@@ -179,12 +183,12 @@ def _write_all(jobs: Iterator[tuple[Frame, Result]], writer: FrameWriter, progre
                     case StopReason.CANCELLED:
                         raise JobCancelledError("the job was cancelled")
                     case StopReason.SHUTDOWN:
-                        raise UnavailableError("it shut down")
+                        raise UnavailableError("the server shut down")
                 path = writer.write(frame.number, result.data)
             progress.finish()
             if path is not None:
                 report.saved(path, result)
     except NstError:
-        # That is how a job ends that was closed.
+        # A job that was closed ends with an error.
         if not progress.stopped:
             raise

@@ -1,4 +1,4 @@
-"""Ctrl-C while a job runs: the first one ends the job or leaves it, the second one ends the program."""
+"""Ctrl-C while a job runs. The first one ends the job or leaves it, the second one ends the program."""
 
 import contextlib
 import os
@@ -14,17 +14,17 @@ from nst_client.client import Stylization
 from nst_client.errors import NstError
 
 _ANSWER_SECONDS = 5.0
-"""For the server to answer that it ends the job."""
+"""Seconds that the server gets to confirm that it ends the job."""
 
 Interrupts = queue.SimpleQueue[bool]
-"""True for the first Ctrl-C, False when there is nothing left to interrupt."""
+"""A queue that gets True at the first Ctrl-C, and False when there is nothing left to interrupt."""
 
 
 @contextlib.contextmanager
 def held_back() -> Iterator[Interrupts]:
-    """Hand out the first Ctrl-C instead of raising it; leave the program at the second one.
+    """Put the first Ctrl-C into a queue instead of raising it, and end the program at the second one.
 
-    KeyboardInterrupt could be raised in the middle of gRPC, which would then wait for itself when its channel closes.
+    Python could raise KeyboardInterrupt in the middle of gRPC, which would then wait for itself as its channel closes.
     """
     interrupts: Interrupts = queue.SimpleQueue()
     interrupted = False
@@ -47,7 +47,7 @@ def held_back() -> Iterator[Interrupts]:
 
 @contextlib.contextmanager
 def at_interrupt(interrupts: Interrupts, action: Callable[[], None]) -> Iterator[None]:
-    """Call the action, in a thread of its own, at the first Ctrl-C, whether it came before or comes now."""
+    """Call the action in a thread of its own at the first Ctrl-C, even if that came before."""
 
     def watch() -> None:
         if interrupts.get():
@@ -64,7 +64,7 @@ def at_interrupt(interrupts: Interrupts, action: Callable[[], None]) -> Iterator
 
 @contextlib.contextmanager
 def cancelling(stylization: Stylization, interrupts: Interrupts, note: Callable[[str], None]) -> Iterator[None]:
-    """Cancel the job at the first Ctrl-C; it still gives its best picture."""
+    """Cancel the job at the first Ctrl-C. It still ends with its best picture."""
 
     def cancel() -> None:
         note("cancelling: waiting for the best picture so far; press Ctrl-C again to leave at once")
@@ -80,11 +80,11 @@ def cancelling(stylization: Stylization, interrupts: Interrupts, note: Callable[
 
 @contextlib.contextmanager
 def leaving(stylization: Stylization, interrupts: Interrupts, note: Callable[[str], None]) -> Iterator[None]:
-    """End the command at the first Ctrl-C, but not the job."""
+    """End the command at the first Ctrl-C, but let the job continue."""
     left = threading.Event()
 
     def leave() -> None:
-        note("leaving: the job goes on; to end it: nst-client cancel")
+        note("leaving: the job continues; nst-client cancel ends it")
         left.set()
         stylization.close()
 
@@ -92,7 +92,7 @@ def leaving(stylization: Stylization, interrupts: Interrupts, note: Callable[[st
         with at_interrupt(interrupts, leave):
             yield
     except NstError:
-        # That is how a stylization ends that was closed.
+        # A stylization that was closed ends with an error.
         if not left.is_set():
             raise
     if left.is_set():

@@ -1,4 +1,4 @@
-"""`nst-client watch`, `get`, `list` and `cancel`: about jobs by their ids."""
+"""`nst-client watch`, `get`, `list` and `cancel`: commands about existing jobs."""
 
 import functools
 import itertools
@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 import click
 
-from nst_client.cli.connection import Connection, answer_timeout
+from nst_client.cli.connection import Connection, answer_timeout, seconds
 from nst_client.cli.exits import CANCELLED, reported, writing
 from nst_client.cli.interrupts import held_back, leaving
 from nst_client.cli.outputs import writable
@@ -21,21 +21,21 @@ from nst_client.info import Job, JobState
 from nst_client.json import to_json
 
 _LARGEST_PAGE = 1000
-"""Jobs, by the contract."""
+"""The most jobs of one page that the contract allows."""
 
 
 class Name(TypedDict):
-    """What names a job: one of the two."""
+    """The name of a job: exactly one of the two ids is set."""
 
     job_id: str | None
     request_id: str | None
 
 
 def _named(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the ways to name a job, and hand them over as one `job`, as the methods of the client take it."""
+    """Give a command JOB_ID and --request-id, and pass them to it as one `job` for the methods of the client."""
 
     @click.argument("job_id", required=False)
-    @click.option("--request-id", metavar="ID", help="Instead of JOB_ID: the name that `stylize` gave the request.")
+    @click.option("--request-id", metavar="ID", help="Id of the request, as given to `stylize`, in place of JOB_ID.")
     @functools.wraps(command)
     def with_job(*arguments: Any, job_id: str | None, request_id: str | None, **flags: Any) -> Any:
         if job_id is not None and request_id is not None:
@@ -49,12 +49,12 @@ def _named(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command()
 @_named
-@click.option("-o", "--out", metavar="FILE", type=picture_file, callback=writable, help="The result.")
-@click.option("--timeout", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True), help="For everything.")
+@click.option("-o", "--out", metavar="FILE", type=picture_file, callback=writable, help="File of the result.")
+@click.option("--timeout", metavar="SECONDS", type=seconds, help="Time limit.")
 @display_flags
 @click.pass_context
 def watch(context: click.Context, /, *, job: Name, out: Path | None, timeout: float | None, display: Display) -> None:
-    """Follow a job to its end. Ctrl-C leaves it running."""
+    """Follow a job to its end. Ctrl-C ends the command, but not the job."""
     connection: Connection = context.obj
     with (
         reported(connection.target),
@@ -76,10 +76,8 @@ def watch(context: click.Context, /, *, job: Name, out: Path | None, timeout: fl
 
 @click.command()
 @_named
-@click.option(
-    "-o", "--out", metavar="FILE", type=picture_file, callback=writable, help="Write the finished picture here."
-)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
+@click.option("-o", "--out", metavar="FILE", type=picture_file, callback=writable, help="File of the finished picture.")
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object instead of a table.")
 @answer_timeout
 @click.pass_obj
 def get(connection: Connection, /, *, job: Name, out: Path | None, as_json: bool, timeout: float) -> None:
@@ -107,14 +105,14 @@ def get(connection: Connection, /, *, job: Name, out: Path | None, as_json: bool
     "states",
     type=click.Choice([str(state) for state in JobState if state is not JobState.UNKNOWN]),
     multiple=True,
-    help="Only jobs in this state. Repeatable.",
+    help="List only jobs in this state. Repeatable.",
 )
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Jobs to list at most.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each job.")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Most jobs to list.")
+@click.option("--json", "as_json", is_flag=True, help="Write each job as a JSON object on one line.")
 @answer_timeout
 @click.pass_obj
 def list_jobs(connection: Connection, /, *, states: tuple[str, ...], limit: int, as_json: bool, timeout: float) -> None:
-    """List your jobs, newest first."""
+    """List your jobs, the newest first."""
     with reported(connection.target), connection.client() as client:
         jobs = client.list_jobs(map(JobState, states), page_size=min(limit, _LARGEST_PAGE), timeout=timeout)
         found = itertools.islice(jobs, limit)
@@ -130,7 +128,7 @@ def list_jobs(connection: Connection, /, *, states: tuple[str, ...], limit: int,
 @answer_timeout
 @click.pass_obj
 def cancel(connection: Connection, /, *, job: Name, timeout: float) -> None:
-    """Cancel a job; whoever waits for it gets the best picture so far."""
+    """Cancel a job. Commands and programs that follow it get the best picture so far."""
     with reported(connection.target), connection.client() as client:
         state = client.cancel(**job, timeout=timeout)
     click.echo(f"the job was {state}")

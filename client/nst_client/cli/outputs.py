@@ -1,4 +1,4 @@
-"""Where a command may write, found out before any work is done."""
+"""Checks of the paths that a command writes, made before any work is done."""
 
 import os
 from collections.abc import Callable
@@ -8,7 +8,11 @@ import click
 
 
 def writable(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
-    """Refuse a file that could not be written."""
+    """Return the path of a file.
+
+    Raises:
+        click.BadParameter: the file could not be written.
+    """
     if path is None:
         return None
     folder = path.resolve().parent
@@ -22,7 +26,11 @@ def writable(context: click.Context, parameter: click.Parameter, path: Path | No
 
 
 def writable_folder(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
-    """Refuse a folder that is there and takes no files, or cannot be made."""
+    """Return the path of a folder.
+
+    Raises:
+        click.BadParameter: the folder could not be made, or no file could be written into it.
+    """
     if path is None or not path.exists():
         return writable(context, parameter, path)
     if not path.is_dir():
@@ -33,11 +41,11 @@ def writable_folder(context: click.Context, parameter: click.Parameter, path: Pa
 
 
 def writable_as(*suffixes: str) -> Callable[[click.Context, click.Parameter, Path | None], Path | None]:
-    """Return what refuses a file that could not be written, or that has no suffix of these."""
+    """Return a check of a file that could not be written or has none of the suffixes."""
 
     def check(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
         if path is not None and path.suffix.lower() not in suffixes:
-            raise click.BadParameter(f"{path} is none of {', '.join(suffixes)}", context, parameter)
+            raise click.BadParameter(f"{path} has none of the suffixes {', '.join(suffixes)}", context, parameter)
         return writable(context, parameter, path)
 
     return check

@@ -1,5 +1,6 @@
-"""What a command shows while a job runs: to people on stderr, to programs on stdout."""
+"""Reports of running jobs: for people on stderr, for programs on stdout."""
 
+import abc
 import contextlib
 import dataclasses
 import datetime
@@ -30,21 +31,21 @@ from nst_client.json import event_to_json, to_json
 from nst_client.result import Result
 
 _LINE_SECONDS = 1.0
-"""Between two lines about the progress."""
+"""The least seconds between two lines about the progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """Where a sequence stands."""
+    """The position in a sequence of frames."""
 
     number: int
-    """Of the frame in its footage."""
+    """The number of the frame in its footage."""
     index: int
-    """Of the frame among those that are to be done, from 1 on."""
+    """The number of the frame among the frames to be done, from 1."""
     count: int | None
-    """How many are to be done, where that is known."""
+    """The number of frames to be done; None if that is unknown."""
     name: str
-    """Of the file that the frame comes from."""
+    """The name of the file that the frame comes from."""
     eta_seconds: float | None
     """Expected seconds until the last frame is done."""
 
@@ -55,23 +56,23 @@ class Position:
 
 
 class Report(Protocol):
-    """Shows events."""
+    """A report of one job, or of a sequence of jobs."""
 
     def event(self, event: Event) -> None:
         """Show an event."""
 
     def frame(self, position: Position) -> None:
-        """Tell which frame of a sequence the next events are about."""
+        """Note which frame of a sequence the next events are about."""
 
     def note(self, text: str) -> None:
         """Show a line that stays."""
 
     def saved(self, path: Path, result: Result) -> None:
-        """Show that the result is in its file."""
+        """Show that the result was saved."""
 
 
 class Silence:
-    """Shows nothing."""
+    """A report that shows nothing."""
 
     def event(self, event: Event) -> None:
         """Show nothing."""
@@ -87,7 +88,7 @@ class Silence:
 
 
 class JsonLines:
-    """Writes every event as one JSON object a line on stdout, and notes to stderr."""
+    """A report that writes each event to stdout as a JSON object on one line, and notes to stderr."""
 
     def event(self, event: Event) -> None:
         """Write an event."""
@@ -102,7 +103,7 @@ class JsonLines:
         click.echo(text, err=True)
 
     def saved(self, path: Path, result: Result) -> None:
-        """Write what was saved."""
+        """Write the description of the saved file."""
         saved = {
             "event": "saved",
             "path": str(path),
@@ -115,18 +116,38 @@ class JsonLines:
         click.echo(to_json(saved))
 
 
-class Lines:
-    """Shows plain lines, about one a second."""
+class _TextReport(abc.ABC):
+    """The part that reports for people have in common."""
+
+    def __init__(self) -> None:
+        self._prefix = ""
+        """The position in a sequence, which stands before everything about its frame."""
+
+    def frame(self, position: Position) -> None:
+        """Show the position before everything that happens to the frame."""
+        self._prefix = str(position)
+
+    @abc.abstractmethod
+    def note(self, text: str) -> None:
+        """Show a line that stays."""
+
+    def saved(self, path: Path, result: Result) -> None:
+        """Show that the result was saved."""
+        self.note(f"wrote {path}: {result.width}x{result.height}, {result.media_type}, {len(result.data)} bytes")
+
+
+class Lines(_TextReport):
+    """A report of plain lines, about one a second."""
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic):
+        super().__init__()
         self._write = write
         self._clock = clock
         self._written: dict[type[Event], float] = {}
-        """When the last line about each kind of progress was."""
-        self._prefix = ""
+        """The time of the last line about each kind of progress."""
 
     def event(self, event: Event) -> None:
-        """Show an event, unless it is progress and another of its kind was shown just before."""
+        """Show an event, unless it is progress and a line of the same kind was shown just before."""
         text = describe(event)
         if text is None:
             return
@@ -138,29 +159,21 @@ class Lines:
             self._written[type(event)] = now
         self._write(self._prefix + text)
 
-    def frame(self, position: Position) -> None:
-        """Show the position before everything that happens to the frame."""
-        self._prefix = str(position)
-
     def note(self, text: str) -> None:
         """Show a line."""
         self._write(text)
 
-    def saved(self, path: Path, result: Result) -> None:
-        """Show what was saved."""
-        self.note(_saved(path, result))
 
-
-class Bar:
-    """Shows a live progress bar."""
+class Bar(_TextReport):
+    """A report with a live progress bar."""
 
     def __init__(self, bar: ProgressBar):
+        super().__init__()
         self._bar = bar
         self._task = bar.add_task("waiting for the server", total=None)
-        self._prefix = ""
 
     def event(self, event: Event) -> None:
-        """Show an event in place of the one before, and above the bar what must not be overlooked."""
+        """Show an event in place of the one before. Important events are shown above the bar."""
         text = describe(event)
         if text is not None and isinstance(event, Reconnected | Reduced):
             self.note(self._prefix + text)
@@ -169,22 +182,14 @@ class Bar:
         if isinstance(event, Progress):
             self._bar.update(self._task, completed=event.iteration, total=event.total_iterations)
 
-    def frame(self, position: Position) -> None:
-        """Show the position before everything that happens to the frame."""
-        self._prefix = str(position)
-
     def note(self, text: str) -> None:
         """Show a line above the bar."""
         self._bar.console.print(text, markup=False, highlight=False)
 
-    def saved(self, path: Path, result: Result) -> None:
-        """Show what was saved above the bar."""
-        self.note(_saved(path, result))
-
 
 @contextlib.contextmanager
 def open_report(*, as_json: bool, quiet: bool) -> Iterator[Report]:
-    """Open the report that was asked for and fits where stderr goes."""
+    """Open the report that the flags ask for. For people, stderr decides: a bar for a terminal, lines otherwise."""
     console = Console(stderr=True)
     if as_json:
         yield JsonLines()
@@ -198,7 +203,7 @@ def open_report(*, as_json: bool, quiet: bool) -> Iterator[Report]:
 
 
 def describe(event: Event) -> str | None:
-    """Return an event in one line; None for those that are not worth one."""
+    """Return an event as one line; None if it has no line."""
     match event:
         case Accepted():
             return (
@@ -212,7 +217,7 @@ def describe(event: Event) -> str | None:
         case Preparing():
             return f"{_scale(event)}preparing, part {event.part}/{event.parts}"
         case Reduced():
-            return f"memory ran out: goes on at {event.width}x{event.height}"
+            return f"memory ran out: the job continues at {event.width}x{event.height}"
         case Progress():
             rate = f"{event.iteration / event.elapsed_seconds:.3g} it/s, " if event.elapsed_seconds > 0 else ""
             return (
@@ -233,7 +238,7 @@ def describe(event: Event) -> str | None:
 
 def _reconnected(event: Reconnected) -> str:
     lost = f"reconnected after {_duration(event.seconds)}"
-    return f"{lost}: the server had lost the job, which begins again" if event.began_anew else lost
+    return f"{lost}: the server had lost the job, which starts again" if event.began_anew else lost
 
 
 def _reduced(event: Accepted) -> str:
@@ -245,12 +250,8 @@ def _scale(event: Preparing | Progress) -> str:
     return f"scale {event.scale}/{event.scales}, " if event.scales > 1 else ""
 
 
-def _saved(path: Path, result: Result) -> str:
-    return f"wrote {path}: {result.width}x{result.height}, {result.media_type}, {len(result.data)} bytes"
-
-
 def _duration(seconds: float) -> str:
-    """Return seconds as h:mm:ss, or with more precision where they are few."""
+    """Return a duration as h:mm:ss, or in seconds if it is shorter than a minute."""
     if not 0 <= seconds < 10**9:
         return "an unknown time"
     return f"{seconds:.1f} s" if seconds < 60 else str(datetime.timedelta(seconds=round(seconds)))

@@ -1,4 +1,4 @@
-"""The flags that say what to stylise and how, for every command that does or plans it."""
+"""The flags of a request, for every command that stylises or estimates."""
 
 import contextlib
 import functools
@@ -38,7 +38,7 @@ def _size(context: click.Context, parameter: click.Parameter, value: str | None)
     try:
         return int(value)
     except ValueError:
-        message = f"{value!r} is no size, accepted are a number of pixels and 'keep'"
+        message = f"{value!r} is not a size, accepted are a number of pixels and 'keep'"
         raise click.BadParameter(message, context, parameter) from None
 
 
@@ -51,7 +51,7 @@ def _layers(context: click.Context, parameter: click.Parameter, values: tuple[st
         try:
             weights[layer] = float(weight) if equals else None
         except ValueError:
-            message = f"{value!r} has no number after '=', accepted are such as relu4_2 and relu4_2=0.5"
+            message = f"{value!r} has no number after '=', accepted are values such as relu4_2 and relu4_2=0.5"
             raise click.BadParameter(message, context, parameter) from None
     return weights
 
@@ -62,7 +62,7 @@ def _numbers(context: click.Context, parameter: click.Parameter, value: str | No
     try:
         return tuple(int(part) for part in value.split(","))
     except ValueError:
-        message = f"{value!r} is no list of numbers, accepted is such as 200,100,50"
+        message = f"{value!r} is not a list of numbers, accepted are values such as 200,100,50"
         raise click.BadParameter(message, context, parameter) from None
 
 
@@ -80,14 +80,14 @@ def _choice(*values: str) -> click.Choice[str]:
 
 
 _FLAGS = (
-    click.option("--preset", type=_choice(*Preset), help="Where every option comes from that is not given."),
+    click.option("--preset", type=_choice(*Preset), help="Preset from which omitted options are taken."),
     click.option(
         "--from",
         "recipe",
         metavar="FILE",
         type=picture_file,
         callback=_metadata,
-        help="Take every option that is not given from a picture that nst has made.",
+        help="Picture made by nst from which omitted options are taken.",
     ),
     click.option("--iterations", type=int, help="Optimiser steps, over all scales."),
     click.option(
@@ -95,22 +95,26 @@ _FLAGS = (
         "image_size",
         metavar="N|keep",
         callback=_size,
-        help="Longest edge of the result in pixels, or that of CONTENT.",
+        help="Longest edge of the result in pixels; 'keep' keeps the size of CONTENT.",
     ),
     click.option(
         "--min-size",
         "min_image_size",
         type=int,
-        help="Longest edge down to which the result may be smaller where memory does not suffice.",
+        help="Smallest allowed longest edge of the result when memory is short; 0 disables downsizing.",
     ),
-    click.option("--scales", type=int, help="Sizes to work on, coarse to fine, each twice the one before."),
+    click.option("--scales", type=int, help="Number of sizes, coarse to fine, each twice as large as the one before."),
     click.option(
         "--scale-iterations", metavar="N,N...", callback=_numbers, help="Iterations of each scale, coarse to fine."
     ),
     click.option("--content-weight", type=float, help="Weight of the content loss."),
     click.option("--style-weight", type=float, help="Weight of the style loss."),
-    click.option("--tv-weight", type=float, help="Weight of the total variation; larger is smoother."),
-    click.option("--laplacian-weight", type=float, help="Weight of the Laplacian loss; larger keeps contours."),
+    click.option(
+        "--tv-weight", type=float, help="Weight of the total variation; larger values give smoother pictures."
+    ),
+    click.option(
+        "--laplacian-weight", type=float, help="Weight of the Laplacian loss; larger values preserve contours."
+    ),
     click.option(
         "--content-layer",
         "content_layers",
@@ -127,48 +131,65 @@ _FLAGS = (
         callback=_layers,
         help="Layer of VGG-19 whose features are matched to the style. Repeatable.",
     ),
-    click.option("--style-loss", type=_choice(*StyleLoss), help="What is matched to the style."),
-    click.option("--normalize/--no-normalize", default=None, help="Make every term free of scale."),
-    click.option("--pooling", type=_choice(*Pooling), help="What stands between the blocks of VGG-19."),
-    click.option("--padding", type=_choice(*Padding), help="What VGG-19 sees beyond the edge."),
-    click.option("--color", type=_choice(*ColorMode), help="Where the colours come from."),
-    click.option("--style-blend", type=float, multiple=True, help="Share of a style; once for each STYLE, in order."),
+    click.option("--style-loss", type=_choice(*StyleLoss), help="Statistic that is matched to the style."),
+    click.option("--normalize/--no-normalize", default=None, help="Make every term of the objective scale-free."),
+    click.option("--pooling", type=_choice(*Pooling), help="Pooling between the blocks of VGG-19."),
+    click.option("--padding", type=_choice(*Padding), help="Values that VGG-19 sees beyond the edge of the picture."),
+    click.option("--color", type=_choice(*ColorMode), help="Source of the colours of the result."),
+    click.option("--style-blend", type=float, multiple=True, help="Share of a style. Once for each STYLE, in order."),
     click.option(
         "--style-scale",
         type=float,
         multiple=True,
-        help="Size of a style relative to CONTENT, larger gives larger strokes; once for each STYLE, in order.",
+        help="Size of a style relative to CONTENT; larger values give larger strokes. Once for each STYLE, in order.",
     ),
     click.option(
         "--style-mask",
         metavar="FILE|-",
         type=picture_file,
         multiple=True,
-        help="White where a style applies; once for each STYLE, in order, '-' for everywhere.",
+        help="Mask that is white where a style applies, or '-' for everywhere. Once for each STYLE, in order.",
     ),
-    click.option("--mask", "content_mask", metavar="FILE", type=picture_file, help="White where CONTENT may change."),
-    click.option("--optimizer", type=_choice(*Optimizer), help="The optimiser."),
+    click.option(
+        "--mask", "content_mask", metavar="FILE", type=picture_file, help="Mask that is white where CONTENT may change."
+    ),
+    click.option("--optimizer", type=_choice(*Optimizer), help="Optimiser."),
     click.option("--learning-rate", type=float, help="Step size of the optimiser."),
-    click.option("--lbfgs-history", type=int, help="Past steps that L-BFGS keeps."),
-    click.option("--averaging", type=float, help="Decay of the average of iterates that is shown; 0 for none."),
-    click.option("--min-improvement", type=float, help="End when ten iterations improve by less than this share."),
+    click.option("--lbfgs-history", type=int, help="Number of past steps that L-BFGS keeps."),
+    click.option(
+        "--averaging",
+        type=float,
+        help="Decay of the moving average of iterates that the result shows; 0 disables averaging.",
+    ),
+    click.option(
+        "--min-improvement",
+        type=float,
+        help="End a scale when ten iterations lower its loss by less than this share; 0 disables this.",
+    ),
     click.option("--time-budget", "time_budget_seconds", type=float, help="Seconds of optimisation; 0 for no limit."),
     click.option(
         "--init",
         type=_choice(*(init for init in Init if init is not Init.PICTURE)),
-        help="What the optimisation starts from.",
+        help="Picture that the optimisation starts from.",
     ),
-    click.option("--init-picture", metavar="FILE", type=picture_file, help="Start from this picture instead."),
+    click.option(
+        "--init-picture", metavar="FILE", type=picture_file, help="Picture to start from, in place of --init."
+    ),
     click.option("--seed", type=int, help="Seed of every random choice."),
-    click.option("--format", "picture_format", type=_choice(*PictureFormat), help="Default: by --out's suffix."),
+    click.option(
+        "--format",
+        "picture_format",
+        type=_choice(*PictureFormat),
+        help="File format of the result.  [default: by the suffix of --out]",
+    ),
     click.option("--quality", type=int, help="Quality of JPEG and WebP."),
     click.option("--bits", type=int, help="Bits per channel: 8, or 16 in PNG and TIFF."),
-    click.option("--metadata/--no-metadata", default=None, help="Write into the file how it was made."),
+    click.option("--metadata/--no-metadata", default=None, help="Record in the file how it was made."),
 )
 
 
 def request_flags(command: _F) -> _F:
-    """Give a command the flags of a request; `build_request` takes their values."""
+    """Give a command the flags of a request, whose values `build_request` takes."""
     return functools.reduce(lambda decorated, flag: flag(decorated), reversed(_FLAGS), command)
 
 
@@ -189,16 +210,16 @@ def build_request(
     metadata: bool | None,
     **transfer: Any,
 ) -> dict[str, Any]:
-    """Return the arguments of the client's `stylize`, `stream` and `estimate`.
+    """Return the arguments of the client's methods `stylize`, `stream` and `estimate`.
 
     Raises:
-        click.UsageError: flags that exclude each other.
+        click.UsageError: flags exclude each other, or do not go with the number of styles.
     """
     if transfer["init"] is not None and init_picture is not None:
         raise click.UsageError("--init and --init-picture exclude each other")
     if recipe is not None:
         transfer = _completed(transfer, recipe)
-        with contextlib.suppress(ValueError):  # As many styles as then: as they were then.
+        with contextlib.suppress(ValueError):  # Only for as many styles as the recipe had.
             style_blend = style_blend or _same_number(recipe.style_weights, styles)
             style_scale = style_scale or _same_number(recipe.style_scales, styles)
         bits = recipe.output.bits if bits is None else bits
@@ -227,10 +248,10 @@ def build_request(
 
 
 def _completed(transfer: dict[str, Any], recipe: Metadata) -> dict[str, Any]:
-    """Fill in what is not given from the recipe of a picture."""
+    """Take omitted options from the recipe of a picture."""
     then = dict(vars(recipe.options))
     if any(transfer[name] for name in ("iterations", "scales", "scale_iterations")):
-        # The iterations of each scale belong to the numbers that are given now.
+        # The iterations of each scale follow from the given numbers.
         del then["scale_iterations"]
     if transfer["image_size"] is not None:
         del then["min_image_size"]
@@ -254,7 +275,7 @@ def _format(out: Path | None, name: str | None) -> PictureFormat | None:
     try:
         return PICTURE_FORMATS[out.suffix.lower()]
     except KeyError:
-        message = f"--out {out} has no suffix of a picture, accepted are {', '.join(PICTURE_FORMATS)}; or say --format"
+        message = f"--out {out} has no suffix of a picture, accepted are {', '.join(PICTURE_FORMATS)}; or give --format"
         raise click.UsageError(message) from None
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from nst_client.cli.connection import seconds
 from nst_client.cli.reports import Report, open_report
 from nst_client.session import RETRIES
 
@@ -56,7 +57,7 @@ def run_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option(
         "--timeout",
         metavar="SECONDS",
-        type=click.FloatRange(min=0, min_open=True),
+        type=seconds,
         help="Time limit of each job, including its wait in the queue.",
     )
     @click.option(

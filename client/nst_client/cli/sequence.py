@@ -1,4 +1,4 @@
-"""`nst-client sequence`: the frames of a video or of a folder of pictures, without flicker."""
+"""`nst-client sequence`: stylise a video or a folder of frames without flicker."""
 
 import dataclasses
 import os
@@ -9,26 +9,25 @@ from typing import Any
 import click
 
 from nst_client.cli.exits import CANCELLED
+from nst_client.cli.outputs import writable, writable_folder
 from nst_client.cli.request import build_request, picture_file, request_flags
 from nst_client.cli.run_flags import Run, run_flags
 
 
 def _destination(context: click.Context, parameter: click.Parameter, value: str) -> tuple[Path, bool]:
-    """Return where frames go and whether that is a folder; refuse what could not be written before any work is done."""
+    """Return the path of the results and whether it is a folder.
+
+    Raises:
+        click.BadParameter: it could not be written.
+    """
     path = Path(value)
-    is_folder = value.endswith(os.sep) or path.is_dir() or not path.suffix
-    parent = path.resolve().parent
-    if not is_folder and path.suffix.lower() != ".mp4":
-        problem = f"{value} is neither a folder nor an .mp4"
-    elif is_folder and path.exists() and not path.is_dir():
-        problem = f"{value} is a file, expected is a folder"
-    elif not parent.is_dir():
-        problem = f"the directory {parent} does not exist"
-    elif not os.access(path if path.exists() else parent, os.W_OK):
-        problem = f"{value} cannot be written: permission denied"
-    else:
-        return path, is_folder
-    raise click.BadParameter(problem, context, parameter)
+    if value.endswith(os.sep) or path.is_dir() or not path.suffix:
+        writable_folder(context, parameter, path)
+        return path, True
+    if path.suffix.lower() != ".mp4":
+        raise click.BadParameter(f"{value} is neither a folder nor an .mp4", context, parameter)
+    writable(context, parameter, path)
+    return path, False
 
 
 def _rate(context: click.Context, parameter: click.Parameter, value: float | None) -> Fraction | None:
@@ -47,20 +46,22 @@ def _rate(context: click.Context, parameter: click.Parameter, value: float | Non
     metavar="FOLDER|FILE.mp4",
     required=True,
     callback=_destination,
-    help="The results: a PNG for each frame, or a video with the sound of INPUT.",
+    help="Results: a folder with a PNG for each frame, or a video with the sound of INPUT.",
 )
 @request_flags
-@click.option("--temporal-weight", type=float, help="Weight of the difference from the frame before; larger is calmer.")
+@click.option(
+    "--temporal-weight", type=float, help="Weight of the difference from the frame before; larger values flicker less."
+)
 @click.option(
     "--follow-iterations",
     type=click.IntRange(min=1),
-    help="Optimiser steps of a frame that follows another.  [default: half of those of the first]",
+    help="Optimiser steps of each frame that follows another one.  [default: half of those of the first frame]",
 )
 @click.option(
     "--flow/--no-flow",
     "use_flow",
     default=True,
-    help="Follow what moves; or start from the result before as it is, for pictures that show different things.",
+    help="Warp the previous result by optical flow, or start from it unchanged if the pictures show different things.",
 )
 @click.option("--start", type=click.IntRange(min=1), default=1, show_default=True, help="Number of the first frame.")
 @click.option("--end", type=click.IntRange(min=1), help="Number of the last frame.")
@@ -69,9 +70,9 @@ def _rate(context: click.Context, parameter: click.Parameter, value: float | Non
     "rate",
     type=click.FloatRange(min=0.01),
     callback=_rate,
-    help="Frames a second of FILE.mp4; leaves out the sound.  [default: as INPUT, or 25]",
+    help="Frames a second of FILE.mp4, which then has no sound.  [default: the rate of INPUT, or 25]",
 )
-@click.option("--resume", is_flag=True, help="Go on after the frames that FOLDER has.")
+@click.option("--resume", is_flag=True, help="Continue after the frames that FOLDER has.")
 @run_flags
 @click.pass_context
 def sequence(
@@ -89,12 +90,12 @@ def sequence(
     run: Run,
     **flags: Any,
 ) -> None:
-    """Stylise the frames of INPUT, a video or a folder of pictures, so that they do not flicker.
+    """Stylise the frames of INPUT, a video or a folder of pictures, without flicker.
 
-    Each frame starts from the result of the one before, moved along by optical flow, and stays close to it. Needs the
-    extra "video": pip install 'nst-stylize[video]'.
+    Each frame starts from the result of the frame before, warped by optical flow, and stays close to it. The command
+    needs the extra `video`: pip install 'nst-stylize[video]'.
 
-    Ctrl-C ends the running job and keeps the frames that are finished.
+    Ctrl-C ends the running job and keeps the finished frames.
     """
     out, is_folder = destination
     for refused, message in (
@@ -111,10 +112,10 @@ def sequence(
             raise click.UsageError(message)
     request = build_request(content=source, out=None, **flags | {"picture_format": "png"})
     del request["content"]
-    # Nor does that of the picture that --from names.
+    # The recipe of --from may have a smallest size, too.
     request["options"] = dataclasses.replace(request["options"], min_image_size=None)
     try:
-        # The other commands work without the extra.
+        # Only this command needs the extra.
         from nst_client.cli.frames import run_sequence  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise click.ClickException(str(error)) from error

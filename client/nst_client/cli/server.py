@@ -1,4 +1,4 @@
-"""`nst-client info` and `health`: about a server."""
+"""`nst-client info` and `health`: commands about the server."""
 
 import click
 
@@ -10,11 +10,11 @@ from nst_client.json import to_json
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object instead of a table.")
 @answer_timeout
 @click.pass_obj
 def info(connection: Connection, as_json: bool, timeout: float) -> None:
-    """Describe the server: weights, devices, limits and every default."""
+    """Print the weights, devices, limits and defaults of the server."""
     with reported(connection.target), connection.client() as client:
         description = client.info(timeout=timeout)
     if as_json:
@@ -27,7 +27,7 @@ def info(connection: Connection, as_json: bool, timeout: float) -> None:
 @answer_timeout
 @click.pass_context
 def health(context: click.Context, timeout: float) -> None:
-    """Say whether the server takes jobs; exits with 0 only if it does."""
+    """Print whether the server accepts jobs. The exit code is 0 only if it does."""
     connection: Connection = context.obj
     with reported(connection.target), connection.client() as client:
         status = client.health(timeout=timeout)

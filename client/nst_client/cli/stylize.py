@@ -1,4 +1,4 @@
-"""`nst-client stylize`: one picture, from file to file."""
+"""`nst-client stylize`: stylise one picture."""
 
 import functools
 from collections.abc import Sequence
@@ -31,25 +31,30 @@ from nst_client.media import (
 from nst_client.result import Result
 
 _PREVIEWS = 20
-"""How many previews to ask for where --preview-every is not given."""
+"""The number of previews to ask for without --preview-every."""
 _PREVIEW_EVERY = 10
-"""Iterations from preview to preview where --iterations is not given either."""
+"""Iterations from preview to preview without --preview-every and --iterations."""
 
 
 @click.command()
 @click.argument("content", type=picture_file)
 @click.argument("styles", metavar="STYLE...", type=picture_file, nargs=-1)
 @click.option(
-    "-o", "--out", metavar="FILE", type=picture_file, callback=writable, help="The result; needed without --detach."
+    "-o",
+    "--out",
+    metavar="FILE",
+    type=picture_file,
+    callback=writable,
+    help="File of the result; required without --detach.",
 )
 @click.option(
     "--detach",
     is_flag=True,
-    help="Instead of --out: print the id of the job once it is accepted, and leave it running for `watch` and `get`.",
+    help="In place of --out: print the id of the accepted job and leave it running for `watch` and `get`.",
 )
 @request_flags
 @click.option(
-    "--preview", metavar="FILE", type=picture_file, callback=writable, help="Keep the latest preview here (JPEG)."
+    "--preview", metavar="FILE", type=picture_file, callback=writable, help="File of the latest preview (JPEG)."
 )
 @click.option("--preview-every", type=int, help="Iterations from preview to preview.")
 @click.option("--preview-size", type=int, help="Longest edge of previews in pixels.")
@@ -58,26 +63,26 @@ _PREVIEW_EVERY = 10
     metavar=f"FILE{'|'.join(PLOT_SUFFIXES)}",
     type=picture_file,
     callback=writable_as(*PLOT_SUFFIXES),
-    help="Draw the losses over the iterations.",
+    help="Plot of the losses over the iterations.",
 )
 @click.option(
     "--frames",
     metavar="DIR",
     type=picture_file,
     callback=writable_folder,
-    help="Keep every preview and the final picture here, with a contact sheet of them (JPEG).",
+    help="Folder of every preview, the final picture and a contact sheet of them (JPEG).",
 )
 @click.option(
     "--timelapse",
     metavar=f"FILE{'|'.join(TIMELAPSE_SUFFIXES)}",
     type=picture_file,
     callback=writable_as(*TIMELAPSE_SUFFIXES),
-    help="Make a film of the previews that ends on the final picture.",
+    help="Film of the previews, which ends on the final picture.",
 )
 @click.option(
     "--request-id",
     metavar="ID",
-    help="A name of yours for the request: again, it follows the job that it has led to.  [default: a new one]",
+    help="Name of the request. The same request with the same name follows its job again.  [default: a new name]",
 )
 @run_flags
 @click.pass_context
@@ -99,10 +104,10 @@ def stylize(
 ) -> None:
     """Stylise CONTENT with one STYLE or a blend of several.
 
-    What is not given comes from the preset; `nst-client info` lists the default one, with the limits.
+    Options you omit are taken from the preset. `nst-client info` lists the default preset and the limits.
 
     Ctrl-C ends the job and writes the best picture so far. --plot, --frames and --timelapse need the extra `media`, and
-    are also written where a job ends without a picture.
+    are written even if the job ends without a picture.
     """
     made = {"--out": out, "--preview": preview, "--plot": plot, "--frames": frames, "--timelapse": timelapse}
     given = [flag for flag, path in made.items() if path is not None]
@@ -121,7 +126,7 @@ def stylize(
         _detach(connection, request, retries=run.retries, as_json=run.display.as_json)
         return
     if out is None:
-        raise click.UsageError("--out or --detach is needed")
+        raise click.UsageError("--out or --detach is required")
     recorders = _recorders(plot, frames, timelapse)
     with (
         reported(connection.target),
@@ -138,7 +143,7 @@ def stylize(
 def _follow(
     stylization: Stylization, out: Path, preview: Path | None, recorders: Sequence[Recorder], report: Report
 ) -> Result:
-    """Write what comes of a job, however it ends, and return its result."""
+    """Write the previews, recordings and result of a job, however it ends, and return the result."""
     result: Result | None = None
     try:
         for event in stylization:

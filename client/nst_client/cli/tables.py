@@ -1,4 +1,4 @@
-"""Tables on stdout."""
+"""Printing of tables to stdout."""
 
 from collections.abc import Iterable, Mapping
 
@@ -6,11 +6,11 @@ from rich.console import Console
 from rich.table import Table
 
 _PIPE_WIDTH = 160
-"""Characters of a line that no terminal limits."""
+"""The width of a line in characters if stdout is no terminal."""
 
 
 def print_rows(rows: Mapping[str, object]) -> None:
-    """Print names and what they stand for, one a line."""
+    """Print each name and its value on one line."""
     table = Table.grid(padding=(0, 2))
     table.add_column()
     table.add_column(overflow="fold")
@@ -20,7 +20,7 @@ def print_rows(rows: Mapping[str, object]) -> None:
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """Print lines under the names of their columns."""
+    """Print a table with a header."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")

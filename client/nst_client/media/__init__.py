@@ -1,7 +1,7 @@
-"""What a run can leave behind besides its picture: its loss curve, its frames and its film.
+"""Recorders of a run: they make a loss curve, frames and a film of its events.
 
-This is the only part of the client that needs matplotlib, Pillow and PyAV, the extra `media`: each of them is imported
-only once something is asked for that is made with it.
+Recorders need matplotlib, Pillow and PyAV, the extra `media`. Each library is imported when a recorder that needs it is
+made.
 """
 
 import contextlib
@@ -15,15 +15,15 @@ from nst_client.events import Event
 from nst_client.result import Result
 
 EXTRA = "nst-stylize[media]"
-"""What to install for everything here."""
+"""The requirement to install for all recorders."""
 
 PLOT_SUFFIXES = (".png", ".svg")
-"""Of a loss curve."""
+"""The suffixes that the file of a loss curve may have."""
 TIMELAPSE_SUFFIXES = (".mp4", ".webp", ".gif")
-"""Of a film."""
+"""The suffixes that the file of a film may have."""
 
 _DISTRIBUTIONS = MappingProxyType({"PIL": "pillow"})
-"""By the name that is imported, where that is another."""
+"""The distribution of a package whose name is another one."""
 
 
 class MissingLibraryError(ImportError):
@@ -32,42 +32,42 @@ class MissingLibraryError(ImportError):
     def __init__(self, library: str):
         super().__init__(f"{library} is not installed", name=library)
         self.library = library
-        """The name to install it by."""
+        """The name of the distribution to install."""
 
 
 class Recorder(Protocol):
-    """Follows the events of one job and makes something of them."""
+    """Follows the events of one job and writes a file or a folder."""
 
     @property
     def path(self) -> Path:
-        """Where it is written."""
+        """The path of the file or folder."""
 
     def event(self, event: Event) -> None:
-        """Take the next event.
+        """Process the next event.
 
         Raises:
-            OSError: what it is written into cannot be written.
+            OSError: the file or folder cannot be written.
         """
 
     def end(self, result: Result | None) -> bool:
-        """Write what has come together.
+        """Finish the file or folder.
 
         Args:
-            result: the finished picture; None where the job ended without one.
+            result: the finished picture; None if the job ended without one.
 
         Returns:
             Whether there was anything to write.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the file or folder cannot be written.
         """
 
 
 def record_losses(path: Path) -> Recorder:
-    """Return what draws the losses over the iterations.
+    """Return a recorder that draws the losses over the iterations.
 
     Args:
-        path: the file, with one of the `PLOT_SUFFIXES`.
+        path: the path of the file, with one of the `PLOT_SUFFIXES`.
 
     Raises:
         MissingLibraryError: matplotlib is not installed.
@@ -78,10 +78,10 @@ def record_losses(path: Path) -> Recorder:
 
 
 def record_frames(path: Path) -> Recorder:
-    """Return what keeps every preview, the final picture and a contact sheet of them.
+    """Return a recorder that keeps every preview, the final picture and a contact sheet of them.
 
     Args:
-        path: the folder, made where there is none.
+        path: the path of the folder, which is made if it does not exist.
 
     Raises:
         MissingLibraryError: Pillow is not installed.
@@ -92,13 +92,13 @@ def record_frames(path: Path) -> Recorder:
 
 
 def record_timelapse(path: Path) -> Recorder:
-    """Return what makes a film of the previews that ends on the final picture.
+    """Return a recorder that makes a film of the previews, which ends on the final picture.
 
     Args:
-        path: the file, with one of the `TIMELAPSE_SUFFIXES`.
+        path: the path of the file, with one of the `TIMELAPSE_SUFFIXES`.
 
     Raises:
-        MissingLibraryError: Pillow is not installed, or for MP4 PyAV.
+        MissingLibraryError: Pillow, or PyAV for an MP4, is not installed.
     """
     kind = path.suffix.lower().removeprefix(".")
     with _optional():

@@ -1,4 +1,4 @@
-"""The previews of a run as files, with a contact sheet."""
+"""A recorder that keeps the previews of a run as files, with a contact sheet."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,24 +11,24 @@ from nst_client.media.pictures import Size, decode, encode_jpeg, fit, frame_size
 from nst_client.result import Result
 
 CONTACT_SHEET = "contact-sheet.jpg"
-"""The name of its file."""
+"""The file name of the contact sheet."""
 
 _CELLS = 16
 _COLUMNS = 4
 _CELL_EDGE = 256
 _NARROWEST_CELL = 64
-"""Pixels; room for the number under a tall picture."""
+"""The least width of a cell in pixels, so that the number fits under a tall picture."""
 _GAP = 8
 _FONT_SIZE = 16
 
 
 class Frames:
-    """Writes every preview and the final picture into a folder, by the number of the iteration."""
+    """Writes every preview and the final picture into a folder. File names are numbers of iterations."""
 
     def __init__(self, path: Path):
         self.path = path
         self._size: Size = (1, 1)
-        """Told by Accepted, the first of all events."""
+        """The size of previews, known from Accepted, the first event."""
         self._files: dict[int, Path] = {}
 
     def event(self, event: Event) -> None:
@@ -56,9 +56,9 @@ class Frames:
 
 
 def _contact_sheet(files: Mapping[int, Path]) -> Image.Image:
-    """Return a grid of frames, evenly chosen from the first to the last, with their iterations."""
+    """Return a grid of evenly chosen frames, from the first to the last, with their iterations."""
     iterations = _evenly(sorted(files), _CELLS)
-    # Those of coarse scales are smaller.
+    # The last frame is the largest: those of coarse scales are smaller.
     size = fit(decode(files[iterations[-1]].read_bytes()).size, _CELL_EDGE)
     width, height = max(size[0], _NARROWEST_CELL) + _GAP, size[1] + _FONT_SIZE + 2 * _GAP
     columns = min(_COLUMNS, len(iterations))
@@ -75,7 +75,7 @@ def _contact_sheet(files: Mapping[int, Path]) -> Image.Image:
 
 
 def _evenly(values: list[int], count: int) -> list[int]:
-    """Return at most this many of the values, with the first and the last."""
+    """Return at most `count` evenly chosen values, including the first and the last."""
     if len(values) <= count:
         return values
     return [values[round(index * (len(values) - 1) / (count - 1))] for index in range(count)]

@@ -1,4 +1,4 @@
-"""The loss curve of a run."""
+"""A recorder that draws the loss curve of a run."""
 
 import io
 import math
@@ -15,7 +15,7 @@ from nst_client.result import Result
 
 _STYLE = {
     "savefig.dpi": 150,
-    # Words stay words, and the same run gives the same bytes.
+    # Text stays text, and the same run gives the same bytes.
     "svg.fonttype": "none",
     "svg.hashsalt": "nst",
 }
@@ -28,7 +28,7 @@ class _Point:
     scale: int
     total: float = math.nan
     terms: Mapping[LossKind, float] = field(default_factory=dict)
-    """The sum over the layers of each kind."""
+    """The sum over the layers for each kind of loss."""
 
 
 class LossPlot:
@@ -39,10 +39,10 @@ class LossPlot:
         self._title = ""
         self._points: list[_Point] = []
         self._scale_starts: dict[int, float] = {}
-        """The iteration at which each scale but the first began."""
+        """The iteration at which each scale began, except for the first scale."""
 
     def event(self, event: Event) -> None:
-        """Note the losses."""
+        """Record the losses."""
         match event:
             case Accepted():
                 size = f"{event.width}x{event.height}"
@@ -50,27 +50,27 @@ class LossPlot:
             case Progress():
                 self._forget_from(event.iteration)
                 if self._points and event.scale != self._points[-1].scale:
-                    # Not every iteration is told. A point without losses breaks the curves here.
+                    # Not every iteration has an event. A point without losses breaks the curves here.
                     start = (self._points[-1].iteration + event.iteration) / 2
                     self._points.append(_Point(start, event.scale))
                     self._scale_starts[event.scale] = start
                 self._points.append(_Point(event.iteration, event.scale, event.total_loss, _by_kind(event)))
 
     def end(self, result: Result | None) -> bool:
-        """Draw what was noted, also of a job that failed: its losses may tell why."""
+        """Draw the recorded losses. Those of a failed job may tell why it failed."""
         del result
         if not self._points:
             return False
         buffer = io.BytesIO()
         kind = self.path.suffix.lower().removeprefix(".")
-        # Whatever matplotlibrc says here.
+        # The user's matplotlibrc must not change the plot.
         with matplotlib.style.context(_STYLE, after_reset=True):
             self._figure().savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
         write_atomically(self.path, buffer.getvalue())
         return True
 
     def _forget_from(self, iteration: int) -> None:
-        """Forget what a job repeats that goes on from its last checkpoint."""
+        """Forget the losses that a job repeats after it was resumed from its last checkpoint."""
         while self._points and self._points[-1].iteration >= iteration:
             self._points.pop()
         self._scale_starts = {scale: start for scale, start in self._scale_starts.items() if start < iteration}
@@ -78,11 +78,11 @@ class LossPlot:
     def _figure(self) -> Figure:
         figure = Figure(_INCHES, layout="constrained")
         axes = figure.add_subplot(title=self._title, xlabel="iteration", ylabel="loss, weights included")
-        # Terms can be 0: that of the content is while the picture still is the content.
+        # A term can be 0: the content loss is while the picture still is the content.
         axes.set_yscale("log", nonpositive="mask")
         axes.grid(alpha=0.3)
         iterations = [point.iteration for point in self._points]
-        # Wide, since it often lies under the largest of its terms.
+        # The total is a wide line, since it often lies under the largest of its terms.
         totals = [point.total for point in self._points]
         axes.plot(iterations, totals, color="silver", linewidth=6, solid_capstyle="butt", marker=".", label="total")
         for index, kind in enumerate(LossKind):  # A kind has the same colour in every plot.

@@ -1,4 +1,4 @@
-"""A film as MP4."""
+"""A film of a run as MP4."""
 
 import io
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""Encoded pictures to pixels and back."""
+"""Decoding and encoding of pictures with Pillow."""
 
 import io
 
@@ -10,28 +10,32 @@ Size = tuple[int, int]
 """Width and height in pixels."""
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
-"""What a server may send. Pillow would try every format that it knows, and some of these start other programs."""
+"""The formats that a server may send. Pillow would try every format it knows, and some start other programs."""
 _QUALITY = 90
-"""Of JPEG."""
+"""The quality of JPEG files."""
 
 
 def fit(size: Size, longest_edge: int) -> Size:
-    """Return the size with at most this longest edge and the same shape, nowhere below one pixel."""
+    """Return the size, reduced to at most this longest edge. Both edges keep at least one pixel."""
     factor = min(1.0, longest_edge / max(size))
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
 def frame_size(accepted: Accepted) -> Size:
-    """Return the size of the previews of the finest scale of a job."""
+    """Return the size of the previews at the finest scale of a job."""
     size = (accepted.width, accepted.height)
     return fit(size, accepted.options.preview_size or max(size))
 
 
 def decode(data: bytes, size: Size | None = None) -> Image.Image:
-    """Return a picture of 8-bit RGB at a size or as large as it is, with transparency flattened on white.
+    """Return a picture in 8-bit RGB, with transparency flattened on white.
+
+    Args:
+        data: the encoded file.
+        size: the size of the returned picture. Default: its own size.
 
     Raises:
-        OSError: it is no picture, or damaged.
+        OSError: the file is not a picture, or is damaged.
     """
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         if image.has_transparency_data:

@@ -1,4 +1,4 @@
-"""The previews of a run as a film."""
+"""A recorder that makes a film of the previews of a run."""
 
 import io
 from collections.abc import Callable
@@ -15,23 +15,23 @@ _HOLD_SECONDS = 2
 
 
 class Film(Protocol):
-    """Takes pictures one after the other, brings them to one size, and shows each for the time of some frames."""
+    """A film under construction. Pictures are brought to one size, and each is shown for a number of frames."""
 
     def add(self, data: bytes, *, frames: int) -> None:
         """Append an encoded picture."""
 
     def encoded(self) -> bytes:
-        """Return the file; nothing can be added after that."""
+        """Return the file. No picture can be added after that."""
 
 
 class Animation:
-    """A GIF or WebP that plays over and over."""
+    """A GIF or WebP that plays in a loop."""
 
     def __init__(self, kind: str, size: Size):
         self._kind = kind
         self._size = size
         self._pictures: list[bytes] = []
-        """As they came: pixels would take ten times the memory for the whole run."""
+        """The encoded pictures, since decoded ones would take ten times the memory for the whole run."""
         self._milliseconds: list[int] = []
 
     def add(self, data: bytes, *, frames: int) -> None:
@@ -50,19 +50,19 @@ class Animation:
 
 
 class Timelapse:
-    """Makes a film of the previews that ends on the final picture, held for a while."""
+    """Makes a film of the previews. It ends on the final picture, which is held for two seconds."""
 
     def __init__(self, path: Path, begin: Callable[[Size], Film]):
         self.path = path
         self._begin = begin
         self._size: Size = (1, 1)
-        """Told by Accepted, the first of all events."""
+        """The size of previews, known from Accepted, the first event."""
         self._film: Film | None = None
         self._iteration = -1
-        """Of the last preview."""
+        """The iteration of the last preview."""
 
     def event(self, event: Event) -> None:
-        """Append a preview, unless a job that goes on from its last checkpoint repeats it."""
+        """Append a preview, unless a job repeats it that was resumed from its last checkpoint."""
         match event:
             case Accepted():
                 self._size = frame_size(event)
@@ -71,7 +71,7 @@ class Timelapse:
                 self._append(event.data)
 
     def end(self, result: Result | None) -> bool:
-        """Append the final picture, and write the film."""
+        """Append the final picture and write the film."""
         if result is not None:
             self._append(result.data, frames=_HOLD_SECONDS * FRAMES_PER_SECOND)
         if self._film is None:

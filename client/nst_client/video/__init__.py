@@ -8,8 +8,8 @@
         for frame, result in stylize_sequence(client, frames, "painting.jpg"):
             result.save(f"{frame.number:06d}.png")
 
-Every frame starts from the result of the frame before, moved along by optical flow, and stays close to it wherever the
-flow can be trusted: Ruder, Dosovitskiy & Brox, "Artistic style transfer for videos" (2016).
+Every frame starts from the result of the frame before, warped by optical flow, and stays close to it wherever the flow
+is reliable: Ruder, Dosovitskiy & Brox, "Artistic style transfer for videos" (2016).
 """
 
 try:

@@ -29,9 +29,9 @@ class Frame:
     """One frame."""
 
     number: int
-    """Its place in the footage, from 1 on."""
+    """The number of the frame in its footage, from 1."""
     name: str
-    """The file that it comes from, for messages."""
+    """The name of the file that the frame comes from, for messages."""
     picture: Picture = field(repr=False)
     """The encoded picture."""
 
@@ -41,7 +41,7 @@ class Frame:
 
 @contextlib.contextmanager
 def naming(frame: Frame) -> Iterator[None]:
-    """Add a note that names the frame to an error."""
+    """Add a note that names the frame to an error in the body."""
     try:
         yield
     except NstError as error:
@@ -50,29 +50,29 @@ def naming(frame: Frame) -> Iterator[None]:
 
 
 class Footage(Protocol):
-    """Where frames come from."""
+    """A source of frames."""
 
     @property
     def path(self) -> Path:
-        """The folder or the file."""
+        """The path of the folder or file."""
 
     @property
     def count(self) -> int | None:
-        """Number of frames; None where the file does not say."""
+        """The number of frames; None if the file does not say."""
 
     @property
     def rate(self) -> Fraction | None:
-        """Frames a second; None for a folder."""
+        """The number of frames a second; None for a folder."""
 
     def frames(self, start: int = 1, end: int | None = None) -> Iterator[Frame]:
         """Read the frames one after the other.
 
         Args:
-            start: number of the first one.
-            end: number of the last one.
+            start: the number of the first frame to read.
+            end: the number of the last frame to read. Default: the last frame there is.
 
         Raises:
-            FootageError: it cannot be read.
+            FootageError: a frame cannot be read.
         """
 
 
@@ -80,7 +80,7 @@ def open_footage(path: str | os.PathLike[str]) -> Footage:
     """Open a folder of pictures or a video file.
 
     Raises:
-        FootageError: it is neither.
+        FootageError: the path is neither, or has no frames.
     """
     path = Path(path)
     return _folder(path) if path.is_dir() else _video(path)
@@ -88,7 +88,7 @@ def open_footage(path: str | os.PathLike[str]) -> Footage:
 
 @dataclass(frozen=True, kw_only=True)
 class PictureFolder:
-    """A folder of pictures, in the order of the numbers in their names."""
+    """A folder of pictures, ordered by the numbers in their names."""
 
     path: Path
     files: tuple[Path, ...]
@@ -96,11 +96,11 @@ class PictureFolder:
 
     @property
     def count(self) -> int:
-        """Number of pictures."""
+        """The number of pictures."""
         return len(self.files)
 
     def frames(self, start: int = 1, end: int | None = None) -> Iterator[Frame]:
-        """Name the pictures (see `Footage.frames`)."""
+        """Yield the pictures (see `Footage.frames`)."""
         for number, file in islice(enumerate(self.files, start=1), start - 1, end):
             yield Frame(number=number, name=file.name, picture=file)
 
@@ -114,7 +114,7 @@ class VideoFile:
     rate: Fraction | None
 
     def frames(self, start: int = 1, end: int | None = None) -> Iterator[Frame]:
-        """Decode the frames, upright (see `Footage.frames`)."""
+        """Decode the frames and turn them upright (see `Footage.frames`)."""
         try:
             with av.open(self.path) as container:
                 stream = container.streams.video[0]
@@ -136,8 +136,8 @@ def _folder(path: Path) -> PictureFolder:
 
 
 def _natural(file: Path) -> tuple[list[str | int], str]:
-    """Return the key by which 2.png comes before 10.png."""
-    # Splitting by a group gives text and digits in turns, so that like is compared with like.
+    """Return a sort key by which 2.png comes before 10.png."""
+    # A split by a group gives text and digits in turns, so that text is compared with text.
     parts = re.split(r"(\d+)", file.name)
     return [int(part) if index % 2 else part.lower() for index, part in enumerate(parts)], file.name
 

@@ -1,8 +1,8 @@
-"""A stylisation of many frames, each of which follows from the one before.
+"""The stylisation of a sequence of frames, each of which follows from the one before.
 
 Ruder, Dosovitskiy & Brox, "Artistic style transfer for videos" (2016): the optimisation of a frame starts from the
-previous result, warped by optical flow (section 4.1), and a term of its objective holds it to that picture wherever
-the flow can be trusted (equation 7). See `nst_client.video.flow` for both.
+previous result, warped by optical flow (section 4.1), and a term of its objective keeps it close to that picture
+wherever the flow is reliable (equation 7). See `nst_client.video.flow` for both.
 """
 
 import dataclasses
@@ -22,16 +22,18 @@ from nst_client.video.frames import Frame, naming
 from nst_client.video.pixels import Pixels, decode, encode, resized
 
 _LEAST_RELIABLE = 0.15
-"""Share of a frame whose flow can be trusted, below which it is the first of another shot. Between unrelated
-photographs it is below 0.1, between frames with fast motion above 0.3."""
+"""The share of pixels with a reliable flow below which a frame is the first one of another shot. Between unrelated
+photographs the share is below 0.1, between frames with fast motion above 0.3."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedFrame:
-    """A frame with its result, that the next one follows from."""
+    """A frame with its result, from which the next frame follows."""
 
     frame: Frame
+    """The frame."""
     result: Picture = field(repr=False)
+    """The stylised frame."""
 
 
 def stylize_sequence(
@@ -53,21 +55,21 @@ def stylize_sequence(
     """Stylise frames one after the other, and yield each with its result.
 
     Args:
-        client: of the server that does the work.
-        frames: in their order; see `nst_client.video.open_footage`.
-        styles: the style, or several that are blended.
-        content_mask: white where the frames may change, the same for all of them.
+        client: the client of the server that does the work.
+        frames: the frames in their order (see `nst_client.video.open_footage`).
+        styles: the style, or several styles that are blended.
+        content_mask: white where the frames may change. It applies to all frames.
         init_picture: the picture that the first frame starts from.
-        options: how to stylise. A frame that follows another starts from its result, at full size at once: `init` and
-            `scales` do not apply to it.
-        output: how results are encoded.
-        follow_iterations: iterations of frames that follow another. Default: half of those of the first.
-        use_flow: whether frames follow from the previous result by optical flow, and are held to it. Without, they only
-            start from it, as it is: for pictures that show different things.
-        previous: the frame before the first one; default: none, the first one starts as any picture does.
-        timeout: seconds for each frame, its retries and queue included.
-        on_start: told the job of each frame as it begins, so that it can be ended.
-        on_event: told each event of each frame as it happens.
+        options: the options of the optimisation. `init` and `scales` do not apply to a frame that follows another one:
+            it starts from the previous result and at full size.
+        output: the options of the encoded results.
+        follow_iterations: iterations of each frame that follows another one. Default: half of those of the first frame.
+        use_flow: whether the previous result is warped by optical flow, and the frame is kept close to it. Without it,
+            the frame starts from the unchanged result, which suits pictures that show different things.
+        previous: the frame before the first one. Default: the first frame starts like any picture.
+        timeout: seconds for each frame, including its retries and the queue.
+        on_start: called with each frame and its job as the job starts, so that the job can be ended.
+        on_event: called with each frame and each of its events as it happens.
 
     Raises:
         NstError: see `nst_client.errors` for each kind; a note names the frame.
@@ -105,7 +107,7 @@ def stylize_sequence(
 
 
 def _ties(previous: FinishedFrame, frame: Frame, *, use_flow: bool) -> dict[str, Picture | None]:
-    """Return what ties a frame to the one before, as arguments of `stylize`; nothing for the first of another shot.
+    """Return the fields of a request that tie a frame to the one before; none for the first frame of another shot.
 
     Raises:
         InvalidRequestError: a picture cannot be read, or the frames have different sizes.
@@ -133,14 +135,14 @@ def _ties(previous: FinishedFrame, frame: Frame, *, use_flow: bool) -> dict[str,
 def _pixels(picture: Picture) -> Pixels:
     pixels = decode(read_picture("content", picture))
     if pixels is None:
-        raise InvalidRequestError.of("content", "is no picture that can be read")
+        raise InvalidRequestError.of("content", "is not a picture that can be read")
     return pixels
 
 
 def _half_of_the_first(client: StyleTransferClient, frame: Frame, styles: Styles, options: TransferOptions) -> int:
-    """Return how many iterations a frame needs that starts from a good picture."""
+    """Return the number of iterations of a frame that starts from a good picture."""
     iterations = options.iterations
     if iterations is None:
-        # The default is the server's, and depends on the preset.
+        # The server has the default, which depends on the preset.
         iterations = client.estimate(frame.picture, styles, options=options).options.iterations
     return max(1, (iterations or 0) // 2)

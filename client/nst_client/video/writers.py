@@ -1,4 +1,4 @@
-"""Where finished frames go: a folder of PNGs, or a video file."""
+"""Writers of finished frames: into a folder of PNGs, or into a video."""
 
 import contextlib
 import secrets
@@ -20,12 +20,12 @@ from nst_client.video.pixels import Pixels, decode
 _SoundPacket: TypeAlias = "av.Packet[AudioStream]"
 
 DEFAULT_RATE = Fraction(25)
-"""Frames a second of a video that is made of pictures."""
+"""The number of frames a second in a video that is made of pictures."""
 
 
 @contextlib.contextmanager
 def _os_errors() -> Iterator[None]:
-    """Raise an OSError for whatever FFmpeg fails at."""
+    """Raise an OSError for an error of FFmpeg in the body."""
     try:
         yield
     except av.FFmpegError as error:
@@ -33,34 +33,34 @@ def _os_errors() -> Iterator[None]:
 
 
 class FrameWriter(Protocol):
-    """Takes finished frames; a context manager that keeps what it got, whatever ends it."""
+    """A writer of finished frames. As a context manager, it keeps the frames that it got, whatever ends it."""
 
     def write(self, number: int, picture: bytes) -> Path | None:
-        """Take the next frame.
+        """Write the next frame.
 
         Args:
-            number: of the frame in its footage.
-            picture: encoded.
+            number: the number of the frame in its footage.
+            picture: the encoded picture.
 
         Returns:
-            The file of this frame; None where all go into one.
+            The file of this frame; None if all frames are in one file.
 
         Raises:
-            FootageError: it does not go with the frames before.
-            OSError: it cannot be written.
+            FootageError: the frame cannot be decoded, or its size is not that of the frames before.
+            OSError: the frame cannot be written.
         """
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Begin the folder or video."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Finish what was written."""
+        """Finish the folder or video."""
 
 
 class FolderWriter:
-    """Writes each frame as a file of its own, named by its number: 000001.png, as FFmpeg likes it."""
+    """Writes each frame into a file of its own, named by its number as FFmpeg expects it: 000001.png."""
 
     def __init__(self, folder: Path):
         self._folder = folder
@@ -70,7 +70,7 @@ class FolderWriter:
         return self._folder / f"{number:06d}.png"
 
     def first_missing(self, start: int) -> int:
-        """Return the number of the first frame from `start` on that is not there."""
+        """Return the number of the first frame, from `start` on, that has no file."""
         while self.path(start).exists():
             start += 1
         return start
@@ -165,12 +165,12 @@ class VideoWriter:
     def _from_start(
         self, packets: Iterable[_SoundPacket], track: AudioStream
     ) -> Iterator[tuple[Fraction, _SoundPacket]]:
-        """Yield the packets from the first frame on, each with its seconds since then."""
+        """Yield the packets from the first frame on, each with the seconds since that frame."""
         begin = (self._start - 1) / self._rate
         for packet in packets:
-            if packet.pts is None or packet.dts is None:  # The end.
+            if packet.pts is None or packet.dts is None:  # The last packet of a stream is empty.
                 continue
-            # Many tracks begin a little before 0, for decoders to warm up.
+            # Many tracks begin a little before 0, so that decoders can warm up.
             if begin > 0 and packet.pts * packet.time_base < begin:
                 continue
             offset = round(begin / packet.time_base)
@@ -179,7 +179,7 @@ class VideoWriter:
             yield packet.pts * packet.time_base, packet
 
     def _copy_sound(self, encoder: Mp4Encoder) -> None:
-        """Copy what is heard until the end of the last frame, so that sound and pictures lie beside each other."""
+        """Copy the sound up to the end of the last frame, so that sound and pictures are interleaved."""
         while self._next_packet is not None and self._next_packet[0] < encoder.count / self._rate:
             encoder.container.mux(self._next_packet[1])
             self._next_packet = next(self._packets, None)
