@@ -315,10 +315,12 @@ class Session:
         """The number of attempts to find it since then."""
         self._has_events = False
         """Whether there were events of this job."""
-        self._told_events = False
+        self._has_reported_events = False
         """Whether the reader got an event of any job, and would therefore notice the loss."""
-        self._began_anew = False
-        self._anew_untold = False
+        self._has_restarted = False
+        """Whether the job was started once more."""
+        self._restart_unreported = False
+        """Whether the job was started once more and the reader does not know it yet."""
         self._is_open = False
         """Whether the last call may have started a job that nobody knows of yet."""
         self._is_over = False
@@ -367,20 +369,20 @@ class Session:
         if isinstance(event, Accepted) and self._upload is not None:
             self._upload.accepted()
         events: list[Event] = []
-        if self._lost is not None and self._told_events:
+        if self._lost is not None and self._has_reported_events:
             events.append(
                 Reconnected(
                     sequence=last or 0,
                     attempts=self._attempts,
                     seconds=now - self._lost,
-                    began_anew=self._anew_untold,
+                    began_anew=self._restart_unreported,
                 )
             )
         # Only news proves that the job continues: a server may answer and then break at the same point again.
-        self._lost, self._anew_untold, self._has_events = None, False, True
+        self._lost, self._restart_unreported, self._has_events = None, False, True
         if event is not None:
             events.append(event)
-            self._told_events = True
+            self._has_reported_events = True
         return events
 
     def end(self) -> None:
@@ -417,9 +419,9 @@ class Session:
         Returns:
             The request that cancels the job; None if there is no job, it has ended, or it shall continue.
         """
-        is_left = self._is_over or (self._keep_running and not ending)
+        has_no_job_to_end = self._is_over or (self._keep_running and not ending)
         self._is_over = True
-        if is_left:
+        if has_no_job_to_end:
             return None
         if self.job_id is not None:
             return pb.CancelJobRequest(job_id=self.job_id)
@@ -436,7 +438,7 @@ class Session:
     def _delay(self, error: NstError, now: float, jitter: float) -> float | None:
         if isinstance(error, PictureNotFoundError) and self._upload is not None and self._upload.restore():
             return 0.0
-        if isinstance(error, JobNotFoundError) and self._begin_anew(now):
+        if isinstance(error, JobNotFoundError) and self._restart(now):
             return 0.0
         remaining = self.remaining(now)
         has_contact = self._has_events or self._lost is not None
@@ -459,11 +461,11 @@ class Session:
         self._retried += 1
         return delay
 
-    def _begin_anew(self, now: float) -> bool:
+    def _restart(self, now: float) -> bool:
         """Forget the job that the server has forgotten. This happens only once: the job may be what crashes it."""
-        if self._upload is None or self.job_id is None or self._began_anew:
+        if self._upload is None or self.job_id is None or self._has_restarted:
             return False
-        self._began_anew = self._anew_untold = True
+        self._has_restarted = self._restart_unreported = True
         self._lost = now if self._lost is None else self._lost
         self._attempts += 1
         # The server will not have the pictures either.

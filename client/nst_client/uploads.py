@@ -57,9 +57,9 @@ class Upload:
         self._request: pb.StylizeRequest | None = None
         self._pictures: list[tuple[pb.Picture, str]] = []
         """The pictures that may be named by their digests, with these."""
-        self._left_out: dict[str, bytes] = {}
+        self._omitted: dict[str, bytes] = {}
         """The bytes of the pictures that are named by their digests now."""
-        self._is_whole = False
+        self._must_send_bytes = False
         """Whether every picture must be sent, whatever the server is known to have."""
 
     def message(self) -> pb.StylizeRequest:
@@ -76,8 +76,8 @@ class Upload:
                 if len(data := picture.data) > _LEAST_BYTES
             ]
         for picture, digest in self._pictures:
-            if not self._is_whole and picture.HasField("data") and digest in self._sent:
-                self._left_out[digest] = picture.data
+            if not self._must_send_bytes and picture.HasField("data") and digest in self._sent:
+                self._omitted[digest] = picture.data
                 picture.sha256 = digest
         return self._request
 
@@ -96,14 +96,14 @@ class Upload:
         Returns:
             Whether this changed the request.
         """
-        self._is_whole = True
+        self._must_send_bytes = True
         # A server that lost one picture has probably lost them all, and each would cost another call in vain.
         self._sent.forget(digest for _, digest in self._pictures)
         for picture, digest in self._pictures:
             if picture.HasField("sha256"):
-                picture.data = self._left_out[digest]
-        is_another = bool(self._left_out)
-        self._left_out.clear()
+                picture.data = self._omitted[digest]
+        is_another = bool(self._omitted)
+        self._omitted.clear()
         return is_another
 
 

@@ -11,7 +11,7 @@ import click
 
 from nst_client.cli.connection import Connection
 from nst_client.cli.exits import reported, writing
-from nst_client.cli.interrupts import at_interrupt, held_back
+from nst_client.cli.interrupts import at_interrupt, deferred_interrupts
 from nst_client.cli.reports import Position, Report
 from nst_client.client import Stylization
 from nst_client.errors import JobCancelledError, NstError, UnavailableError
@@ -79,7 +79,7 @@ def run_sequence(
         if last is not None and last < start:
             raise FootageError(f"{str(source)!r} has {footage.count} frames, there is no frame {start}")
         with (
-            held_back() as interrupts,
+            deferred_interrupts() as interrupts,
             connection.client(retries=retries) as client,
             open_report() as report,
         ):

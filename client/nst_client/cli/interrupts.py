@@ -21,7 +21,7 @@ Interrupts = queue.SimpleQueue[bool]
 
 
 @contextlib.contextmanager
-def held_back() -> Iterator[Interrupts]:
+def deferred_interrupts() -> Iterator[Interrupts]:
     """Put the first Ctrl-C into a queue instead of raising it, and end the program at the second one.
 
     Python could raise KeyboardInterrupt in the middle of gRPC, which would then wait for itself as its channel closes.

@@ -11,7 +11,7 @@ import click
 
 from nst_client.cli.connection import Connection, answer_timeout, seconds
 from nst_client.cli.exits import CANCELLED, reported, writing
-from nst_client.cli.interrupts import held_back, leaving
+from nst_client.cli.interrupts import deferred_interrupts, leaving
 from nst_client.cli.outputs import writable
 from nst_client.cli.request import picture_file
 from nst_client.cli.run_flags import Display, display_flags
@@ -58,7 +58,7 @@ def watch(context: click.Context, /, *, job: Name, out: Path | None, timeout: fl
     connection: Connection = context.obj
     with (
         reported(connection.target),
-        held_back() as interrupts,
+        deferred_interrupts() as interrupts,
         connection.client() as client,
         client.watch(**job, timeout=timeout) as events,
         display.open() as report,

@@ -34,7 +34,7 @@ class Run:
     timeout: float | None
     """Time limit of each job in seconds; None for no limit."""
     retries: int
-    """Times that a job which no server accepts is sent again."""
+    """Number of times to resend a job that no server accepts."""
     display: Display
     """What the command shows of each job."""
 
@@ -65,7 +65,7 @@ def run_flags(command: Callable[..., Any]) -> Callable[..., Any]:
         type=click.IntRange(min=0),
         default=RETRIES,
         show_default=True,
-        help="Number of times to send a job again that no server accepts.",
+        help="Number of times to resend a job that no server accepts.",
     )
     @display_flags
     @functools.wraps(command)

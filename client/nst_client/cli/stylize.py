@@ -9,7 +9,7 @@ import click
 
 from nst_client.cli.connection import Connection
 from nst_client.cli.exits import CANCELLED, reported, writing
-from nst_client.cli.interrupts import cancelling, held_back
+from nst_client.cli.interrupts import cancelling, deferred_interrupts
 from nst_client.cli.outputs import writable, writable_as, writable_folder
 from nst_client.cli.reports import Report
 from nst_client.cli.request import build_request, picture_file, request_flags
@@ -130,7 +130,7 @@ def stylize(
     recorders = _recorders(plot, frames, timelapse)
     with (
         reported(connection.target),
-        held_back() as interrupts,
+        deferred_interrupts() as interrupts,
         connection.client(retries=run.retries) as client,
         client.stream(**request) as stylization,
         run.display.open() as report,
@@ -170,7 +170,7 @@ def _detach(connection: Connection, request: dict[str, Any], *, retries: int, as
     """Start the job and print its id."""
     with (
         reported(connection.target),
-        held_back() as interrupts,
+        deferred_interrupts() as interrupts,
         connection.client(retries=retries) as client,
         client.stream(**request, keep_running=True) as stylization,
         cancelling(stylization, interrupts, functools.partial(click.echo, err=True)),
