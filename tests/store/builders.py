@@ -28,7 +28,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a store is."""
+    """The place of a store."""
 
     directory: Path
     database_url: str | None
@@ -46,7 +46,7 @@ class Place:
         return Database.of(self.database_url) if self.database_url else Database.at(self.directory / "nst.sqlite")
 
     def open(self, **changes: Any) -> Store:
-        """Open a store, to whom every other one is dead, unless it says otherwise."""
+        """Open a store that takes every other server for dead, unless the changes say otherwise."""
         options: dict[str, Any] = {"retention": ENDLESS, "lease_seconds": 0.0} | changes
         options.setdefault("open_folder", lambda writer: BlobFolder.at(str(self.blobs), writer))
         return Store(self.database(), **options)

@@ -17,7 +17,7 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def new_place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], Place]:
-    """Makes places by their names, all of them with the same kind of database."""
+    """Return a function that makes places by their names, all of them with the same kind of database."""
     server: Postgres | None = request.getfixturevalue("postgres") if request.param == "postgresql" else None
 
     def make(name: str) -> Place:
@@ -30,7 +30,7 @@ def new_place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str],
 
 @pytest.fixture
 def place(new_place: Callable[[str], Place]) -> Place:
-    """Where stores may be opened; every test has its own."""
+    """The place where a test may open stores; every test has its own."""
     return new_place(".")
 
 
@@ -41,7 +41,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def open_store(place: Place, clock: Clock) -> Iterator[Callable[..., Store]]:
-    """Opens stores at the place."""
+    """Return a function that opens stores at the place."""
     with ExitStack() as stores:
 
         def open_one(**changes: object) -> Store:

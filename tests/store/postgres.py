@@ -1,4 +1,4 @@
-"""A real PostgreSQL on the loopback interface, made for the tests and gone with them."""
+"""A real PostgreSQL on the loopback interface, which the tests start and remove."""
 
 import contextlib
 import itertools
@@ -19,9 +19,9 @@ import psycopg
 import pytest
 
 _UNPRIVILEGED = ("postgres", "nobody")
-"""PostgreSQL does not run as root."""
+"""The users to run PostgreSQL as, since it does not run as root."""
 _PORTS = range(20_000, 30_000)
-"""Below those that connections get on Linux, 32768 and above."""
+"""The ports to choose from, below those that Linux gives to connections, 32768 and above."""
 
 
 @dataclass

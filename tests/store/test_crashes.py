@@ -1,4 +1,4 @@
-"""Kills servers at random moments: what the store has said to be stored is there, and nothing is half there."""
+"""Servers that are killed at random moments leave everything that the store has promised, and nothing in part."""
 
 import json
 import os
@@ -20,7 +20,7 @@ _KILLS = int(os.environ.get("NST_KILLS", "4"))
 
 @dataclass
 class _Promises:
-    """What the store has said."""
+    """The promises that the store has made by its answers."""
 
     requests: dict[str, str] = field(default_factory=dict)
     events: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))

@@ -36,7 +36,7 @@ class _QuotaFile(LocalFileOpener):  # type: ignore[misc]
 
 
 class _QuotaFileSystem(LocalFileSystem):  # type: ignore[misc]
-    """A disk that holds a number of bytes more."""
+    """A disk with room for a number of bytes."""
 
     cachable = False
     quota = 2**40
@@ -91,7 +91,7 @@ class TestFullDiskOfTheBlobs:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A whole file system of 2 MiB."""
+    """Mount a file system of 2 MiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
@@ -139,7 +139,7 @@ def test_a_full_disk_below_everything_refuses_writes_and_loses_nothing(small_dis
 
 @pytest.fixture
 def own_directory() -> Iterator[Path]:
-    """A directory whose permissions count: they do not for root, who becomes somebody else meanwhile."""
+    """Make a directory whose permissions count: since they do not for root, the test runs as another user."""
     was_root = os.geteuid() == 0
     if was_root:
         os.seteuid(65534)

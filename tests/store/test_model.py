@@ -1,4 +1,4 @@
-"""The store against a model of it, in orders that nobody thought of."""
+"""The store behaves like a simple model of it under random sequences of calls."""
 
 import tempfile
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ _PICTURES = st.lists(st.sampled_from([b"cat", b"dog", b"sea"]), max_size=2, uniq
 
 @dataclass
 class _Job:
-    """What is known of a job."""
+    """The expected state of a job."""
 
     request: bytes
     state: JobState = JobState.QUEUED
@@ -133,7 +133,7 @@ class _Model(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        """The server dies: without a word to the store."""
+        """The server dies without telling the store."""
         self._store._database.close()
         self._open()
         running = {job_id for job_id, known in self._known.items() if known.state is JobState.RUNNING}

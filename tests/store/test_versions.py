@@ -146,7 +146,7 @@ def test_servers_that_start_at_once_make_or_upgrade_the_tables_once(databases: C
 
 
 def test_servers_that_meet_at_a_new_file_wait_for_the_one_that_sets_it_up(tmp_path: Path) -> None:
-    """Takes turns enough for the switch to a write-ahead log, which SQLite does not wait for, to be met."""
+    """A hundred turns suffice to meet the switch to a write-ahead log, for which SQLite does not wait."""
     for turn in range(100):
         opened = [Database.at(tmp_path / f"{turn}.sqlite") for _ in range(8)]
         with ThreadPoolExecutor(len(opened)) as threads:

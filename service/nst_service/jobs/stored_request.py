@@ -23,7 +23,7 @@ class StoredRequest:
     request_id: str | None = None
     """The id that makes the request safe to repeat; None if the client has chosen none."""
     disconnect_policy: DisconnectPolicy = DisconnectPolicy.CANCEL
-    """What happens to the job when its last follower disconnects."""
+    """The fate of the job when its last follower disconnects."""
 
     @property
     def digest(self) -> str:

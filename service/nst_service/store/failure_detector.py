@@ -11,7 +11,7 @@ class _Heartbeat:
 
     count: int
     seen_at: float
-    """When this process first saw the count, on its own clock."""
+    """The time at which this process first saw the count, on its own clock."""
 
 
 class FailureDetector:

@@ -12,7 +12,7 @@ _SEQUENCES_OF_A_RUN = 2**32
 
 
 class BlobKind(StrEnum):
-    """What a job uses a blob for."""
+    """The purpose for which a job uses a blob."""
 
     REQUEST = "request"
     """The document of the request; one for a job."""
@@ -25,7 +25,7 @@ class BlobKind(StrEnum):
 
 
 class DisconnectPolicy(StrEnum):
-    """What happens to a job when its last follower disconnects."""
+    """The fate of a job whose last follower disconnects."""
 
     CANCEL = "cancel"
     KEEP_RUNNING = "keep_running"
@@ -69,7 +69,7 @@ class StoredEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
-    """What is known of a job from its acceptance on, and never changes."""
+    """The facts of a job that are known from its acceptance on and never change."""
 
     id: str
     owner: str
@@ -106,13 +106,13 @@ class StoredJob(_Job):
     """The number of the job. It grows in the order of acceptance, whatever the clock does."""
     state: JobState
     epoch: int
-    """How often the job has been leased; 0 before its first run."""
+    """The number of leases that the job has had; 0 before its first run."""
     lost_runs: int
-    """How many runs in a row have ended by the death of their server or device, without a checkpoint."""
+    """The number of runs in a row that have ended by the death of their server or device, without a checkpoint."""
     cancel_requested: bool
     """Whether the job is to be cancelled."""
     outcome: bytes | None
-    """How the job ended, as the job layer has serialised it; None before its end."""
+    """The outcome of the job, as the job layer has serialised it; None before its end."""
     created_at: float
     updated_at: float
     finished_at: float | None
@@ -152,7 +152,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeartbeatReply:
-    """What a server learns from its heartbeat."""
+    """The answer of the store to a heartbeat."""
 
     cancelled: frozenset[str]
     """The ids of the jobs that this server runs and that are to be cancelled."""
@@ -162,7 +162,7 @@ class HeartbeatReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """How much is kept, and how long."""
+    """The limits of what is kept."""
 
     max_age_seconds: float
     """Seconds from the end of a job to its removal."""
@@ -175,7 +175,7 @@ class Retention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removed:
-    """What a cleaning has removed."""
+    """The numbers of what a cleaning has removed."""
 
     jobs: int
     """The number of ended jobs that exceeded the retention."""

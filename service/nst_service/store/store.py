@@ -65,7 +65,7 @@ class Store:
         Args:
             database: stores everything except blobs.
             open_folder: returns the folder of the blobs; its argument is the id of this server.
-            retention: how much is kept, and how long.
+            retention: the limits of what is kept.
             lease_seconds: seconds without a heartbeat after which a server counts as dead; 0 where no other server can
                 be alive.
             directory: closed together with the store.
@@ -101,7 +101,7 @@ class Store:
             directory: holds the database and the blobs, unless a URL is given for them.
             database_url: the URL of a PostgreSQL database, for servers that share their jobs.
             blobs_url: the URL of a folder, as fsspec reads it; servers that share a database must share this folder.
-            retention: how much is kept, and how long.
+            retention: the limits of what is kept.
             lease_seconds: seconds without a heartbeat after which the servers that share a database count one of them
                 as dead. A server with a directory of its own is alone there, and takes jobs over at once.
 
@@ -311,7 +311,7 @@ class Store:
         Args:
             lease: the lease of the job.
             state: the terminal state of the job.
-            outcome: how the job ended, as the job layer has serialised it.
+            outcome: the outcome of the job, as the job layer has serialised it.
             events: the last events of the job.
             result: the finished picture, if there is one.
 
