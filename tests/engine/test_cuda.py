@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from nst_service.engine.choices import OptimizerName, Pooling, Preset, StyleLossName
+from nst_service.engine.choices import OptimizerKind, Pooling, Preset, StyleStatisticKind
 from nst_service.engine.devices import available_bytes, resolve_devices, resolve_precision, set_up_process
 from nst_service.engine.errors import NonFiniteLossError
 from nst_service.engine.network.layers import LAYERS
@@ -62,7 +62,7 @@ def evaluated(spec: TransferSpec, network: Vgg19) -> Evaluation:
         {"preset": preset, "pooling": pooling, "style_loss": style_loss}
         for preset in (Preset.REFERENCE, Preset.BALANCED)
         for pooling in Pooling
-        for style_loss in StyleLossName
+        for style_loss in StyleStatisticKind
     ],
 )
 def test_a_gpu_computes_what_a_cpu_does(
@@ -77,13 +77,13 @@ def test_a_gpu_computes_what_a_cpu_does(
 @pytest.mark.parametrize(
     ("precision", "tolerances"), [(Precision.TF32, (0.01, 0.05)), (Precision.BFLOAT16, (0.05, 0.15))]
 )
-@pytest.mark.parametrize("style_loss", list(StyleLossName))
+@pytest.mark.parametrize("style_loss", list(StyleStatisticKind))
 def test_less_precision_is_near_to_all_of_it(
     make_spec: Callable[..., TransferSpec],
     weights: Weights,
     precision: Precision,
     tolerances: tuple[float, float],
-    style_loss: StyleLossName,
+    style_loss: StyleStatisticKind,
 ):
     spec, device = make_spec(style_loss=style_loss), resolve_devices("cuda")[0]
     exact = evaluated(spec, Vgg19(weights, device))
@@ -103,7 +103,7 @@ def test_a_transfer_on_a_gpu_is_the_same_every_time(spec: TransferSpec, weights:
     assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("options", [{}, {"averaging": 0.5}, {"optimizer": OptimizerName.ADAM, "learning_rate": 0.05}])
+@pytest.mark.parametrize("options", [{}, {"averaging": 0.5}, {"optimizer": OptimizerKind.ADAM, "learning_rate": 0.05}])
 def test_recorded_steps_are_those_that_would_be_taken_one_by_one(
     make_spec: Callable[..., TransferSpec], on_gpu: Vgg19, monkeypatch: pytest.MonkeyPatch, options: dict
 ):

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 from nst_service.engine import estimate as estimate_module
-from nst_service.engine.choices import OptimizerName, Pooling, Preset, StyleLossName
+from nst_service.engine.choices import OptimizerKind, Pooling, Preset, StyleStatisticKind
 from nst_service.engine.estimate import (
     Memory,
     estimate,
@@ -45,10 +45,10 @@ def test_tiles_are_the_largest_that_fit():
         (Size(512, 384), None, 12, {}, 180),
         (Size(512, 384), None, 22, {"lbfgs_history": 20}, 251),
         (Size(512, 384), 256, 3, {}, 181),
-        (Size(512, 384), None, 3, {"style_loss": StyleLossName.SLICED_WASSERSTEIN}, 434),
+        (Size(512, 384), None, 3, {"style_loss": StyleStatisticKind.SLICED_WASSERSTEIN}, 434),
         (Size(512, 384), None, 3, {"pooling": Pooling.L2}, 565),
         (Size(512, 384), None, 3, {"style_layers": {"relu1_2": 1.0, "relu2_2": 1.0}}, 346),
-        (Size(512, 384), None, 4, {"optimizer": OptimizerName.ADAM}, 160),
+        (Size(512, 384), None, 4, {"optimizer": OptimizerKind.ADAM}, 160),
         (Size(1024, 768), None, 4, {}, 590),
         (Size(1024, 768), None, 8, {}, 651),
         (Size(1024, 768), 512, 3, {}, 533),
@@ -124,7 +124,7 @@ def test_a_larger_style_leaves_less_for_the_result():
         ({}, Size(4096, 3072), True),
         ({"iterations": 3}, Size(4096, 3072), False),
         ({"lbfgs_history": 4}, Size(4096, 3072), False),
-        ({"optimizer": OptimizerName.ADAM}, Size(4096, 3072), False),
+        ({"optimizer": OptimizerKind.ADAM}, Size(4096, 3072), False),
         ({}, Size(128, 96), False),
     ],
 )

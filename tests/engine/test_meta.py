@@ -8,15 +8,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from nst_service.engine.choices import Pooling, Preset, StyleLossName
+from nst_service.engine.choices import Pooling, Preset, StyleStatisticKind
 from nst_service.engine.network import convolution as convolution_module
 from nst_service.engine.network.layers import LAYERS
 from nst_service.engine.network.precision import Precision
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.network.weights import Weights
+from nst_service.engine.objective import targets as objective_module
 from nst_service.engine.objective.criterion import Criterion
 from nst_service.engine.objective.targets import build_canvas, build_criterion
-from nst_service.engine.objective.targets import targets as objective_module
 from nst_service.engine.optim.optimizers import LBFGS, Adam, either
 from nst_service.engine.options import ColorMode, Limits, TransferOptions
 from nst_service.engine.spec import StyleInput, TransferRequest, prepare
@@ -101,9 +101,9 @@ def test_no_region_needs_the_host(criterion_of: Callable[..., Criterion], pixels
     check(criterion, LBFGS(pixels, learning_rate=1.0, history=3))
 
 
-@pytest.mark.parametrize("style_loss", [StyleLossName.MOMENTS, StyleLossName.SLICED_WASSERSTEIN])
+@pytest.mark.parametrize("style_loss", [StyleStatisticKind.MOMENTS, StyleStatisticKind.SLICED_WASSERSTEIN])
 def test_who_may_wait_says_so(criterion_of: Callable[..., Criterion], style_loss):
-    assert criterion_of(style_loss=style_loss).waits
+    assert criterion_of(style_loss=style_loss).needs_host_sync
 
 
 def test_who_looks_at_a_number_here_fails(criterion_of: Callable[..., Criterion], pixels):
@@ -127,7 +127,7 @@ class _NothingCrosses(TorchDispatchMode):
 
 def check(criterion: Criterion, optimizer: LBFGS | Adam) -> None:
     """Take steps, with all that a transfer does to the best one, and look where it all is."""
-    assert not criterion.waits
+    assert not criterion.needs_host_sync
     best = None
     with _NothingCrosses():
         # All slots of a history of three, and the first one again.

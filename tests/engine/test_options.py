@@ -6,12 +6,12 @@ import torch
 from nst_service.engine.choices import (
     ColorMode,
     Init,
-    OptimizerName,
+    OptimizerKind,
     OutputFormat,
     Padding,
     Pooling,
     Preset,
-    StyleLossName,
+    StyleStatisticKind,
 )
 from nst_service.engine.network.layers import LAYERS
 from nst_service.engine.network.stored_kernel import StoredKernel
@@ -19,7 +19,7 @@ from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.network.weights import Weights
 from nst_service.engine.objective.losses import LossKind
 from nst_service.engine.objective.targets import build_canvas, build_criterion
-from nst_service.engine.optim.transfer import Ending, Iterate, optimize
+from nst_service.engine.optim.transfer import Iterate, TerminationReason, optimize
 from nst_service.engine.options import Limits, TransferOptions, transfer_violations
 from nst_service.engine.pictures.encode import encode
 from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
@@ -57,8 +57,8 @@ def left_half_white(width: int = 48, height: int = 37) -> bytes:
         {"laplacian_weight": 1e6},
         {"content_layers": {"conv3_2": 1.0}},
         {"style_layers": {"conv2_2": 1.0, "relu3_4": 0.5}},
-        {"style_loss": StyleLossName.MOMENTS},
-        {"style_loss": StyleLossName.SLICED_WASSERSTEIN},
+        {"style_loss": StyleStatisticKind.MOMENTS},
+        {"style_loss": StyleStatisticKind.SLICED_WASSERSTEIN},
         {"normalize": True},
         {"pooling": Pooling.AVERAGE},
         {"pooling": Pooling.L2},
@@ -68,7 +68,7 @@ def left_half_white(width: int = 48, height: int = 37) -> bytes:
         {"color": ColorMode.YIQ},
         {"color": ColorMode.LAB},
         {"iterations": 12},
-        {"optimizer": OptimizerName.ADAM},
+        {"optimizer": OptimizerKind.ADAM},
         {"learning_rate": 0.5},
         {"lbfgs_history": 2},
         {"averaging": 0.9},
@@ -123,13 +123,13 @@ def test_the_loss_of_normalized_options_does_not_know_the_scale_of_the_weights(
         product *= factors[conv]
         convs[conv] = (StoredKernel(factors[conv] * kernel.dense()), product * bias)
     rescaled = Vgg19(dataclasses.replace(weights, convs=convs), "cpu")
-    for loss in StyleLossName:
+    for loss in StyleStatisticKind:
         spec = spec_of(request_, normalize=True, style_loss=loss, pooling=Pooling.L2)
         canvas = build_canvas(spec, model.device)
         pixels = (canvas.content + 0.1).clamp(0, 1)
         ours, theirs = (build_criterion(spec, network, canvas)(pixels) for network in (model, rescaled))
         assert theirs.term_values() == pytest.approx(
-            ours.term_values(), rel=1e-2 if loss is StyleLossName.MOMENTS else 1e-3
+            ours.term_values(), rel=1e-2 if loss is StyleStatisticKind.MOMENTS else 1e-3
         )
         assert (ours.gradient - theirs.gradient).norm() < 0.02 * ours.gradient.norm()
 
@@ -187,9 +187,9 @@ def _large():
     return StyleOptions(scale=2.0)
 
 
-@pytest.mark.parametrize("optimizer", list(OptimizerName))
+@pytest.mark.parametrize("optimizer", list(OptimizerKind))
 def test_an_optimizer_carries_what_it_learnt_to_the_next_scale(
-    content_png: bytes, style_png: bytes, model: Vgg19, optimizer: OptimizerName
+    content_png: bytes, style_png: bytes, model: Vgg19, optimizer: OptimizerKind
 ):
     options = TransferOptions(iterations=12, scales=2, image_size=192, optimizer=optimizer)
     request = TransferRequest(
@@ -207,13 +207,13 @@ def test_scales_that_pictures_have_no_room_for_are_left_out(request_: TransferRe
 def test_a_loss_that_has_flattened_ends_the_transfer(request_: TransferRequest, model: Vgg19):
     iterates = run(request_, model, iterations=200, min_improvement=0.3)
     assert len(iterates) < 100
-    assert iterates[-1].ending is Ending.CONVERGED
+    assert iterates[-1].termination is TerminationReason.CONVERGED
 
 
 def test_a_time_budget_ends_the_transfer_with_a_picture(request_: TransferRequest, model: Vgg19):
     iterates = run(request_, model, iterations=1000, time_budget_seconds=0.5)
     assert len(iterates) < 1000
-    assert iterates[-1].ending is Ending.TIME_BUDGET
+    assert iterates[-1].termination is TerminationReason.TIME_BUDGET
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from nst_service.engine.choices import Init, OptimizerName
+from nst_service.engine.choices import Init, OptimizerKind
 from nst_service.engine.errors import NonFiniteLossError
 from nst_service.engine.estimate import Memory, estimate, least_bytes
 from nst_service.engine.network.layers import LAYERS
@@ -161,7 +161,7 @@ def failing(error: Exception, *, size: int, after: int) -> Callable[..., Iterato
 def test_jobs_that_share_a_device_give_the_bytes_that_they_give_alone(device: Device, make_request: MakeRequest):
     requests = [
         make_request(iterations=9, init=Init.RANDOM, seed=1),
-        make_request(iterations=9, image_size=64, scales=2, optimizer=OptimizerName.ADAM),
+        make_request(iterations=9, image_size=64, scales=2, optimizer=OptimizerKind.ADAM),
         make_request(iterations=9, init=Init.RANDOM, seed=2),
     ]
     expected = [alone(device, request).file for request in requests]
@@ -248,9 +248,9 @@ def running_out(*, edge: int, after: int) -> Callable[..., Iterator[Any]]:
     return run
 
 
-@pytest.mark.parametrize("optimizer", list(OptimizerName))
+@pytest.mark.parametrize("optimizer", list(OptimizerKind))
 def test_a_job_that_fits_in_no_tiles_goes_on_smaller_where_the_request_allows_it(
-    device: Device, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch, optimizer: OptimizerName
+    device: Device, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch, optimizer: OptimizerKind
 ):
     monkeypatch.setattr(run_module, "transfer", running_out(edge=200, after=3))
     request = make_request(iterations=6, image_size=256, min_image_size=100, optimizer=optimizer)

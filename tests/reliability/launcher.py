@@ -22,7 +22,7 @@ from nst_service.config import ServerConfig
 from nst_service.engine.devices import available_bytes
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.network.weights import load_weights
-from nst_service.engine.optim.transfer import Iterate, Preparing, transfer
+from nst_service.engine.optim.transfer import Iterate, TargetProgress, transfer
 from nst_service.jobs import events as events_module
 from nst_service.jobs import run as run_module
 from nst_service.jobs import scheduler as scheduler_module
@@ -68,7 +68,7 @@ def _have_memory_up_to(edge: int) -> None:
     def fail() -> None:
         raise MemoryError
 
-    def failing(spec: Any, *rest: Any) -> Iterator[Preparing | Iterate]:
+    def failing(spec: Any, *rest: Any) -> Iterator[TargetProgress | Iterate]:
         return _with((spec, *rest), 4, fail) if max(spec.content.size) > edge else transfer(spec, *rest)
 
     run_module.transfer = failing
@@ -88,7 +88,7 @@ def _before_step(step: int, error: type[Exception], message: str, *, only_whole:
     def fail() -> None:
         raise error(message)
 
-    def failing(spec: Any, model: Any, tile: int | None, *rest: Any) -> Iterator[Preparing | Iterate]:
+    def failing(spec: Any, model: Any, tile: int | None, *rest: Any) -> Iterator[TargetProgress | Iterate]:
         if only_whole and tile is not None:
             return transfer(spec, model, tile, *rest)
         return _with((spec, model, tile, *rest), step, fail)
@@ -96,7 +96,7 @@ def _before_step(step: int, error: type[Exception], message: str, *, only_whole:
     run_module.transfer = failing
 
 
-def _with(arguments: tuple[Any, ...], step: int, act: Callable[[], None]) -> Iterator[Preparing | Iterate]:
+def _with(arguments: tuple[Any, ...], step: int, act: Callable[[], None]) -> Iterator[TargetProgress | Iterate]:
     """Yield what `transfer` does, and do something before a step, which is counted from the leased of the job."""
     with contextlib.closing(transfer(*arguments)) as steps:
         for each in steps:

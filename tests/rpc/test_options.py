@@ -9,7 +9,7 @@ from nst.v1 import style_transfer_pb2 as pb
 from nst_client.metadata import read_metadata
 from nst_client.translate import options_from_proto
 from nst_service.engine import options as engine
-from nst_service.engine.choices import ColorMode, OutputFormat, Padding, Pooling, StyleLossName
+from nst_service.engine.choices import ColorMode, OutputFormat, Padding, Pooling, StyleStatisticKind
 from nst_service.engine.objective.losses import LossKind
 from nst_service.lifecycle import JobState, StopReason
 from nst_service.rpc.codec import stored_request_from_proto
@@ -23,9 +23,9 @@ from tests.rpc.test_service import serving
     ("kind", "wrapper"),
     [
         (engine.Preset, pb.Preset),
-        (engine.OptimizerName, pb.Optimizer),
+        (engine.OptimizerKind, pb.Optimizer),
         (engine.Init, pb.Init),
-        (StyleLossName, pb.StyleLoss),
+        (StyleStatisticKind, pb.StyleLoss),
         (Pooling, pb.Pooling),
         (Padding, pb.Padding),
         (ColorMode, pb.ColorMode),

@@ -1,72 +1,62 @@
-"""The options of a transfer whose values have names."""
+"""The enums of the options: each names the choices that an option has."""
 
 from enum import StrEnum
 
 
 class OutputFormat(StrEnum):
-    """Formats that `encode` writes."""
+    """File formats that a result can be encoded in (`pictures.formats` has what each of them can hold)."""
 
     PNG = "png"
     JPEG = "jpeg"
     WEBP = "webp"
     TIFF = "tiff"
 
-    @property
-    def media_type(self) -> str:
-        """Such as "image/png"."""
-        return f"image/{self}"
-
-    @property
-    def max_edge(self) -> int:
-        """The longest edge that the format can hold, in pixels."""
-        return {OutputFormat.JPEG: 65_500, OutputFormat.WEBP: 16_383}.get(self, 2**31 - 1)
-
 
 class Padding(StrEnum):
-    """What a convolution sees beyond the edge."""
+    """What a convolution reads beyond the edge of its input."""
 
     ZERO = "zero"
-    """Black: the network as it was trained. It sees a frame that no picture has."""
+    """Zeros, as the network was trained. They act like a black frame, which no picture has."""
     REFLECT = "reflect"
-    """The features mirrored at the edge: no frame."""
+    """The features mirrored at the edge, so that there is no frame."""
 
 
 class Pooling(StrEnum):
-    """What stands between the blocks."""
+    """What reduces the resolution between two blocks of the network."""
 
     MAX = "max"
-    """The network as it was trained."""
+    """The maximum of four features, as the network was trained."""
     AVERAGE = "average"
     """The mean of four features, rescaled: smoother pictures (Gatys, Ecker & Bethge 2016, section 2)."""
     L2 = "l2"
-    """The root of the mean of four squared features, rescaled: between the two."""
+    """The root of the mean of four squared features, rescaled: between the other two."""
 
 
 class ColorMode(StrEnum):
     """Where the colours of the result come from."""
 
     STYLE = "style"
-    """From the style."""
+    """The style."""
     MATCH = "match"
-    """From the content: the style's colours are moved to those of the content before."""
+    """The content: the colours of the style are matched to those of the content first."""
     LUMINANCE = "luminance"
-    """From the content: only luminance is transferred, and the content's colours are put back."""
+    """The content: only luminance is transferred, and the colours of the content are put back."""
     YIQ = "yiq"
-    """From the content: its I and Q with the luma of the finished picture."""
+    """The content: its I and Q are combined with the luma of the finished picture."""
     LAB = "lab"
-    """From the content: its a* and b* with the lightness of the finished picture."""
+    """The content: its a* and b* are combined with the lightness of the finished picture."""
 
 
-class StyleLossName(StrEnum):
-    """The style losses by name."""
+class StyleStatisticKind(StrEnum):
+    """Statistics of features that a style loss can compare. The option is called `style_loss`."""
 
     GRAM = "gram"
     MOMENTS = "moments"
     SLICED_WASSERSTEIN = "sliced_wasserstein"
 
 
-class OptimizerName(StrEnum):
-    """The optimisers by name."""
+class OptimizerKind(StrEnum):
+    """Optimisers that can change the pixels."""
 
     LBFGS = "lbfgs"
     ADAM = "adam"

@@ -10,7 +10,7 @@ from types import MappingProxyType
 import torch
 
 from nst_service.engine.arena import NATIVE
-from nst_service.engine.choices import OptimizerName, Pooling, StyleLossName
+from nst_service.engine.choices import OptimizerKind, Pooling, StyleStatisticKind
 from nst_service.engine.network.bands import rows_at_once
 from nst_service.engine.network.layers import (
     CONVS,
@@ -24,7 +24,7 @@ from nst_service.engine.network.layers import (
     relu_of,
 )
 from nst_service.engine.network.tiles import count_tiles, halo_of, spans
-from nst_service.engine.objective.targets import DIRECTIONS
+from nst_service.engine.objective.statistics import SLICED_DIRECTIONS
 from nst_service.engine.options import TransferOptions
 from nst_service.engine.scales import schedule, step_pixels
 from nst_service.engine.sizes import Size, fit, scaled
@@ -34,7 +34,7 @@ _FLOAT_BYTES, _INDEX_BYTES = 4, 8
 _PICTURES = 12
 """That an optimiser and the losses on pixels hold at once, beside the history of L-BFGS: pixels, gradients, the best so
 far, the content, differences of neighbours, spectra ..."""
-_SNAPSHOT_PICTURES = MappingProxyType({OptimizerName.LBFGS: 5, OptimizerName.ADAM: 7})
+_SNAPSHOT_PICTURES = MappingProxyType({OptimizerKind.LBFGS: 5, OptimizerKind.ADAM: 7})
 """That a snapshot holds beside the history of L-BFGS and the average: where the optimiser stands, the best so far and
 their gradients, where it goes, moments of Adam."""
 _SNAPSHOT_TEXT = 2**15
@@ -139,7 +139,7 @@ def peak_bytes(
     """
     layers, is_native = options.active_layers, NATIVE and not on_gpu
     picture = _picture_bytes(size)
-    pictures = (_PICTURES + 2 * options.pairs) * picture
+    pictures = (_PICTURES + 2 * options.curvature_pairs) * picture
     targets = sum(_activation_bytes(size, conv_of(layer)) for layer in options.active_content_layers)
     statistics = _statistics_bytes(options, size, len(styles), tile)
     held = pictures + targets + statistics + _workspace_bytes(on_gpu=on_gpu)
@@ -174,7 +174,7 @@ def keeps_history(options: TransferOptions, size: Size) -> bool:
 
 
 def _snapshot_bytes(options: TransferOptions, size: Size, *, history: bool) -> int:
-    pictures = _SNAPSHOT_PICTURES[options.optimizer] + bool(options.averaging) + 2 * history * options.pairs
+    pictures = _SNAPSHOT_PICTURES[options.optimizer] + bool(options.averaging) + 2 * history * options.curvature_pairs
     return _SNAPSHOT_TEXT + pictures * _picture_bytes(size)
 
 
@@ -286,9 +286,9 @@ def _pooling_bytes(part: Size, conv: str, pooling: Pooling, *, is_native: bool) 
 def _statistics_bytes(options: TransferOptions, size: Size, styles: int, tile: int | None) -> int:
     """Return what the statistics of the styles, of the picture and of its tiles take."""
     channels = {layer: KERNEL_SHAPES[conv_of(layer)][0] for layer in options.active_style_layers}
-    if options.style_loss is StyleLossName.SLICED_WASSERSTEIN:
+    if options.style_loss is StyleStatisticKind.SLICED_WASSERSTEIN:
         # Of each feature: its projections, part by part and together, sorted, their places, targets and slopes.
-        values = DIRECTIONS * sum(_area(size, layer) for layer in channels)
+        values = SLICED_DIRECTIONS * sum(_area(size, layer) for layer in channels)
         return (5 * _FLOAT_BYTES + _INDEX_BYTES) * values
     matrices = _FLOAT_BYTES * sum(count * (count + 1) for count in channels.values())
     # Tiles have a statistic and a slope each.

@@ -9,16 +9,16 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 from nst_service.engine.choices import (
     ColorMode,
     Init,
-    OptimizerName,
+    OptimizerKind,
     OutputFormat,
     Padding,
     Pooling,
     Preset,
-    StyleLossName,
+    StyleStatisticKind,
 )
 from nst_service.engine.errors import Violation
 from nst_service.engine.network.vgg import Variant
-from nst_service.engine.pictures.formats import DEEP_FORMATS
+from nst_service.engine.pictures.formats import WRITTEN_FORMATS
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Range:
 WEIGHT = Range(0, 10**12)
 """Of a loss or of a layer."""
 
-EDGE = Range(0, 65_500)
+EDGE = Range(0, WRITTEN_FORMATS[OutputFormat.JPEG].longest_edge)
 """Of the longest edge of a result, in pixels: as much as a JPEG holds."""
 
 LayerWeights = Mapping[str, float]
@@ -50,7 +50,7 @@ LayerWeights = Mapping[str, float]
 KEEP_SIZE = 0
 """The `image_size` that keeps the size of the content picture."""
 
-DEFAULT_LEARNING_RATES = MappingProxyType({OptimizerName.LBFGS: 1.0, OptimizerName.ADAM: 0.02})
+DEFAULT_LEARNING_RATES = MappingProxyType({OptimizerKind.LBFGS: 1.0, OptimizerKind.ADAM: 0.02})
 """Where `learning_rate` is not given."""
 
 
@@ -84,7 +84,7 @@ class TransferOptions:
     """Counts only where there is a reference picture."""
     content_layers: LayerWeights = field(default_factory=lambda: {"relu4_2": 1.0})
     style_layers: LayerWeights = field(default_factory=lambda: {f"relu{block}_1": 1.0 for block in range(1, 6)})
-    style_loss: StyleLossName = StyleLossName.GRAM
+    style_loss: StyleStatisticKind = StyleStatisticKind.GRAM
     normalize: bool = False
     """Whether every term is made free of scale: features are divided by their mean activation (see
     `Vgg19.activation_scales`), Gram matrices are not divided by the number of channels, and the total variation is a
@@ -98,7 +98,7 @@ class TransferOptions:
     """Sizes that are worked on one after the other, each twice as large as the one before."""
     scale_iterations: tuple[int, ...] = ()
     """Iterations of each scale, coarse to fine; empty: as many at each."""
-    optimizer: OptimizerName = OptimizerName.LBFGS
+    optimizer: OptimizerKind = OptimizerKind.LBFGS
     learning_rate: Annotated[float | None, Range(0, 10, open_low=True)] = None
     """None: the optimiser's own, out of `DEFAULT_LEARNING_RATES`."""
     lbfgs_history: Annotated[int, Range(1, 100)] = 10
@@ -144,9 +144,9 @@ class TransferOptions:
         return Variant(self.pooling, self.padding)
 
     @property
-    def pairs(self) -> int:
-        """How many past steps the optimiser keeps at most."""
-        return min(self.lbfgs_history, self.iterations) if self.optimizer is OptimizerName.LBFGS else 0
+    def curvature_pairs(self) -> int:
+        """The number of curvature pairs, one for each past step, that L-BFGS keeps at most; 0 for other optimisers."""
+        return min(self.lbfgs_history, self.iterations) if self.optimizer is OptimizerKind.LBFGS else 0
 
     @property
     def active_layers(self) -> frozenset[str]:
@@ -252,7 +252,7 @@ def transfer_violations(options: TransferOptions, limits: Limits, available: Col
 def output_violations(output: OutputOptions) -> Iterator[Violation]:
     """Yield everything that is wrong with the output options."""
     yield from range_violations(output, "output")
-    accepted = (8, 16) if output.format in DEEP_FORMATS else (8,)
+    accepted = WRITTEN_FORMATS[output.format].written_bits
     if 8 <= output.bits <= 16 and output.bits not in accepted:
         choice = " or ".join(map(str, accepted))
         yield Violation("output.bits", f"is {output.bits}, accepted with {output.format} is {choice}")

@@ -20,6 +20,7 @@ from nst_service.engine.options import (
     transfer_violations,
 )
 from nst_service.engine.pictures.decode import decode
+from nst_service.engine.pictures.formats import WRITTEN_FORMATS
 from nst_service.engine.pictures.picture import Picture, resampled
 from nst_service.engine.scales import most_scales
 from nst_service.engine.sizes import Size, fit, scaled
@@ -266,7 +267,7 @@ class _Preparation:
             self._violations.append(
                 Violation("content", f"is {_pixels(size)} and keeps its size, this server accepts at most {largest} px")
             )
-        largest = self._request.output.format.max_edge
+        largest = WRITTEN_FORMATS[self._request.output.format].longest_edge
         if max(size) > largest:
             self._violations.append(
                 Violation(

@@ -8,14 +8,15 @@ from importlib.metadata import version
 from types import MappingProxyType
 
 from nst_service.engine.estimate import Memory, estimate, keeps_history, least_bytes, step_work
-from nst_service.engine.metadata import describe
 from nst_service.engine.network.precision import is_gpu
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.objective.style_cache import StyleCache
-from nst_service.engine.optim.resized_start import carried
+from nst_service.engine.optim.resized_start import resize_start
 from nst_service.engine.optim.snapshot import Snapshot
-from nst_service.engine.optim.transfer import Ending, Iterate, Preparing, Transfer, transfer
+from nst_service.engine.optim.transfer import Iterate, TargetProgress, TerminationReason, Transfer, transfer
 from nst_service.engine.pictures.encode import PREVIEW_MEDIA_TYPE, encode, preview
+from nst_service.engine.pictures.formats import WRITTEN_FORMATS
+from nst_service.engine.provenance import describe
 from nst_service.engine.spec import TransferSpec
 from nst_service.jobs import events
 from nst_service.jobs.errors import JobCancelledError
@@ -42,9 +43,9 @@ _VERSION = version("nst-stylize")
 
 _STOP_REASONS = MappingProxyType(
     {
-        Ending.ITERATIONS: StopReason.ITERATIONS,
-        Ending.CONVERGED: StopReason.CONVERGED,
-        Ending.TIME_BUDGET: StopReason.TIME_BUDGET,
+        TerminationReason.ITERATIONS: StopReason.ITERATIONS,
+        TerminationReason.CONVERGED: StopReason.CONVERGED,
+        TerminationReason.TIME_BUDGET: StopReason.TIME_BUDGET,
     }
 )
 
@@ -64,7 +65,7 @@ class Run:
         self._steps = self._transfer()
         self._kept = 0
         """Steps that were done where it began here."""
-        self._preparing: Preparing | None = None
+        self._preparing: TargetProgress | None = None
         """What the last step was, where it was none of the optimiser."""
         self._iterate: Iterate | None = None
         self._started_at = self._began_at = 0.0
@@ -84,7 +85,7 @@ class Run:
     def step(self) -> None:
         """Take a step of the optimiser, or one of those that prepare for it."""
         match next(self._steps):
-            case Preparing() as preparing:
+            case TargetProgress() as preparing:
                 self._preparing = preparing
                 self.job.next_seconds = preparing.part_seconds
             case Iterate() as iterate:
@@ -104,7 +105,7 @@ class Run:
         job = self.job
         if job.snapshot:
             # It may be of the size before: only now that memory is free.
-            job.snapshot = carried(job.snapshot, job.spec)
+            job.snapshot = resize_start(job.snapshot, job.spec)
         yield from transfer(job.spec, self._model, job.cost.tile, self._styles, job.snapshot)
 
     def shrink(self) -> bool:
@@ -222,8 +223,8 @@ class Run:
             return None
         if requested:
             return requested
-        if self._iterate.ending:
-            return _STOP_REASONS[self._iterate.ending]
+        if self._iterate.termination:
+            return _STOP_REASONS[self._iterate.termination]
         if self.job.deadline is None:
             return None
         # What is left must hold another step, and the encoding and sending of the picture.
@@ -248,7 +249,7 @@ class Run:
         encoded_at = time.monotonic()
         return Delivery(
             header=ResultHeader(
-                media_type=output.format.media_type,
+                media_type=WRITTEN_FORMATS[output.format].media_type,
                 width=content.width,
                 height=content.height,
                 size_bytes=len(data),

@@ -13,12 +13,12 @@ from nst.v1 import style_transfer_pb2 as pb
 from nst_service.engine.choices import (
     ColorMode,
     Init,
-    OptimizerName,
+    OptimizerKind,
     OutputFormat,
     Padding,
     Pooling,
     Preset,
-    StyleLossName,
+    StyleStatisticKind,
 )
 from nst_service.engine.errors import InvalidRequestError, Violation
 from nst_service.engine.network.vgg import Vgg19
@@ -32,10 +32,10 @@ from nst_service.lifecycle import JobState, StopReason
 from nst_service.store.records import DisconnectPolicy
 
 _ENUMS: Mapping[type[StrEnum], tuple[Any, str]] = {
-    OptimizerName: (pb.Optimizer, "OPTIMIZER_"),
+    OptimizerKind: (pb.Optimizer, "OPTIMIZER_"),
     Init: (pb.Init, "INIT_"),
     Preset: (pb.Preset, "PRESET_"),
-    StyleLossName: (pb.StyleLoss, "STYLE_LOSS_"),
+    StyleStatisticKind: (pb.StyleLoss, "STYLE_LOSS_"),
     Pooling: (pb.Pooling, "POOLING_"),
     Padding: (pb.Padding, "PADDING_"),
     ColorMode: (pb.ColorMode, "COLOR_MODE_"),
@@ -48,9 +48,9 @@ _ENUMS: Mapping[type[StrEnum], tuple[Any, str]] = {
 """The enum of the contract for each of ours, and the prefix of its values."""
 
 _OPTION_ENUMS: Mapping[str, type[StrEnum]] = {
-    "optimizer": OptimizerName,
+    "optimizer": OptimizerKind,
     "init": Init,
-    "style_loss": StyleLossName,
+    "style_loss": StyleStatisticKind,
     "pooling": Pooling,
     "padding": Padding,
     "color": ColorMode,

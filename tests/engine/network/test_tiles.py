@@ -3,7 +3,7 @@ import io
 
 import pytest
 import torch
-from nst_service.engine.choices import Padding, Pooling, StyleLossName
+from nst_service.engine.choices import Padding, Pooling, StyleStatisticKind
 from nst_service.engine.network.layers import LAYERS
 from nst_service.engine.network.tiles import halo_of, tiles
 from nst_service.engine.network.vgg import Vgg19
@@ -58,8 +58,12 @@ def spec(size: tuple[int, int], **options) -> TransferSpec:
     [
         {},
         {"normalize": True, "padding": Padding.REFLECT, "laplacian_weight": 1.0},
-        {"style_loss": StyleLossName.MOMENTS, "pooling": Pooling.AVERAGE},
-        {"style_loss": StyleLossName.SLICED_WASSERSTEIN, "pooling": Pooling.L2, "content_layers": {"conv2_2": 1.0}},
+        {"style_loss": StyleStatisticKind.MOMENTS, "pooling": Pooling.AVERAGE},
+        {
+            "style_loss": StyleStatisticKind.SLICED_WASSERSTEIN,
+            "pooling": Pooling.L2,
+            "content_layers": {"conv2_2": 1.0},
+        },
     ],
     ids=["reference", "normalized", "moments", "sliced"],
 )
@@ -71,7 +75,7 @@ def test_tiles_give_the_loss_and_the_gradient_of_the_whole(model: Vgg19, options
     assert tiled.loss == pytest.approx(whole.loss, rel=1e-4)
     assert tiled.term_values() == pytest.approx(whole.term_values(), rel=1e-3)
     # The square root of a covariance magnifies rounding where features hardly vary.
-    tolerance = 1e-2 if options.get("style_loss") is StyleLossName.MOMENTS else 1e-4
+    tolerance = 1e-2 if options.get("style_loss") is StyleStatisticKind.MOMENTS else 1e-4
     assert (tiled.gradient - whole.gradient).norm() <= tolerance * whole.gradient.norm()
 
 

@@ -2,17 +2,13 @@ import sys
 
 import pytest
 import torch
+from nst_service.engine.network.layers import WHOLE
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.objective.criterion import Criterion, Extractor
-from nst_service.engine.objective.losses import (
-    ContentLoss,
-    Gram,
-    StyleLoss,
-    TotalVariationLoss,
-    gram_matrix,
-    whole_region,
-)
+from nst_service.engine.objective.losses import ContentLoss, StyleLoss, TotalVariationLoss
+from nst_service.engine.objective.statistics import GramStatistic, Region
 from nst_service.engine.pictures.decode import decode
+from nst_service.engine.sizes import Shape
 from PIL import Image
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
@@ -46,13 +42,10 @@ def test_terms_and_gradient_equal_those_of_neural_style(model: Vgg19, neural_sty
     with torch.no_grad():
         content_target = model.features(content, ["relu4_2"])["relu4_2"]
         style_features = model.features(style, STYLE_LAYERS)
-    losses = [
-        ContentLoss("relu4_2", 5.0, content_target),
-        *(
-            StyleLoss(layer, 100.0, Gram(), gram_matrix(features), whole_region(features))
-            for layer, features in style_features.items()
-        ),
-    ]
+    losses = [ContentLoss("relu4_2", 5.0, content_target)]
+    for layer, features in style_features.items():
+        gram, region = GramStatistic(), Region.whole(Shape.of(features))
+        losses.append(StyleLoss(layer, 100.0, gram, gram.gather(features, region, WHOLE), region))
     ours = Criterion(Extractor(model), losses, [TotalVariationLoss(1e-3)])(pixels)
 
     theirs = pixels.clone().requires_grad_()

@@ -2,11 +2,11 @@ from collections.abc import Collection, Sequence
 
 import pytest
 import torch
-from nst_service.engine.choices import ColorMode, Padding, Pooling, StyleLossName
+from nst_service.engine.choices import ColorMode, Padding, Pooling, StyleStatisticKind
 from nst_service.engine.network.layers import LAYERS
 from nst_service.engine.network.vgg import REFERENCE_VARIANT, Look, Variant, Vgg19
 from nst_service.engine.objective.style_cache import StyleCache, StyleKey
-from nst_service.engine.optim.transfer import Iterate, Preparing, transfer
+from nst_service.engine.optim.transfer import Iterate, TargetProgress, transfer
 from nst_service.engine.options import Limits, TransferOptions
 from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
 from torch import Tensor
@@ -79,14 +79,14 @@ def test_a_style_is_known_at_every_scale(make_spec, counting: CountingVgg):
         done = list(transfer(spec, counting, None, styles))
         assert counting.passes - before == expected
     # All parts are told of as done nevertheless.
-    assert [step.part for step in done if isinstance(step, Preparing)] == [1, 2, 1, 2]
+    assert [step.part for step in done if isinstance(step, TargetProgress)] == [1, 2, 1, 2]
 
 
 @pytest.mark.parametrize(
     "options",
     [
         {"style_layers": {"relu1_1": 1.0, "relu2_1": 1.0}},
-        {"style_loss": StyleLossName.MOMENTS},
+        {"style_loss": StyleStatisticKind.MOMENTS},
         {"pooling": Pooling.AVERAGE},
         {"padding": Padding.REFLECT},
         {"color": ColorMode.MATCH},
@@ -102,7 +102,7 @@ def test_a_style_that_is_looked_at_in_another_way_is_looked_at(make_spec, counti
 
 def test_the_seed_matters_where_directions_are_drawn(make_spec, counting: CountingVgg):
     styles = StyleCache(PLENTY)
-    sliced = {"style_loss": StyleLossName.SLICED_WASSERSTEIN}
+    sliced = {"style_loss": StyleStatisticKind.SLICED_WASSERSTEIN}
     assert [passes(counting, make_spec(seed=seed, **sliced), styles) for seed in (0, 1, 0)] == [2, 2, 1]
     assert [passes(counting, make_spec(seed=seed), styles) for seed in (0, 1)] == [2, 1]
 
@@ -118,8 +118,8 @@ def test_what_tiles_gave_is_not_taken_for_the_whole(make_spec, counting: Countin
     assert [passes(counting, make_spec(), styles, tile) for tile in (32, None, 32)] == [4 + 4 + 4, 2, 4 + 4]
 
 
-@pytest.mark.parametrize("loss", list(StyleLossName))
-def test_a_result_does_not_depend_on_what_ran_before(make_spec, model: Vgg19, loss: StyleLossName):
+@pytest.mark.parametrize("loss", list(StyleStatisticKind))
+def test_a_result_does_not_depend_on_what_ran_before(make_spec, model: Vgg19, loss: StyleStatisticKind):
     spec = make_spec(style_loss=loss, iterations=4)
     styles = StyleCache(PLENTY)
     results = []
@@ -131,7 +131,7 @@ def test_a_result_does_not_depend_on_what_ran_before(make_spec, model: Vgg19, lo
 
 
 def key(name: str) -> StyleKey:
-    return StyleKey(name, (1, 3, 8, 8), ("relu1_1",), StyleLossName.GRAM, 0, REFERENCE_VARIANT, None, "", "cpu")
+    return StyleKey(name, (1, 3, 8, 8), ("relu1_1",), StyleStatisticKind.GRAM, 0, REFERENCE_VARIANT, None, "", "cpu")
 
 
 def test_those_that_were_not_used_for_the_longest_time_are_forgotten():

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import torch
 from nst_service.engine import scales as scales_module
-from nst_service.engine.choices import OptimizerName
+from nst_service.engine.choices import OptimizerKind
 from nst_service.engine.errors import InvalidRequestError, SnapshotError
 from nst_service.engine.network.layers import LAYERS
 from nst_service.engine.network.vgg import Vgg19
-from nst_service.engine.optim.resized_start import ResizedStart, carried
+from nst_service.engine.optim.resized_start import ResizedStart, resize_start
 from nst_service.engine.optim.snapshot import Snapshot
 from nst_service.engine.optim.transfer import Iterate, optimize
 from nst_service.engine.options import Limits, TransferOptions
@@ -53,7 +53,7 @@ def at(spec: TransferSpec, model: Vgg19, iteration: int) -> Iterate:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"optimizer": OptimizerName.ADAM}, {"averaging": 0.5}, {"scales": 2}, {"scales": 3}]
+    "options", [{}, {"optimizer": OptimizerKind.ADAM}, {"averaging": 0.5}, {"scales": 2}, {"scales": 3}]
 )
 def test_a_transfer_goes_on_at_a_smaller_size_from_its_best_picture_and_counts_on(
     make_spec: MakeSpec, model: Vgg19, options: dict[str, Any]
@@ -61,7 +61,7 @@ def test_a_transfer_goes_on_at_a_smaller_size_from_its_best_picture_and_counts_o
     spec = make_spec(**options)
     for iteration in (2, 4):
         iterate = at(spec, model, iteration)
-        draft = carried(Snapshot.from_bytes(b"".join(iterate.snapshot().to_buffers())), smaller(spec))
+        draft = resize_start(Snapshot.from_bytes(b"".join(iterate.snapshot().to_buffers())), smaller(spec))
         assert isinstance(draft, ResizedStart)
         rest = list(optimize(smaller(spec), model, snapshot=draft))
         steps = [step.iteration for step in rest]
@@ -77,7 +77,7 @@ def test_a_transfer_goes_on_at_a_smaller_size_from_its_best_picture_and_counts_o
 
 def test_a_draft_starts_better_than_the_content(make_spec: MakeSpec, model: Vgg19):
     spec = make_spec(iterations=20)
-    draft = carried(at(spec, model, 15).snapshot(), smaller(spec))
+    draft = resize_start(at(spec, model, 15).snapshot(), smaller(spec))
     first = next(optimize(smaller(spec), model, snapshot=draft))
     assert first.evaluation.loss < 0.5 * next(optimize(smaller(spec), model)).evaluation.loss
 
@@ -87,8 +87,8 @@ def test_fewer_pixels_are_expected_to_take_less(make_spec: MakeSpec, model: Vgg1
     once, twice = smaller(spec), smaller(spec, 24)
     # So long that what the test takes is nothing beside it.
     snapshot = dataclasses.replace(at(spec, model, 3).snapshot(), seconds=3e9)
-    for start, now in ((snapshot, once), (carried(snapshot, once), twice)):
-        first = next(optimize(now, model, snapshot=carried(start, now)))
+    for start, now in ((snapshot, once), (resize_start(snapshot, once), twice)):
+        first = next(optimize(now, model, snapshot=resize_start(start, now)))
         share = step_pixels(now.content.size) / step_pixels(spec.content.size)
         assert first.seconds == pytest.approx(3e9)
         assert first.next_seconds == pytest.approx(3e9 * share / 4, rel=1e-3)
@@ -100,23 +100,23 @@ def test_a_transfer_at_the_size_of_its_snapshot_stays_as_it_is(make_spec: MakeSp
     spec = make_spec(scales=2)
     for iteration in (2, 5):
         snapshot = at(spec, model, iteration).snapshot()
-        assert carried(snapshot, spec) is snapshot
+        assert resize_start(snapshot, spec) is snapshot
 
 
 def test_a_draft_may_become_smaller_still(make_spec: MakeSpec, model: Vgg19):
     spec = make_spec()
-    draft = carried(at(spec, model, 3).snapshot(), smaller(spec))
-    again = carried(draft, smaller(spec, 24))
+    draft = resize_start(at(spec, model, 3).snapshot(), smaller(spec))
+    again = resize_start(draft, smaller(spec, 24))
     assert (again.size, again.done, again.iteration) == ((24, 18), 3, 3)
-    assert carried(again, smaller(spec, 24)) is again
+    assert resize_start(again, smaller(spec, 24)) is again
 
 
 def test_snapshots_of_a_transfer_that_went_on_smaller_are_of_its_size(make_spec: MakeSpec, model: Vgg19):
     spec = make_spec(iterations=8)
     *_, last = steps = list(
-        optimize(smaller(spec), model, snapshot=carried(at(spec, model, 3).snapshot(), smaller(spec)))
+        optimize(smaller(spec), model, snapshot=resize_start(at(spec, model, 3).snapshot(), smaller(spec)))
     )
-    snapshot = next(optimize(smaller(spec), model, snapshot=carried(at(spec, model, 3).snapshot(), smaller(spec))))
+    snapshot = next(optimize(smaller(spec), model, snapshot=resize_start(at(spec, model, 3).snapshot(), smaller(spec))))
     *_, again = optimize(smaller(spec), model, snapshot=Snapshot.from_bytes(b"".join(snapshot.snapshot().to_buffers())))
     assert [step.iteration for step in steps] == [4, 5, 6, 7, 8]
     assert torch.equal(again.result(), last.result())
@@ -125,7 +125,7 @@ def test_snapshots_of_a_transfer_that_went_on_smaller_are_of_its_size(make_spec:
 @pytest.mark.parametrize("change", [{"scale": 3}, {"scale": 0}, {"done": 9}, {"done": -1}, {"iteration": 0}])
 def test_a_draft_of_another_transfer_is_refused(make_spec: MakeSpec, model: Vgg19, change: dict[str, int]):
     spec = make_spec(scales=2)
-    draft = carried(at(spec, model, 2).snapshot(), smaller(spec))
+    draft = resize_start(at(spec, model, 2).snapshot(), smaller(spec))
     with pytest.raises(SnapshotError):
         next(optimize(smaller(spec), model, snapshot=dataclasses.replace(draft, **change)))
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from nst_service.engine import scales as scales_module
-from nst_service.engine.choices import ColorMode, Init, OptimizerName, OutputFormat
+from nst_service.engine.choices import ColorMode, Init, OptimizerKind, OutputFormat
 from nst_service.engine.errors import SnapshotError
 from nst_service.engine.estimate import snapshot_bytes
 from nst_service.engine.network.layers import LAYERS
@@ -19,7 +19,7 @@ from nst_service.engine.objective.style_cache import digest
 from nst_service.engine.optim import snapshot as snapshot_module
 from nst_service.engine.optim import transfer as transfer_module
 from nst_service.engine.optim.snapshot import Snapshot
-from nst_service.engine.optim.transfer import Ending, Iterate, Preparing, optimize, transfer
+from nst_service.engine.optim.transfer import Iterate, TargetProgress, TerminationReason, optimize, transfer
 from nst_service.engine.options import Limits, TransferOptions
 from nst_service.engine.pictures.encode import encode
 from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
@@ -27,7 +27,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 LIMITS = Limits(max_input_pixels=10**6, max_image_size=512, max_iterations=1000, max_styles=2)
-ADAM = {"optimizer": OptimizerName.ADAM}
+ADAM = {"optimizer": OptimizerKind.ADAM}
 MASK = encode(torch.linspace(0, 1, 48).expand(1, 3, 37, 48), format=OutputFormat.PNG, quality=95)
 
 
@@ -66,7 +66,7 @@ def told(iterate: Iterate) -> tuple[object, ...]:
     plain = [
         getattr(iterate, field.name)
         for field in dataclasses.fields(iterate)
-        if field.type in (int, float) or field.name in ("size", "ending")
+        if field.type in (int, float) or field.name in ("size", "termination")
     ]
     evaluations = [
         (evaluation.loss, evaluation.term_values(), digest(evaluation.pixels), digest(evaluation.gradient))
@@ -127,9 +127,9 @@ def test_a_transfer_that_goes_on_says_what_the_uninterrupted_one_says(
         assert again == said[step:]
 
 
-@pytest.mark.parametrize("optimizer", list(OptimizerName))
+@pytest.mark.parametrize("optimizer", list(OptimizerKind))
 def test_a_step_to_a_loss_that_is_not_finite_is_taken_back_after_the_interruption_as_before(
-    make_spec: Callable[..., TransferSpec], model: Vgg19, monkeypatch: pytest.MonkeyPatch, optimizer: OptimizerName
+    make_spec: Callable[..., TransferSpec], model: Vgg19, monkeypatch: pytest.MonkeyPatch, optimizer: OptimizerKind
 ):
     evaluate = transfer_module.Criterion.__call__
     calls = itertools.count(1)
@@ -154,9 +154,9 @@ def test_a_step_to_a_loss_that_is_not_finite_is_taken_back_after_the_interruptio
         assert digest(last.result()) == results[-1]
 
 
-@pytest.mark.parametrize("optimizer", list(OptimizerName))
+@pytest.mark.parametrize("optimizer", list(OptimizerKind))
 def test_no_later_step_changes_a_snapshot(
-    make_spec: Callable[..., TransferSpec], model: Vgg19, optimizer: OptimizerName
+    make_spec: Callable[..., TransferSpec], model: Vgg19, optimizer: OptimizerKind
 ):
     at_once, snapshots = [], []
     for iterate in optimize(make_spec(optimizer=optimizer, averaging=0.5, scales=2), model):
@@ -165,9 +165,9 @@ def test_no_later_step_changes_a_snapshot(
     assert [file_of(snapshot) for snapshot in snapshots] == at_once
 
 
-@pytest.mark.parametrize("optimizer", list(OptimizerName))
+@pytest.mark.parametrize("optimizer", list(OptimizerKind))
 def test_going_on_does_not_change_a_snapshot(
-    make_spec: Callable[..., TransferSpec], model: Vgg19, optimizer: OptimizerName
+    make_spec: Callable[..., TransferSpec], model: Vgg19, optimizer: OptimizerKind
 ):
     spec = make_spec(optimizer=optimizer)
     snapshot = snapshot_of(spec, model)
@@ -185,7 +185,7 @@ def test_its_iterate_comes_first_so_that_there_is_a_picture_before_the_targets(
     first, *rest = transfer(spec, model, snapshot=snapshot)
     assert isinstance(first, Iterate)
     assert first.iteration == 4
-    assert [type(step) for step in rest] == 3 * [Preparing] + 2 * [Iterate]
+    assert [type(step) for step in rest] == 3 * [TargetProgress] + 2 * [Iterate]
     assert {step.scale for step in rest} == {2}
 
 
@@ -197,14 +197,14 @@ def test_the_targets_of_a_scale_that_has_ended_are_not_computed_again(
     assert {step.scale for step in rest} == {2}
     [last] = transfer(spec, model, snapshot=snapshot_of(spec, model, iteration=6))
     assert isinstance(last, Iterate)
-    assert last.ending is Ending.ITERATIONS
+    assert last.termination is TerminationReason.ITERATIONS
 
 
 def test_the_time_before_counts_against_the_budget(make_spec: Callable[..., TransferSpec], model: Vgg19):
     spec = make_spec(time_budget_seconds=100.0)
     spent = dataclasses.replace(snapshot_of(spec, model), seconds=99.9)
     [only] = optimize(spec, model, snapshot=spent)
-    assert only.ending is Ending.TIME_BUDGET
+    assert only.termination is TerminationReason.TIME_BUDGET
 
 
 def test_a_transfer_may_go_on_in_tiles(make_spec: Callable[..., TransferSpec], model: Vgg19):

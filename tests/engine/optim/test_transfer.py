@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from nst_service.engine.choices import Init, OptimizerName
+from nst_service.engine.choices import Init, OptimizerKind
 from nst_service.engine.errors import InvalidRequestError
 from nst_service.engine.network.layers import LAYERS
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.optim import transfer as transfer_module
-from nst_service.engine.optim.transfer import Ending, Preparing, optimize, transfer
+from nst_service.engine.optim.transfer import TargetProgress, TerminationReason, optimize, transfer
 from nst_service.engine.options import Limits, TransferOptions
 from nst_service.engine.spec import StyleInput, TransferRequest, prepare
 
@@ -29,9 +29,9 @@ def violated(request: TransferRequest, **options) -> set[str]:
     return {violation.field for violation in caught.value.violations}
 
 
-@pytest.mark.parametrize("optimizer", list(OptimizerName))
+@pytest.mark.parametrize("optimizer", list(OptimizerKind))
 @pytest.mark.parametrize("init", [Init.CONTENT, Init.RANDOM, Init.STYLE])
-def test_the_loss_falls(request_: TransferRequest, model: Vgg19, optimizer: OptimizerName, init: Init):
+def test_the_loss_falls(request_: TransferRequest, model: Vgg19, optimizer: OptimizerKind, init: Init):
     options = dataclasses.replace(request_.options, optimizer=optimizer, init=init)
     iterates = list(optimize(prepare(dataclasses.replace(request_, options=options), LIMITS, LAYERS), model))
     assert [iterate.iteration for iterate in iterates] == list(range(1, 9))
@@ -51,7 +51,7 @@ def test_the_same_seed_gives_the_same_pixels_and_another_does_not(request_: Tran
 @pytest.mark.parametrize(("tile", "parts"), [(None, 2), (32, 4 + 4)])
 def test_the_targets_are_computed_part_by_part(request_: TransferRequest, model: Vgg19, tile: int | None, parts: int):
     steps = list(transfer(prepare(request_, LIMITS, LAYERS), model, tile))
-    preparing = [step for step in steps if isinstance(step, Preparing)]
+    preparing = [step for step in steps if isinstance(step, TargetProgress)]
     assert preparing == steps[: len(preparing)]
     assert [step.part for step in preparing] == list(range(1, parts + 1))
     assert {(step.parts, step.scale, step.scales) for step in preparing} == {(parts, 1, 1)}
@@ -61,9 +61,9 @@ def test_what_is_not_needed_is_no_part_of_the_targets(request_: TransferRequest,
     for options in ({"content_weight": 0.0}, {"style_weight": 0.0}):
         changed = dataclasses.replace(request_, options=dataclasses.replace(request_.options, **options))
         first, second, *_ = transfer(prepare(changed, LIMITS, LAYERS), model)
-        assert isinstance(first, Preparing)
+        assert isinstance(first, TargetProgress)
         assert first.parts == 1
-        assert not isinstance(second, Preparing)
+        assert not isinstance(second, TargetProgress)
 
 
 def test_time_between_the_steps_counts_neither_as_work_nor_against_the_budget(
@@ -79,7 +79,7 @@ def test_time_between_the_steps_counts_neither_as_work_nor_against_the_budget(
         # Others have the device.
         clock = itertools.count(next(clock) + 1000)
     assert [iterate.iteration for iterate in iterates] == list(range(1, 9))
-    assert iterates[-1].ending is Ending.ITERATIONS
+    assert iterates[-1].termination is TerminationReason.ITERATIONS
     assert iterates[-1].seconds < 100
     assert all(iterate.eta_seconds < 100 for iterate in iterates)
 

@@ -149,9 +149,9 @@ class Criterion:
         self._layers = sorted({loss.term.layer for loss in feature_losses})
 
     @property
-    def waits(self) -> bool:
+    def needs_host_sync(self) -> bool:
         """Whether an evaluation makes the host wait for the device."""
-        return self._extractor.is_tiled or any(loss.waits for loss in self._feature_losses)
+        return self._extractor.is_tiled or any(loss.needs_host_sync for loss in self._feature_losses)
 
     def __call__(self, pixels: Tensor) -> Evaluation:
         """Evaluate the objective and its gradient at pixels (1, 3, H, W)."""
@@ -182,7 +182,7 @@ class Criterion:
         return values, gradient
 
     def _statistics(self, layer: str, features: Tensor, window: Window) -> list[Tensor]:
-        return [loss.statistic(features, window) for loss in self._feature_losses if loss.term.layer == layer]
+        return [loss.gather(features, window) for loss in self._feature_losses if loss.term.layer == layer]
 
     def _by_loss(self, gathered: Mapping[str, Sequence[Sequence[Tensor]]]) -> list[Sequence[Tensor]]:
         """Return the statistics of each loss, part by part, of those that were gathered by layer."""

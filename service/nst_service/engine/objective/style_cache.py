@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from nst_service.engine.choices import StyleLossName
+from nst_service.engine.choices import StyleStatisticKind
 from nst_service.engine.network.vgg import Variant
 
 Statistics = Mapping[str, Tensor]
@@ -22,7 +22,7 @@ class StyleKey(NamedTuple):
     shape: tuple[int, ...]
     layers: tuple[str, ...]
     """In the order of the options."""
-    style_loss: StyleLossName
+    style_loss: StyleStatisticKind
     seed: int
     """Of the directions of a sliced Wasserstein loss."""
     variant: Variant

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nst_service.engine.choices import ColorMode, StyleLossName
+from nst_service.engine.choices import ColorMode, StyleStatisticKind
 from nst_service.engine.network.layers import KERNEL_SHAPES, Window, conv_of, features_size
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.objective.canvas import Canvas
@@ -16,25 +16,25 @@ from nst_service.engine.objective.criterion import Criterion, Extractor
 from nst_service.engine.objective.losses import (
     ContentLoss,
     FeatureLoss,
-    Gram,
     LaplacianLoss,
-    Moments,
     PixelLoss,
-    Region,
-    SlicedProjections,
     StyleLoss,
-    StyleStatistic,
     TemporalLoss,
     TotalVariationLoss,
     laplacian,
+)
+from nst_service.engine.objective.statistics import (
+    SLICED_DIRECTIONS,
+    GramStatistic,
+    MomentsStatistic,
+    Region,
+    SlicedProjectionsStatistic,
+    StyleStatistic,
 )
 from nst_service.engine.objective.style_cache import Statistics, StyleCache, StyleKey, digest
 from nst_service.engine.pictures.colors import luminance, match_colors, match_luminance
 from nst_service.engine.pictures.picture import mask_to_tensor
 from nst_service.engine.spec import Style, TransferSpec
-
-DIRECTIONS = 32
-"""That a sliced Wasserstein loss looks from."""
 
 
 def build_canvas(spec: TransferSpec, device: torch.device) -> Canvas:
@@ -168,7 +168,7 @@ class CriterionBuilder:
             shape=tuple(pixels.shape),
             layers=tuple(self._statistics),
             style_loss=options.style_loss,
-            seed=options.seed if options.style_loss is StyleLossName.SLICED_WASSERSTEIN else 0,
+            seed=options.seed if options.style_loss is StyleStatisticKind.SLICED_WASSERSTEIN else 0,
             variant=options.variant,
             tile=self._tile,
             weights_sha256=self._model.weights_sha256,
@@ -202,7 +202,7 @@ class CriterionBuilder:
     def _factor(self, layer: str, statistic: StyleStatistic) -> float:
         """Return what makes a style loss free of scale, where that is asked for."""
         # A Gram matrix is divided by the number of channels.
-        channels = _channels(layer) if self._options.normalize and isinstance(statistic, Gram) else 1
+        channels = _channels(layer) if self._options.normalize and isinstance(statistic, GramStatistic) else 1
         return float(channels**2 / self._scales[layer] ** statistic.degree)
 
     def _style_pixels(self, style: Style) -> Tensor:
@@ -226,17 +226,17 @@ class CriterionBuilder:
 
     def _statistic(self, layer: str) -> StyleStatistic:
         match self._options.style_loss:
-            case StyleLossName.GRAM:
-                return Gram()
-            case StyleLossName.MOMENTS:
-                return Moments()
-            case StyleLossName.SLICED_WASSERSTEIN:
-                return SlicedProjections(self._directions(_channels(layer)))
+            case StyleStatisticKind.GRAM:
+                return GramStatistic()
+            case StyleStatisticKind.MOMENTS:
+                return MomentsStatistic()
+            case StyleStatisticKind.SLICED_WASSERSTEIN:
+                return SlicedProjectionsStatistic(self._directions(_channels(layer)))
 
     def _directions(self, channels: int) -> Tensor:
         generator = torch.Generator().manual_seed(self._options.seed)
         basis, _ = torch.linalg.qr(torch.randn(channels, channels, generator=generator))
-        directions: Tensor = basis[:, :DIRECTIONS].contiguous()
+        directions: Tensor = basis[:, :SLICED_DIRECTIONS].contiguous()
         return directions.to(self._model.device)
 
     def _pixel_losses(self) -> Iterator[PixelLoss]:

@@ -34,7 +34,7 @@ class ResizedStart:
         return Size.of(self.pixels)
 
 
-def carried(start: Snapshot | ResizedStart, spec: TransferSpec) -> Snapshot | ResizedStart:
+def resize_start(start: Snapshot | ResizedStart, spec: TransferSpec) -> Snapshot | ResizedStart:
     """Return where a transfer stands, for the same transfer at the size of a specification.
 
     What is of that size already stays as it is, and so does what no scale of it fits: `transfer` refuses that.

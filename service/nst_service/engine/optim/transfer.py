@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nst_service.engine.choices import Init, OptimizerName
+from nst_service.engine.choices import Init, OptimizerKind
 from nst_service.engine.devices import release_memory
 from nst_service.engine.errors import SnapshotError
 from nst_service.engine.network.precision import is_gpu
@@ -49,7 +49,7 @@ _STEPS_BEFORE_RECORDING = 2
 """The first one of an optimiser is not like the others, and the second one has all kernels loaded."""
 
 
-class Ending(StrEnum):
+class TerminationReason(StrEnum):
     """Why a transfer ended by itself."""
 
     ITERATIONS = "iterations"
@@ -61,7 +61,7 @@ class Ending(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Preparing:
+class TargetProgress:
     """How far the targets of a scale are computed, which its first step needs."""
 
     scale: int
@@ -96,7 +96,7 @@ class Iterate:
     """Expected seconds of the next turn."""
     eta_seconds: float
     """Expected seconds of work until the last iteration."""
-    ending: Ending | None
+    termination: TerminationReason | None
     """Why this is the last one, or None where more follow."""
     evaluation: Evaluation
     """What the optimiser stands on."""
@@ -109,7 +109,7 @@ class Iterate:
     @property
     def is_last(self) -> bool:
         """Whether the transfer has ended."""
-        return self.ending is not None
+        return self.termination is not None
 
     def picture(self) -> Tensor:
         """Return the picture as it stands, (1, 3, h, w) in [0, 1], at the size of the scale."""
@@ -130,7 +130,7 @@ class Iterate:
         return self._stage.snapshot(self.seconds, self._excess_seconds, history=history)
 
 
-Transfer = Generator[Preparing | Iterate, None, None]
+Transfer = Generator[TargetProgress | Iterate, None, None]
 """What `transfer` returns."""
 
 
@@ -299,7 +299,7 @@ class _Stage:
     def _step(self, criterion: Criterion) -> None:
         """Take a step without waiting for the device."""
         is_on_gpu = is_gpu(self.canvas.content.device)
-        if is_on_gpu and self._taken == _STEPS_BEFORE_RECORDING and not criterion.waits:
+        if is_on_gpu and self._taken == _STEPS_BEFORE_RECORDING and not criterion.needs_host_sync:
             self._recorded = RecordedStep(lambda: self._compute(criterion), self._tensors, self._adopt)
         if self._recorded:
             self._recorded()
@@ -380,7 +380,7 @@ class _Transfer:
             del snapshot
             yield self._iterate(stage, seconds)
             self._watch = _Stopwatch(seconds)
-            if not self._ending(stage, seconds):
+            if not self._termination(stage, seconds):
                 criterion = yield from self._criterion(builder, stage.number)
                 # These targets have been counted when they were computed for the first time.
                 self._watch = _Stopwatch(seconds)
@@ -397,7 +397,7 @@ class _Transfer:
                 self._watch = _Stopwatch()
             yield from self._optimize(stage, criterion)
 
-    def _redrawn(self, draft: ResizedStart) -> Generator[Preparing | Iterate, None, _Stage]:
+    def _redrawn(self, draft: ResizedStart) -> Generator[TargetProgress | Iterate, None, _Stage]:
         """Work on the rest of the scale of a draft, and return it."""
         self._check_place(draft)
         builder = self._builder(draft.scale)
@@ -416,11 +416,11 @@ class _Transfer:
         canvas = self._full if scale.is_last else build_canvas(spec, self._model.device)
         return CriterionBuilder(spec, self._model, canvas, self._tile, self._styles)
 
-    def _criterion(self, builder: CriterionBuilder, number: int) -> Generator[Preparing, None, Criterion]:
+    def _criterion(self, builder: CriterionBuilder, number: int) -> Generator[TargetProgress, None, Criterion]:
         """Compute the targets of a scale; yield after every part."""
         started = time.perf_counter()
         for part in builder.extract():
-            preparing = Preparing(
+            preparing = TargetProgress(
                 scale=number,
                 scales=len(self._scales),
                 part=part,
@@ -467,18 +467,20 @@ class _Transfer:
 
     def _is_ours(self, state: OptimizerState) -> bool:
         match self._options.optimizer:
-            case OptimizerName.LBFGS:
-                return isinstance(state, LBFGSState) and len(state.pairs) == min(state.steps, self._options.pairs)
-            case OptimizerName.ADAM:
+            case OptimizerKind.LBFGS:
+                return isinstance(state, LBFGSState) and len(state.pairs) == min(
+                    state.steps, self._options.curvature_pairs
+                )
+            case OptimizerKind.ADAM:
                 return isinstance(state, AdamState)
 
     def _optimize(self, stage: _Stage, criterion: Criterion) -> Iterator[Iterate]:
         """Take the steps that a scale has left; yield after every turn."""
-        ending = None
-        while not ending:
+        termination = None
+        while not termination:
             stage.turn(criterion, self._steps_of_turn(stage))
             elapsed = self._watch.pause()
-            ending = self._ending(stage, elapsed)
+            termination = self._termination(stage, elapsed)
             yield self._iterate(stage, elapsed)
             self._watch.resume()
         stage.forget_recording()
@@ -506,7 +508,7 @@ class _Transfer:
             step_seconds=stage.step_seconds,
             next_seconds=pace * stage.scale.step_work * self._steps_of_turn(stage),
             eta_seconds=self._eta(elapsed, pace * (self._total_work - self._work(stage))),
-            ending=self._ending(stage, elapsed) if stage.scale.is_last else None,
+            termination=self._termination(stage, elapsed) if stage.scale.is_last else None,
             evaluation=stage.evaluation,
             best=stage.best,
             _excess_seconds=self._excess_seconds,
@@ -523,17 +525,17 @@ class _Transfer:
         """Return the seconds that a pixel of work takes, after so many seconds of it."""
         return (elapsed - self._excess_seconds) / self._work(stage)
 
-    def _ending(self, stage: _Stage, elapsed: float) -> Ending | None:
+    def _termination(self, stage: _Stage, elapsed: float) -> TerminationReason | None:
         """Return why a scale ends after so many seconds of work, or None."""
         if stage.done == stage.scale.iterations:
-            return Ending.ITERATIONS
+            return TerminationReason.ITERATIONS
         # A scale that ended early leaves its time to the next.
         planned = sum(scale.work for scale in self._scales[: stage.number])
         allowed = self._options.time_budget_seconds * planned / self._total_work or math.inf
         next_seconds = self._pace(stage, elapsed) * stage.scale.step_work
         if elapsed + next_seconds > allowed:
-            return Ending.TIME_BUDGET
-        return Ending.CONVERGED if stage.is_flat else None
+            return TerminationReason.TIME_BUDGET
+        return TerminationReason.CONVERGED if stage.is_flat else None
 
     def _eta(self, elapsed: float, seconds: float) -> float:
         budget = self._options.time_budget_seconds
@@ -570,9 +572,9 @@ def _optimizer(options: TransferOptions, pixels: Tensor) -> Optimizer:
     learning_rate = options.learning_rate
     assert learning_rate is not None
     match options.optimizer:
-        case OptimizerName.LBFGS:
-            return LBFGS(pixels, learning_rate=learning_rate, history=options.pairs)
-        case OptimizerName.ADAM:
+        case OptimizerKind.LBFGS:
+            return LBFGS(pixels, learning_rate=learning_rate, history=options.curvature_pairs)
+        case OptimizerKind.ADAM:
             return Adam(pixels, learning_rate=learning_rate)
 
 
@@ -580,6 +582,6 @@ def _restored_optimizer(options: TransferOptions, state: OptimizerState) -> Opti
     match state:
         case LBFGSState():
             assert options.learning_rate is not None
-            return LBFGS.restored(state, learning_rate=options.learning_rate, history=options.pairs)
+            return LBFGS.restored(state, learning_rate=options.learning_rate, history=options.curvature_pairs)
         case AdamState():
             return Adam.restored(state)

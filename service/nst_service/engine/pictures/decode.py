@@ -20,7 +20,7 @@ from PIL.TiffImagePlugin import (
 )
 
 from nst_service.engine.errors import PictureError
-from nst_service.engine.pictures.formats import ACCEPTED, INPUT_FORMATS
+from nst_service.engine.pictures.formats import READ_FORMATS, names_of
 from nst_service.engine.pictures.picture import Picture, set_aside
 from nst_service.engine.sizes import Size
 
@@ -67,10 +67,10 @@ def decode(data: bytes, *, max_pixels: int) -> Picture:
         PictureError: empty, of another format, damaged, truncated, or too large.
     """
     if not data:
-        raise PictureError(f"is empty, {ACCEPTED}")
+        raise PictureError(f"is empty, accepted are {names_of(READ_FORMATS)}")
     try:
         _check_parts(data)
-        with Image.open(_Reader(data), formats=INPUT_FORMATS) as image:
+        with Image.open(_Reader(data), formats=[accepted.pillow_name for accepted in READ_FORMATS]) as image:
             _check_size(Size(*image.size), max_pixels)
             _check_tiles(image, max_pixels)
             image.load()
@@ -78,7 +78,7 @@ def decode(data: bytes, *, max_pixels: int) -> Picture:
     except PictureError:
         raise
     except UnidentifiedImageError as error:
-        raise PictureError(f"is no picture that can be read, {ACCEPTED}") from error
+        raise PictureError(f"is no picture that can be read, accepted are {names_of(READ_FORMATS)}") from error
     except Image.DecompressionBombError as error:
         raise PictureError(f"has far too many pixels, this server accepts at most {max_pixels}") from error
     except MemoryError as error:

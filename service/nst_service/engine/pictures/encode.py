@@ -50,7 +50,7 @@ def encode(
         pixels: (1, 3, H, W) float; clamped to [0, 1] and rounded.
         format: of the file.
         quality: of JPEG and WebP, 1 to 100; JPEG keeps the full resolution of colours from 90 on.
-        bits: per channel, 8, or 16 for the `DEEP_FORMATS`.
+        bits: per channel, 8, or 16 where the format can hold them.
         alpha: transparency of the same size, mode L: flattened on white in JPEG, kept in the others.
         description: ASCII that the file carries: a PNG text "nst", the EXIF or TIFF image description of the others.
     """

@@ -1,4 +1,4 @@
-"""What a picture says about how it was made."""
+"""The description in a result file of how the picture was made: version, weights and all options."""
 
 import dataclasses
 import json
@@ -6,15 +6,15 @@ import json
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.spec import TransferSpec
 
-KEY = "nst_stylize"
-"""Of the version; the JSON begins with it, so that it can be found in a file of any format."""
+VERSION_KEY = "nst_stylize"
+"""The key of the version. The JSON begins with it, so that it can be found in a file of any format."""
 
 
 def describe(spec: TransferSpec, model: Vgg19, version: str) -> str:
     """Return JSON in one line of ASCII with the version, the weights and all options, defaults filled in."""
     return json.dumps(
         {
-            KEY: version,
+            VERSION_KEY: version,
             "weights": {"id": model.weights_id, "sha256": model.weights_sha256},
             "options": dataclasses.asdict(spec.options),
             "output": dataclasses.asdict(spec.output),
