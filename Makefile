@@ -56,6 +56,10 @@ bench-jobs: $(READY) ## Time what durability costs a job (BENCH='...' adds argum
 same-bytes: $(READY) ## Check that another checkout gives the same bytes (OTHER=FOLDER, with its native kernel built)
 	PYTHONPATH=examples $(BIN)/python -m bench.same_bytes $(OTHER) $(BENCH)
 
+.PHONY: against
+against: $(READY) ## Compare speed and memory with another checkout, in pairs (OTHER=FOLDER; BENCH: more arguments)
+	PYTHONPATH=examples $(BIN)/python -m bench.against $(OTHER) $(BENCH)
+
 .PHONY: lint
 lint: $(READY) ## Check style, types, imports and the contract
 	$(BIN)/ruff check .

@@ -1,11 +1,14 @@
 """Checkouts of nst, and Python processes that import nst from one of them."""
 
+import contextlib
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.environments import last_line
 from bench.programs import ROOT
@@ -39,10 +42,12 @@ class Checkout:
         return {**os.environ, "PYTHONPATH": os.pathsep.join([*paths, str(ROOT)]), "PYTHONSAFEPATH": "1"}
 
     def start(self, module: str, arguments: Sequence[str], log: Path) -> "Running":
-        """Start a module of `bench` on this checkout; its output goes to the log."""
+        """Start a module of `bench` on this checkout. What it says goes to the log, but for its answers to `ask`."""
         command = [sys.executable, "-m", module, *arguments]
         with log.open("w") as output:
-            process = subprocess.Popen(command, env=self.environment, stdout=output, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                command, env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output, text=True
+            )
         return Running(self, process, log)
 
 
@@ -51,23 +56,45 @@ class Running:
     """A process on a checkout."""
 
     checkout: Checkout
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[str]
     log: Path
 
+    def ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a question, one JSON object in a line, and wait for the answer, which is another one.
+
+        Raises:
+            CheckoutError: the process has failed.
+        """
+        assert self.process.stdin
+        assert self.process.stdout
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps(question) + "\n")
+            self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            self.finish()
+            raise self._error("the process ended without an answer")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
     def finish(self) -> None:
-        """Wait until the process ends.
+        """Close the input of the process and wait until it ends.
 
         Raises:
             CheckoutError: it failed.
         """
-        if code := self.process.wait():
-            said = last_line(self.log.read_text(errors="replace"))
-            raise CheckoutError(f"{self.checkout.name}: the process ended with {code}: {said} (see {self.log})")
+        with contextlib.suppress(BrokenPipeError):
+            self.process.communicate()
+        if code := self.process.returncode:
+            raise self._error(f"the process ended with {code}: {last_line(self.log.read_text(errors='replace'))}")
 
     def kill(self) -> None:
         """End the process if it still runs."""
         self.process.kill()
-        self.process.wait()
+        self.process.communicate()
+
+    def _error(self, message: str) -> CheckoutError:
+        return CheckoutError(f"{self.checkout.name}: {message} (see {self.log})")
 
 
 def this_and(other: Path) -> tuple[Checkout, Checkout]:

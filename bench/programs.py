@@ -114,7 +114,7 @@ class Stage:
 
     def import_bytes(self) -> int:
         """Return the most memory that a process holds which imports torch and does nothing else."""
-        code = "import torch; from bench.recorder import peak_bytes; print(peak_bytes())"
+        code = "import torch; from bench.memory import peak_bytes; print(peak_bytes())"
         output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)
         return int(output.stdout)
 

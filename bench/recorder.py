@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from bench.memory import peak_bytes
 from bench.task import Task
 
 Closure = Callable[[], Any]
@@ -93,13 +94,3 @@ def observe(recorder: Recorder, to_picture: Callable[[Tensor], Tensor], last_los
         return (optimizer, observed), {}
 
     register_optimizer_step_pre_hook(before_step)
-
-
-def peak_bytes(process: int | str = "self") -> int:
-    """Return the most memory that a process has had at once (its high-water mark; Linux only, 0 elsewhere)."""
-    try:
-        status = Path(f"/proc/{process}/status").read_text()
-    except OSError:
-        return 0
-    marks = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
-    return 1024 * int(marks[0]) if marks else 0

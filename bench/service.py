@@ -13,9 +13,9 @@ import psutil
 from demo import server
 from nst_client import Preset, StyleTransferClient, TransferOptions
 
+from bench.memory import peak_bytes
 from bench.pictures import Pair
 from bench.programs import NST, Stage
-from bench.recorder import peak_bytes
 from bench.task import Task
 
 _PAUSE = 0.1

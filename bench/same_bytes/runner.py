@@ -8,17 +8,10 @@ Every result leaves two files: the picture, and a JSON file with what the server
 
 import argparse
 import dataclasses
-import importlib.util
 import json
-import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +19,11 @@ from nst_client import Accepted, Progress, Result, StyleTransferClient, Unavaila
 
 from bench.same_bytes import requests
 from bench.same_bytes.names import INTERRUPTED_STORE, KILLED, UNDISTURBED
+from bench.server import check_imports, serving
 
-_START_SECONDS = 120.0
 _REQUEST_ID = "interrupted"
-_SERVE = "from nst_service.cli import main; main()"
+_ONE_THREAD = ("--threads", "1")
+"""Flags of each server: two run at once, and the bytes do not depend on the number of threads."""
 _CHECKPOINT_SECONDS = 0.05
 """Seconds between two checkpoints: the first one is stored long before the server is killed."""
 
@@ -38,48 +32,23 @@ class RunnerError(Exception):
     """Something else happened than what is to be compared. The message says what."""
 
 
-@dataclass(frozen=True)
-class Server:
-    """A server process and a client of it."""
-
-    process: subprocess.Popen[bytes]
-    client: StyleTransferClient
-
-
-@contextmanager
-def serving(data: Path, *settings: str) -> Iterator[Server]:
-    """Run a server on a data directory with these flags."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        target = f"127.0.0.1:{listener.getsockname()[1]}"
-    # One thread for each of the two servers that run at once: the bytes do not depend on the number of threads.
-    flags = ["--address", target, "--data-dir", str(data), "--device", "cpu", "--threads", "1", *settings]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("NST_")}
-    process = subprocess.Popen([sys.executable, "-c", _SERVE, *flags], env=environment)
-    try:
-        with StyleTransferClient(target, reconnect_seconds=0) as client:
-            client.wait_until_ready(_START_SECONDS)
-            yield Server(process, client)
-    finally:
-        process.kill()
-        process.wait()
-
-
 def run(pictures: Path, output: Path, names: Sequence[str]) -> None:
     """Send the requests of these names and write their results."""
     whole, tiled = requests.whole(pictures), requests.tiled(pictures)
+    if KILLED in names:
+        whole[UNDISTURBED] = requests.resumed(pictures)
+        names = [UNDISTURBED, *names]
     if chosen := [name for name in names if name in whole]:
-        with serving(output / "whole-store") as server:
+        with serving(output / "whole-store", *_ONE_THREAD) as server:
             for name in chosen:
                 _run(server.client, whole[name], output, name)
     if chosen := [name for name in names if name in tiled]:
-        with serving(output / "tiled-store", "--max-job-bytes", str(requests.TILED_JOB_BYTES)) as server:
+        with serving(output / "tiled-store", *_ONE_THREAD, "--max-job-bytes", str(requests.TILED_JOB_BYTES)) as server:
             for name in chosen:
                 accepted = _run(server.client, tiled[name], output, name)
                 if not accepted.estimate.tile_size:
                     raise RunnerError(f"{name}: the picture was not worked on in tiles")
     if KILLED in names:
-        with serving(output / "undisturbed-store") as server:
-            _run(server.client, requests.resumed(pictures), output, UNDISTURBED)
         interrupt(requests.resumed(pictures), output / INTERRUPTED_STORE)
         # What the server left is also for the other checkout to resume.
         shutil.copytree(output / INTERRUPTED_STORE, output / "resumed-store")
@@ -99,7 +68,7 @@ def _run(client: StyleTransferClient, request: requests.Request, output: Path, n
 def interrupt(request: requests.Request, data: Path) -> None:
     """Start a job and kill its server with SIGKILL when most of the iterations are done."""
     last = requests.INTERRUPTED_AFTER * requests.RESUMED_ITERATIONS
-    with serving(data, "--checkpoint-seconds", str(_CHECKPOINT_SECONDS)) as server:
+    with serving(data, *_ONE_THREAD, "--checkpoint-seconds", str(_CHECKPOINT_SECONDS)) as server:
         try:
             with server.client.stream(**request, request_id=_REQUEST_ID, keep_running=True) as events:
                 for event in events:
@@ -117,7 +86,7 @@ def resume(output: Path, data: Path, name: str) -> None:
         RunnerError: the job began anew.
     """
     first: Progress | None = None
-    with serving(data) as server, server.client.watch(request_id=_REQUEST_ID) as events:
+    with serving(data, *_ONE_THREAD) as server, server.client.watch(request_id=_REQUEST_ID) as events:
         for event in events:
             if first is None and isinstance(event, Progress):
                 first = event
@@ -144,15 +113,6 @@ def _write(result: Result, output: Path, name: str, accepted: Accepted | None = 
     (output / f"{name}.json").write_text(json.dumps(said, indent=1))
 
 
-def _check_imports() -> None:
-    """Check that both packages come from the same checkout, and not from what happens to be installed."""
-    packages = [importlib.util.find_spec(name) for name in ("nst_client", "nst_service", "nst")]
-    roots = {Path(spec.origin).parents[2] for spec in packages if spec and spec.origin}
-    expected = Path(os.environ["PYTHONPATH"].split(os.pathsep)[0]).parent
-    if roots != {expected}:
-        raise RunnerError(f"nst was imported from {roots}, expected was {expected}")
-
-
 def main() -> None:
     """Run the command that the arguments name."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -166,7 +126,7 @@ def main() -> None:
     resuming.add_argument("data", type=Path, help="data directory of the killed server")
     resuming.add_argument("name", help="name of the result")
     args = parser.parse_args()
-    _check_imports()
+    check_imports()
     if args.command == "run":
         run(args.pictures, args.output, args.names)
     else:
