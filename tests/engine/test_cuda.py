@@ -16,6 +16,7 @@ from nst_service.engine.optim import transfer as transfer_module
 from nst_service.engine.optim.snapshot import Snapshot
 from nst_service.engine.optim.transfer import optimize
 from nst_service.engine.options import Limits, TransferOptions
+from nst_service.engine.sizes import Size
 from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
 from torch import Tensor
 
@@ -160,7 +161,7 @@ def test_losses_that_are_not_finite_end_a_transfer_on_a_gpu(
 
 
 def test_tiles_on_a_gpu_give_the_gradient_of_the_whole(spec: TransferSpec, on_gpu: Vgg19):
-    large = dataclasses.replace(spec, content=spec.content.resized((300, 200)))
+    large = dataclasses.replace(spec, content=spec.content.resized(Size(300, 200)))
     canvas = build_canvas(large, on_gpu.device)
     whole, tiled = (build_criterion(large, on_gpu, canvas, tile)(canvas.content + 0.1) for tile in (None, 64))
     assert (tiled.gradient - whole.gradient).norm() < 0.01 * whole.gradient.norm()

@@ -14,8 +14,9 @@ from nst_service.engine.objective.style_cache import StyleCache
 from nst_service.engine.optim.resized_start import resize_start
 from nst_service.engine.optim.snapshot import Snapshot
 from nst_service.engine.optim.transfer import Iterate, TargetProgress, TerminationReason, Transfer, transfer
-from nst_service.engine.pictures.encode import PREVIEW_MEDIA_TYPE, encode, preview
+from nst_service.engine.pictures.encode import encode
 from nst_service.engine.pictures.formats import WRITTEN_FORMATS
+from nst_service.engine.pictures.preview import PREVIEW_MEDIA_TYPE, preview
 from nst_service.engine.provenance import describe
 from nst_service.engine.spec import TransferSpec
 from nst_service.jobs import events

@@ -1,17 +1,19 @@
-"""Colours: luminance and chroma, and the statistics of a picture's colours."""
+"""Operations on the colours of pixels: luminance and chroma, and matching the statistics of two pictures."""
 
 import torch
 from torch import Tensor
 
 _RIDGE = 1e-5
-"""Variance added to every colour: a grey picture has a singular covariance."""
+"""Variance added to every colour, since the covariance of a grey picture is singular."""
 
 _YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
-"""From RGB (NTSC, 1953)."""
+"""The matrix from RGB to YIQ (NTSC, 1953)."""
 _XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
-"""From linear sRGB, with the white point D65."""
+"""The matrix from linear sRGB to CIE XYZ with the white point D65."""
 _WHITE = (0.95047, 1.0, 1.08883)
+"""The white point D65 in CIE XYZ."""
 _LAB_KNEE = 6 / 29
+"""Cube root of the relative luminance below which CIE L*a*b* is linear."""
 
 
 def luminance(pixels: Tensor) -> Tensor:
@@ -55,38 +57,45 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
 
 
 def match_luminance(pixels: Tensor, reference: Tensor) -> Tensor:
-    """Return luma (1, 1, h, w) with the mean and deviation of another (Gatys et al. 2016, "Preserving color", (10))."""
+    """Return luma (1, 1, h, w) with the mean and deviation of another (Gatys et al. 2016, "Preserving color", (10)).
+
+    The result is clamped to [0, 1].
+    """
     # Without a correction: a single pixel has a deviation, too, and it is zero.
-    deviation, other = pixels.std(correction=0), reference.std(correction=0)
-    factor = other / deviation.clamp(min=_RIDGE**0.5)
+    deviation, reference_deviation = pixels.std(correction=0), reference.std(correction=0)
+    factor = reference_deviation / deviation.clamp(min=_RIDGE**0.5)
     return (factor * (pixels - pixels.mean()) + reference.mean()).clamp(0, 1)
 
 
 def match_colors(pixels: Tensor, reference: Tensor) -> Tensor:
     """Return RGB pixels (1, 3, h, w) with the mean and covariance of the colours of a reference.
 
-    The linear map of optimal transport between two Gaussians, which is symmetric: it moves colours the least (Pitie &
-    Kokaram 2007, equation 8). It is regularised, so that grey pictures work; clamped to [0, 1].
+    The colours are mapped by the linear optimal transport between two Gaussians. The map is symmetric, so it changes
+    colours the least (Pitie & Kokaram 2007, equation 8). It is regularised, so that grey pictures work. The result is
+    clamped to [0, 1].
     """
-    colors, others = (picture[0].flatten(1).double() for picture in (pixels, reference))
+    colors, reference_colors = (picture[0].flatten(1).double() for picture in (pixels, reference))
     ridge = _RIDGE * torch.eye(3, dtype=torch.float64, device=colors.device)
-    covariance, other = (torch.cov(each, correction=0) + ridge for each in (colors, others))
+    covariance, reference_covariance = (torch.cov(each, correction=0) + ridge for each in (colors, reference_colors))
     root = _power(covariance, 0.5)
-    inverse = _power(covariance, -0.5)
-    transport = inverse @ _power(root @ other @ root, 0.5) @ inverse
-    moved = transport @ (colors - colors.mean(1, keepdim=True)) + others.mean(1, keepdim=True)
-    return moved.clamp(0, 1).to(pixels.dtype).view_as(pixels)
+    inverse_root = _power(covariance, -0.5)
+    transport = inverse_root @ _power(root @ reference_covariance @ root, 0.5) @ inverse_root
+    transported = transport @ (colors - colors.mean(1, keepdim=True)) + reference_colors.mean(1, keepdim=True)
+    return transported.clamp(0, 1).to(pixels.dtype).view_as(pixels)
 
 
 def _power(symmetric: Tensor, exponent: float) -> Tensor:
+    """Return a power of a symmetric matrix whose eigenvalues are not negative."""
     values, vectors = torch.linalg.eigh(symmetric)
     power: Tensor = (vectors * values.clamp(min=1e-12) ** exponent) @ vectors.T
     return power
 
 
 def _mixed(pixels: Tensor, matrix: Tensor) -> Tensor:
+    """Return pixels (1, 3, H, W) with each colour multiplied by a matrix (3, 3)."""
     return torch.einsum("ij,njhw->nihw", matrix.to(pixels), pixels)
 
 
 def _column(values: tuple[float, ...], like: Tensor) -> Tensor:
+    """Return a value for each channel, (1, 3, 1, 1), with the type and device of a tensor."""
     return torch.tensor(values).view(1, 3, 1, 1).to(like)

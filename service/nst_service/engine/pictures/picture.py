@@ -18,9 +18,9 @@ class Picture:
     """An upright sRGB picture with 8 bits per channel, its transparency set aside."""
 
     rgb: Image.Image
-    """Mode RGB. White where `alpha` is 0, so that no hidden colour bleeds into what is visible."""
+    """Colours in mode RGB. White where `alpha` is 0, so that no hidden colour bleeds into what is visible."""
     alpha: Image.Image | None = None
-    """Mode L, or None where the picture is opaque."""
+    """Transparency in mode L, or None where the picture is opaque."""
 
     @classmethod
     def blank(cls, size: Size) -> "Picture":
@@ -34,12 +34,12 @@ class Picture:
 
     @property
     def width(self) -> int:
-        """In pixels."""
+        """Width in pixels."""
         return self.rgb.width
 
     @property
     def height(self) -> int:
-        """In pixels."""
+        """Height in pixels."""
         return self.rgb.height
 
     def flattened(self) -> "Picture":
@@ -59,7 +59,7 @@ class Picture:
         return set_aside(rgba.convert("RGB"), rgba.getchannel("A"))
 
     def to_mask(self) -> Image.Image:
-        """Return the brightness in mode L; what is transparent is black."""
+        """Return the brightness in mode L; transparent pixels are black."""
         grey = self.rgb.convert("L")
         return grey if self.alpha is None else ImageChops.multiply(grey, self.alpha)
 
@@ -79,7 +79,12 @@ def mask_to_tensor(mask: Image.Image) -> Tensor:
 
 
 def set_aside(rgb: Image.Image, alpha: Image.Image) -> Picture:
-    """Keep the transparency where there is any; what is fully transparent becomes white."""
+    """Return a picture of colours and transparency; fully transparent pixels become white.
+
+    Args:
+        rgb: colours in mode RGB, which are changed in place.
+        alpha: transparency in mode L, which is dropped where it is opaque everywhere.
+    """
     if alpha.getextrema() == (255, 255):
         return Picture(rgb)
     rgb.paste(_WHITE, mask=alpha.point([255] + 255 * [0]))
