@@ -4,6 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PROTO  := proto/nst/v1/style_transfer.proto
+PROTO_BREAKING = for released in proto/released/*.binpb; do $(BIN)/buf breaking --against $$released || exit 1; done
 
 .DEFAULT_GOAL := help
 
@@ -69,7 +70,7 @@ lint: $(READY) ## Check style, types, imports and the contract
 	$(BIN)/python client/generate_sync.py --check
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
-	$(MAKE) --no-print-directory proto-breaking
+	$(PROTO_BREAKING)
 	$(BIN)/python -m docs.generator --check
 
 .PHONY: format
@@ -98,7 +99,7 @@ diagram: ## Draw the architecture (needs graphviz: apt-get install graphviz)
 
 .PHONY: proto-breaking
 proto-breaking: $(READY) ## Check that the contract still serves the clients of every release
-	for released in proto/released/*.binpb; do $(BIN)/buf breaking --against $$released || exit 1; done
+	$(PROTO_BREAKING)
 
 .PHONY: clean
 clean: ## Remove the environment and all generated files that are not committed

@@ -8,7 +8,9 @@ from nst_service.engine.choices import OutputFormat
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.network.weights import Weights, load_weights
 from nst_service.engine.pictures.encode import encode
+from paint_style import paint
 from PIL import Image
+from skimage.data import chelsea
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -61,14 +63,9 @@ def one_pixel_png() -> bytes:
 @pytest.fixture(scope="session")
 def real_pictures() -> tuple[bytes, bytes]:
     """A photograph and a painting, 160 px at their longest edge."""
-    folder = Path(__file__).parents[2] / "shared" / "images"
-    if not folder.is_dir():
-        pytest.skip(f"needs the pictures in {folder}")
-    small = []
-    for name in ("tubingen.jpg", "starry_night.jpg"):
-        picture = Image.open(folder / name).convert("RGB")
-        # Multiples of 16: other programs drop the rest of a pooling.
-        picture = picture.resize((160, 112), Image.Resampling.LANCZOS)
-        picture.save(buffer := io.BytesIO(), "PNG")
-        small.append(buffer.getvalue())
-    return small[0], small[1]
+    pictures = []
+    # Multiples of 16: other programs drop the rest of a pooling.
+    for picture in (Image.fromarray(chelsea()), paint(320, 224)):
+        picture.resize((160, 112), Image.Resampling.LANCZOS).save(buffer := io.BytesIO(), "PNG")
+        pictures.append(buffer.getvalue())
+    return pictures[0], pictures[1]
