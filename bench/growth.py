@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from nst_service.engine.devices import available_bytes
-from nst_service.engine.estimate import Memory, estimate, step_flops
+from nst_service.engine.estimate import estimate, step_flops
+from nst_service.engine.memory.fit import Memory
 
 from bench.pictures import Pair
 from bench.programs import NST, Stage
@@ -56,8 +57,8 @@ def measure_growth(
                 {
                     "size": size,
                     "pixels": pixels,
-                    "tile": cost.tile,
-                    "flops": step_flops(spec.options, spec.content.size, cost.tile),
+                    "tile": cost.tile_size,
+                    "flops": step_flops(spec.options, spec.content.size, cost.tile_size),
                     "evaluation_seconds": evaluation_seconds(trace.ends, skipped),
                     "peak_bytes": trace.peak_bytes,
                 }

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import torch
 from nst_service.engine.devices import available_bytes, set_up_process
-from nst_service.engine.estimate import Memory, estimate
+from nst_service.engine.estimate import estimate
+from nst_service.engine.memory.fit import Memory
 from nst_service.engine.network.layers import LAYERS
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.network.weights import load_weights
@@ -26,7 +27,7 @@ def main() -> None:
     model = Vgg19(load_weights("caffe"), device)
     spec = specification(task)
     # Tiles as a server would choose them.
-    for iterate in optimize(spec, model, estimate(spec, Memory(available_bytes(device))).tile):
+    for iterate in optimize(spec, model, estimate(spec, Memory(available_bytes(device))).tile_size):
         recorder.begin(ago=iterate.seconds)
         recorder.evaluated(iterate.result)
     recorder.finish()

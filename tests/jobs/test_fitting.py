@@ -1,6 +1,7 @@
 import pytest
-from nst_service.engine import estimate as estimate_module
-from nst_service.engine.estimate import Memory, estimate
+from nst_service.engine.estimate import estimate
+from nst_service.engine.memory.fit import Memory
+from nst_service.engine.network.backend import Backend
 from nst_service.engine.options import OutputOptions, TransferOptions
 from nst_service.engine.pictures.picture import Picture
 from nst_service.engine.sizes import Size
@@ -54,9 +55,8 @@ def test_the_error_names_a_shorter_history_where_that_helps():
     assert "lbfgs_history" not in str(does_not_fit(short, estimate(short, memory).peak_bytes, memory))
 
 
-def test_what_fits_on_a_cpu_with_the_native_kernel_may_not_fit_on_a_gpu(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(estimate_module, "NATIVE", True)
+def test_what_fits_on_a_cpu_with_the_native_kernel_may_not_fit_on_a_gpu():
     spec = spec_of((2048, 1536), (2048, 1536), min_image_size=100)
-    available = estimate(spec, Memory(0)).peak_bytes
-    assert fitted(spec, Memory(available)) is spec
-    assert fitted(spec, Memory(available, on_gpu=True)).content.width < 2048
+    available = estimate(spec, Memory(0, Backend.NATIVE)).peak_bytes
+    assert fitted(spec, Memory(available, Backend.NATIVE)) is spec
+    assert fitted(spec, Memory(available, Backend.TORCH)).content.width < 2048

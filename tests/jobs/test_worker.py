@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from nst_service.engine.choices import Init, OptimizerKind
 from nst_service.engine.errors import NonFiniteLossError
-from nst_service.engine.estimate import Memory, estimate, least_bytes
+from nst_service.engine.estimate import estimate
+from nst_service.engine.memory.fit import Memory
+from nst_service.engine.memory.footprint import least_bytes
 from nst_service.engine.network.layers import LAYERS
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.optim.snapshot import Snapshot

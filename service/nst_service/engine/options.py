@@ -17,7 +17,7 @@ from nst_service.engine.choices import (
     StyleStatisticKind,
 )
 from nst_service.engine.errors import Violation
-from nst_service.engine.network.vgg import Variant
+from nst_service.engine.network.plan import Variant
 from nst_service.engine.pictures.formats import WRITTEN_FORMATS
 
 

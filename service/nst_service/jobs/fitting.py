@@ -1,6 +1,7 @@
 """How a job fits into the memory there is: at the size that was asked for, or at a smaller one that is allowed."""
 
-from nst_service.engine.estimate import Memory, estimate, largest_size_within, shorter_history
+from nst_service.engine.estimate import estimate
+from nst_service.engine.memory.fit import Memory, largest_size_within, shorter_history
 from nst_service.engine.sizes import fit
 from nst_service.engine.spec import TransferSpec
 from nst_service.jobs.errors import DoesNotFitError

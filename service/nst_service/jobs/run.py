@@ -7,8 +7,9 @@ from collections.abc import Callable
 from importlib.metadata import version
 from types import MappingProxyType
 
-from nst_service.engine.estimate import Memory, estimate, keeps_history, least_bytes, step_work
-from nst_service.engine.network.precision import is_gpu
+from nst_service.engine.estimate import estimate, step_work
+from nst_service.engine.memory.fit import Memory
+from nst_service.engine.memory.footprint import keeps_history, least_bytes
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.objective.style_cache import StyleCache
 from nst_service.engine.optim.resized_start import resize_start
@@ -98,7 +99,9 @@ class Run:
             self._began_at = time.monotonic() - iterate.seconds
             self.job.snapshot = None
         self._iterate = iterate
-        self._pace.observe(step_work(self.job.spec.options, iterate.size, self.job.cost.tile), iterate.step_seconds)
+        self._pace.observe(
+            step_work(self.job.spec.options, iterate.size, self.job.cost.tile_size), iterate.step_seconds
+        )
         self.job.next_seconds = iterate.next_seconds
         self.job.remaining_seconds = iterate.eta_seconds
 
@@ -107,7 +110,7 @@ class Run:
         if job.snapshot:
             # It may be of the size before: only now that memory is free.
             job.snapshot = resize_start(job.snapshot, job.spec)
-        yield from transfer(job.spec, self._model, job.cost.tile, self._styles, job.snapshot)
+        yield from transfer(job.spec, self._model, job.cost.tile_size, self._styles, job.snapshot)
 
     def shrink(self) -> bool:
         """Go on from the last step with about half the memory for the picture, and return whether that can be.
@@ -115,11 +118,11 @@ class Run:
         In smaller tiles; where there are none, at a smaller size, if the request allows it.
         """
         job = self.job
-        on_gpu = is_gpu(self._model.device)
-        memory = Memory((job.cost.peak_bytes + least_bytes(on_gpu=on_gpu)) // 2, on_gpu)
+        backend = self._model.backend
+        memory = Memory((job.cost.peak_bytes + least_bytes(backend)) // 2, backend)
         cost = estimate(job.spec, memory)
         smaller: TransferSpec | None = None
-        if cost.tile is None or cost.tile >= (job.cost.tile or math.inf):
+        if cost.tile_size is None or cost.tile_size >= (job.cost.tile_size or math.inf):
             smaller = reduced(job.spec, memory)
             if smaller is None:
                 return False

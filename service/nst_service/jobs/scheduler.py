@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from nst_service.engine.estimate import Memory, estimate
+from nst_service.engine.estimate import estimate
+from nst_service.engine.memory.fit import Memory
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.optim.snapshot import Snapshot
 from nst_service.engine.options import Limits
@@ -305,8 +306,7 @@ class Scheduler:
     @property
     def _capacity(self) -> Memory:
         """What a job can have, whichever device it comes to."""
-        each = [device.worker.capacity for device in self._devices]
-        return Memory(min(memory.available for memory in each), any(memory.on_gpu for memory in each))
+        return Memory.common(device.worker.capacity for device in self._devices)
 
     async def estimate(self, read: ReadRequest, owner: Owner = ANYONE, *, size: int = 0) -> Accepted:
         """Return what a job would begin with, without taking it on; its id is empty.
@@ -332,7 +332,7 @@ class Scheduler:
                 seconds=job.expected_seconds,
                 queue_seconds=span.start,
                 peak_memory_bytes=job.cost.peak_bytes,
-                tile_size=job.cost.tile or 0,
+                tile_size=job.cost.tile_size or 0,
                 reduced_from=max(job.spec.reduced_from or (0,)),
             ),
         )

@@ -11,8 +11,8 @@ import torch
 
 from nst_service.engine.devices import available_bytes, release_memory
 from nst_service.engine.errors import NonFiniteLossError, SnapshotError
-from nst_service.engine.estimate import Memory, step_work
-from nst_service.engine.network.precision import is_gpu
+from nst_service.engine.estimate import step_work
+from nst_service.engine.memory.fit import Memory
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.objective.style_cache import StyleCache
 from nst_service.engine.optim.snapshot import Snapshot
@@ -83,7 +83,7 @@ class DeviceWorker:
     @property
     def capacity(self) -> Memory:
         """What a job can have."""
-        return Memory(min(self.memory, self._max_job_bytes or self.memory), is_gpu(self.device))
+        return Memory(min(self.memory, self._max_job_bytes or self.memory), self._model.backend)
 
     def warm_up(self) -> None:
         """Run a few steps, so that the first job finds everything loaded and the pace of the device known."""
@@ -226,7 +226,7 @@ class DeviceWorker:
         job = run.job
         try:
             if run.shrink():
-                tiles = f"in tiles of {job.cost.tile}" if job.cost.tile else "as a whole"
+                tiles = f"in tiles of {job.cost.tile_size}" if job.cost.tile_size else "as a whole"
                 width, height = job.spec.content.size
                 _log.warning("job %s goes on %s at %dx%d: memory ran out", job.id, tiles, width, height)
                 release_memory(self.device)

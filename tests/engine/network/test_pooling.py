@@ -4,9 +4,10 @@ import pytest
 import torch
 from nst_service.engine.arena import NATIVE
 from nst_service.engine.choices import Padding, Pooling
+from nst_service.engine.network.backend import Backend
 from nst_service.engine.network.convolution import FrozenConv
-from nst_service.engine.network.native import NativeMaxPool
-from nst_service.engine.network.pooling import pool
+from nst_service.engine.network.native import MAX_POOL, NativeMaxPool
+from nst_service.engine.network.pooling import pool, pooling_epilogue
 from nst_service.engine.network.stored_kernel import StoredKernel
 from torch import Tensor
 from torch.nn import functional
@@ -44,10 +45,15 @@ def test_a_convolution_that_pools_at_once_is_one_that_is_pooled_afterwards(
 ):
     generator = torch.Generator().manual_seed(0)
     conv = FrozenConv(
-        StoredKernel(torch.randn(64, 32, 3, 3, generator=generator)), torch.randn(64, generator=generator)
+        StoredKernel(torch.randn(64, 32, 3, 3, generator=generator)),
+        torch.randn(64, generator=generator),
+        Backend.NATIVE,
     )
     x = torch.randn(1, 32, *size, generator=generator).requires_grad_()
-    ours, theirs = conv.pooled(x, padding, pooling), pool(conv(x, padding, relu=True), pooling)
+    epilogue = pooling_epilogue(pooling)
+    assert epilogue is not None
+    ours = conv.fused(x, padding, epilogue)
+    theirs = pool(conv(x, padding, relu=True), pooling, Backend.NATIVE)
     towards = torch.randn(theirs.shape, generator=generator)
     mine, other = (torch.autograd.grad((y * towards).sum(), x)[0] for y in (ours, theirs))
     torch.testing.assert_close(ours, theirs)
@@ -55,7 +61,7 @@ def test_a_convolution_that_pools_at_once_is_one_that_is_pooled_afterwards(
 
 
 def test_windows_without_any_activation_pass_no_gradient():
-    conv = FrozenConv(StoredKernel(torch.zeros(32, 32, 3, 3)), torch.full((32,), -1.0))
+    conv = FrozenConv(StoredKernel(torch.zeros(32, 32, 3, 3)), torch.full((32,), -1.0), Backend.NATIVE)
     x = torch.randn(1, 32, 6, 6).requires_grad_()
-    (gradient,) = torch.autograd.grad(conv.pooled(x, Padding.ZERO, Pooling.MAX).sum(), x)
+    (gradient,) = torch.autograd.grad(conv.fused(x, Padding.ZERO, MAX_POOL).sum(), x)
     assert not gradient.any()

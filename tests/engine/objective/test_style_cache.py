@@ -1,10 +1,11 @@
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 import pytest
 import torch
 from nst_service.engine.choices import ColorMode, Padding, Pooling, StyleStatisticKind
 from nst_service.engine.network.layers import LAYERS
-from nst_service.engine.network.vgg import REFERENCE_VARIANT, Look, Variant, Vgg19
+from nst_service.engine.network.plan import REFERENCE_VARIANT, Variant
+from nst_service.engine.network.vgg import FeatureVisitor, Vgg19, Visits
 from nst_service.engine.objective.style_cache import StyleCache, StyleKey
 from nst_service.engine.optim.transfer import Iterate, TargetProgress, transfer
 from nst_service.engine.options import Limits, TransferOptions
@@ -26,11 +27,11 @@ class CountingVgg(Vgg19):
         self.passes += not torch.is_grad_enabled()
         return super().features(pixels, layers, variant)
 
-    def gather(
-        self, pixels: Tensor, layers: Collection[str], look: Look, variant: Variant = REFERENCE_VARIANT
-    ) -> dict[str, list[Sequence[Tensor]]]:
+    def visit_features(
+        self, pixels: Tensor, layers: Collection[str], visit: FeatureVisitor, variant: Variant = REFERENCE_VARIANT
+    ) -> Visits:
         self.passes += not torch.is_grad_enabled()
-        return super().gather(pixels, layers, look, variant)
+        return super().visit_features(pixels, layers, visit, variant)
 
 
 @pytest.fixture

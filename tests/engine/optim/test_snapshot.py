@@ -12,7 +12,7 @@ import torch
 from nst_service.engine import scales as scales_module
 from nst_service.engine.choices import ColorMode, Init, OptimizerKind, OutputFormat
 from nst_service.engine.errors import SnapshotError
-from nst_service.engine.estimate import snapshot_bytes
+from nst_service.engine.memory.footprint import snapshot_bytes
 from nst_service.engine.network.layers import LAYERS
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.objective.style_cache import digest

@@ -1,7 +1,7 @@
-"""3x3 convolutions with frozen weights: forward, and back to the input, which is all that pixels need.
+"""3x3 convolutions with frozen weights: forward, and backward to the input, which is all that pixels need.
 
-On CPUs they take Winograd's way where it is the faster. The choice depends on the layer and the installation, never on
-a measurement: the same request gives the same bytes after a restart.
+Which algorithm convolves depends on the layer, the device and the installation, never on a measurement: the same
+request gives the same bytes after a restart.
 """
 
 from typing import Any
@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nst_service.engine.choices import Padding, Pooling
-from nst_service.engine.network.bands import Pair
-from nst_service.engine.network.native import MAX_POOL, NOTHING, RELU, Epilogue, NativeConv, average_pool
-from nst_service.engine.network.pooling import AVERAGE_FACTOR, pool
+from nst_service.engine.arena import channels_last
+from nst_service.engine.choices import Padding
+from nst_service.engine.network.backend import Backend
+from nst_service.engine.network.bands import ConvolutionPair
+from nst_service.engine.network.native import NOTHING, RELU, Epilogue, NativeConv
 from nst_service.engine.network.precision import Precision, is_gpu
 from nst_service.engine.network.stored_kernel import StoredKernel
 from nst_service.engine.network.torch_winograd import TorchWinograd
@@ -23,121 +24,120 @@ from nst_service.engine.sizes import Shape
 class FrozenConv:
     """A 3x3 convolution whose weights never change, with the ReLU that may follow it."""
 
-    def __init__(self, kernel: StoredKernel, bias: Tensor, precision: Precision = Precision.FLOAT32):
-        """Take a kernel and a bias (outputs,), float32 on the device to be used."""
-        self.way: NativeConv | _Padded
-        """How it computes."""
-        if NativeConv.fits(kernel, bias.device):
-            self.way = NativeConv(kernel, bias)
+    def __init__(self, kernel: StoredKernel, bias: Tensor, backend: Backend, precision: Precision = Precision.FLOAT32):
+        """Make a convolution.
+
+        Args:
+            kernel: the weights.
+            bias: (outputs,) float32, on the device to be used.
+            backend: what computes it.
+            precision: the numbers that a GPU convolves.
+        """
+        self.algorithm: NativeConv | TorchConv
+        """The implementation."""
+        if backend is Backend.NATIVE:
+            self.algorithm = NativeConv(kernel, bias)
         else:
-            self.way = _Padded(kernel.dense().to(bias.device), bias, precision)
+            self.algorithm = TorchConv(kernel.dense().to(bias.device), bias, precision)
 
     def __call__(self, x: Tensor, padding: Padding, *, relu: bool) -> Tensor:
-        """Convolve features (1, C, H, W), then rectify them where asked for; differentiable by the features.
+        """Convolve features (1, C, H, W), then rectify them where asked for; differentiable with respect to x.
 
         On a GPU with the precision bfloat16, the result is bfloat16.
         """
-        is_mirrored = padding is Padding.REFLECT
-        if isinstance(self.way, NativeConv):
-            result: Tensor = _Native.apply(x, self.way, RELU if relu else NOTHING, is_mirrored)
+        mirrored = padding is Padding.REFLECT
+        if isinstance(self.algorithm, NativeConv):
+            result: Tensor = _NativeConvolution.apply(x, self.algorithm, RELU if relu else NOTHING, mirrored)
         else:
-            result = _Convolution.apply(x, self.way, is_mirrored, relu)
+            result = _TorchConvolution.apply(x, self.algorithm, mirrored, relu)
         return result
 
-    def pooled(self, x: Tensor, padding: Padding, pooling: Pooling) -> Tensor:
-        """Convolve features (1, C, H, W), rectify and pool them; differentiable by the features.
+    def fused(self, x: Tensor, padding: Padding, epilogue: Epilogue) -> Tensor:
+        """Convolve features (1, C, H, W) by the native kernel, with an epilogue; differentiable with respect to x.
 
-        Where that is one step, what lies between is never in memory.
+        What the epilogue pools is never in memory. Only convolutions of the native backend can do this.
         """
-        then = _native(pooling)
-        if isinstance(self.way, NativeConv) and then is not None:
-            result: Tensor = _Native.apply(x, self.way, then, padding is Padding.REFLECT)
-            return result
-        return pool(self(x, padding, relu=True), pooling)
+        result: Tensor = _NativeConvolution.apply(x, self._native, epilogue, padding is Padding.REFLECT)
+        return result
 
-    def before(self, second: "FrozenConv", padding: Padding, pooling: Pooling) -> Pair | None:
-        """Return what it is together with the convolution and the pooling after it, where that can be done in bands."""
-        then = _native(pooling)
-        if isinstance(self.way, NativeConv) and isinstance(second.way, NativeConv) and then is not None:
-            return Pair(self.way, second.way, then, padding is Padding.REFLECT)
-        return None
+    def before(self, second: "FrozenConv", padding: Padding, epilogue: Epilogue) -> ConvolutionPair:
+        """Return this convolution together with the next one, both of the native backend, and an epilogue."""
+        return ConvolutionPair(self._native, second._native, epilogue, padding is Padding.REFLECT)
+
+    @property
+    def _native(self) -> NativeConv:
+        if not isinstance(self.algorithm, NativeConv):
+            raise TypeError("only convolutions of the native backend are fused with an epilogue")
+        return self.algorithm
 
 
-class _Native(torch.autograd.Function):
-    """By the native kernel, with what follows. All that the way back needs to know is a bit for each output."""
+class _NativeConvolution(torch.autograd.Function):
+    """A convolution by the native kernel, with its epilogue. Most keep a bit of each output for the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, way: NativeConv, then: Epilogue, mirrored: bool) -> Tensor:
-        ctx.way, ctx.then, ctx.mirrored, ctx.shape = way, then, mirrored, Shape.of(x)
-        y, kept = way.forward(x, then, mirrored=mirrored)
+    def forward(ctx: Any, x: Tensor, native: NativeConv, epilogue: Epilogue, mirrored: bool) -> Tensor:
+        ctx.native, ctx.epilogue, ctx.mirrored, ctx.shape = native, epilogue, mirrored, Shape.of(x)
+        y, kept = native.forward(x, epilogue, mirrored=mirrored)
         ctx.save_for_backward(kept)
         return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         (kept,) = ctx.saved_tensors
-        by_input = ctx.way.backward(gradients[0], kept, ctx.shape, ctx.then, mirrored=ctx.mirrored)
-        return by_input, None, None, None
+        grad_input = ctx.native.backward(gradients[0], kept, ctx.shape, ctx.epilogue, mirrored=ctx.mirrored)
+        return grad_input, None, None, None
 
 
-class _Convolution(torch.autograd.Function):
-    """By operations of torch. Keeps for the way back what passed the ReLU."""
+class _TorchConvolution(torch.autograd.Function):
+    """A convolution by operations of torch, with its ReLU; it keeps the ReLU's outputs for the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, way: "_Padded", mirrored: bool, relu: bool) -> Tensor:
-        ctx.way, ctx.mirrored = way, mirrored
-        y = way.forward(x, mirrored=mirrored, relu=relu)
+    def forward(ctx: Any, x: Tensor, conv: "TorchConv", mirrored: bool, relu: bool) -> Tensor:
+        ctx.conv, ctx.mirrored = conv, mirrored
+        y = conv.forward(x, mirrored=mirrored, relu=relu)
         ctx.save_for_backward(y if relu else None)
         return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         (relu_output,) = ctx.saved_tensors
-        return ctx.way.backward(gradients[0], mirrored=ctx.mirrored, relu_output=relu_output), None, None, None
+        return ctx.conv.backward(gradients[0], mirrored=ctx.mirrored, relu_output=relu_output), None, None, None
 
 
-def _native(pooling: Pooling) -> Epilogue | None:
-    """Return how the native kernel pools, or None where it does not."""
-    match pooling:
-        case Pooling.MAX:
-            return MAX_POOL
-        case Pooling.AVERAGE:
-            return average_pool(AVERAGE_FACTOR)
-        case Pooling.L2:
-            return None
-
-
-class _Padded:
-    """A convolution by operations of torch, on features that are padded before."""
+class TorchConv:
+    """A convolution by operations of torch, with its padding and its ReLU."""
 
     def __init__(self, kernel: Tensor, bias: Tensor, precision: Precision):
-        self._way: TorchWinograd | _Direct
+        self._algorithm: TorchWinograd | _LibraryConv
         if TorchWinograd.fits(kernel):
-            self._way = TorchWinograd(kernel, bias)
+            self._algorithm = TorchWinograd(kernel, bias)
         elif is_gpu(kernel.device):
-            self._way = _OnGpu(kernel, bias, precision)
+            self._algorithm = _CudnnConv(kernel, bias, precision)
         else:
-            self._way = _Direct(kernel, bias)
+            self._algorithm = _LibraryConv(kernel, bias)
 
     def forward(self, x: Tensor, *, mirrored: bool, relu: bool) -> Tensor:
+        """Return the outputs (1, K, H, W) for features (1, C, H, W)."""
         if mirrored:
-            return self._way.forward(_mirrored(x), padding=0, relu=relu)
-        return self._way.forward(x, padding=1, relu=relu)
+            return self._algorithm.forward(_padded_by_reflection(x), padding=0, relu=relu)
+        return self._algorithm.forward(x, padding=1, relu=relu)
 
     def backward(self, gradient: Tensor, *, mirrored: bool, relu_output: Tensor | None) -> Tensor:
+        """Return the gradient with respect to the features from the one with respect to the outputs (1, K, H, W)."""
         if relu_output is not None:
             gradient = torch.ops.aten.threshold_backward(gradient, relu_output, 0)
-        height, width = gradient.shape[-2:]
+        height, width = Shape.of(gradient)
         if mirrored:
-            return _unmirrored(self._way.backward(gradient, Shape(height + 2, width + 2), padding=0))
-        return self._way.backward(gradient, Shape(height, width), padding=1)
+            padded = self._algorithm.backward(gradient, Shape(height + 2, width + 2), padding=0)
+            return _padding_by_reflection_backward(padded)
+        return self._algorithm.backward(gradient, Shape(height, width), padding=1)
 
 
-class _Direct:
-    """A convolution as the library has it."""
+class _LibraryConv:
+    """A convolution by the operation of torch."""
 
     def __init__(self, kernel: Tensor, bias: Tensor):
-        self._kernel = kernel.contiguous(memory_format=torch.channels_last)
+        self._kernel = channels_last(kernel)
         self._bias = bias
 
     def forward(self, x: Tensor, *, padding: int, relu: bool) -> Tensor:
@@ -152,24 +152,24 @@ class _Direct:
             device=gradient.device,
             memory_format=torch.channels_last,
         )
-        by_input: Tensor = torch.ops.aten.convolution_backward(
-            gradient.contiguous(memory_format=torch.channels_last),
+        grad_input: Tensor = torch.ops.aten.convolution_backward(
+            channels_last(gradient),
             like,
             self._kernel,
             None,
             *((1, 1), (padding, padding), (1, 1), False, (0, 0), 1),
             (True, False, False),
         )[0]
-        return by_input
+        return grad_input
 
 
-class _OnGpu(_Direct):
-    """The same in the precision of a GPU, with a ReLU that costs nothing."""
+class _CudnnConv(_LibraryConv):
+    """A convolution in the precision of a GPU, with the ReLU fused by cuDNN where it can."""
 
     def __init__(self, kernel: Tensor, bias: Tensor, precision: Precision):
         dtype = torch.bfloat16 if precision is Precision.BFLOAT16 else torch.float32
         super().__init__(kernel.to(dtype), bias.to(dtype))
-        # cuDNN has no fused way for three channels of bfloat16; other makers' GPUs have none at all.
+        # cuDNN has no fused kernel for three channels of bfloat16; other makers' GPUs have none at all.
         self._is_fused = torch.version.hip is None and (dtype is torch.float32 or kernel.shape[1] % 8 == 0)
 
     def forward(self, x: Tensor, *, padding: int, relu: bool) -> Tensor:
@@ -180,8 +180,8 @@ class _OnGpu(_Direct):
         return y
 
 
-def _mirrored(x: Tensor) -> Tensor:
-    """Mirror features at their edge, one row and column."""
+def _padded_by_reflection(x: Tensor) -> Tensor:
+    """Return features with one row and column more at each edge, mirrored at it: (1, C, H + 2, W + 2)."""
     _, channels, height, width = x.shape
     padded = torch.empty(
         (1, channels, height + 2, width + 2), dtype=x.dtype, device=x.device, memory_format=torch.channels_last
@@ -195,8 +195,8 @@ def _mirrored(x: Tensor) -> Tensor:
     return padded
 
 
-def _unmirrored(gradient: Tensor) -> Tensor:
-    """Return the gradient by what `_mirrored` was given: a part of this one, which is changed."""
+def _padding_by_reflection_backward(gradient: Tensor) -> Tensor:
+    """Return the gradient with respect to what was padded: a part of the one given, which is changed."""
     for dim in (3, 2):
         edge = gradient.shape[dim] - 2
         inward = 1 if edge > 1 else 0

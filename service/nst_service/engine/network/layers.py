@@ -1,14 +1,21 @@
 """The architecture of VGG-19 (Simonyan & Zisserman, 2014, configuration E): names and shapes of its layers."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from itertools import pairwise
+from typing import NamedTuple
 
-from nst_service.engine.sizes import Size
+from nst_service.engine.sizes import Shape, Size
 
-Window = tuple[slice, slice]
-"""Rows and columns of a layer's features that a part covers."""
 
-WHOLE: Window = (slice(None), slice(None))
+class Window(NamedTuple):
+    """The rows and columns of a layer's features that a part of them covers."""
+
+    rows: slice
+    columns: slice
+
+
+WHOLE = Window(slice(None), slice(None))
+"""The window of all features."""
 
 _CHANNELS_OF_BLOCKS = ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4)
 
@@ -25,7 +32,7 @@ KERNEL_SHAPES = {
         CONVS, pairwise((3, *(channel for channels in _CHANNELS_OF_BLOCKS for channel in channels))), strict=True
     )
 }
-"""Shape of each convolution's kernel: (outputs, inputs, 3, 3)."""
+"""The shape of each convolution's kernel: (outputs, inputs, 3, 3)."""
 
 
 def relu_of(conv: str) -> str:
@@ -58,24 +65,10 @@ def convs_through(layers: Collection[str]) -> tuple[str, ...]:
     return CONVS[: last + 1]
 
 
-def pooled_convs(convs: Sequence[str]) -> dict[str, str]:
-    """Return those of successive convolutions that a pooling follows, each with the one after the pooling."""
-    return {conv: following for conv, following in pairwise(convs) if opens_block(following)}
-
-
-def opening_pair(layers: Collection[str]) -> tuple[str, str] | None:
-    """Return the convolutions before the first pooling, where one follows and only the ReLU between them is tapped."""
-    convs = convs_through(layers)
-    first, second = CONVS[:2]
-    if len(convs) > 2 and {first, second, relu_of(second)}.isdisjoint(layers):
-        return first, second
-    return None
-
-
-def features_size(size: Size, layer: str) -> Size:
-    """Return how many features of a layer lie along both edges of a picture: halved at every pooling, rounded up."""
+def features_shape(size: Size, layer: str) -> Shape:
+    """Return the height and width of a layer's features for a picture: halved at every pooling, rounded up."""
     poolings = block_of(layer) - 1
-    return Size(-(-size.width >> poolings), -(-size.height >> poolings))
+    return Shape(-(-size.height >> poolings), -(-size.width >> poolings))
 
 
 def minimum_edge(layers: Collection[str]) -> int:

@@ -17,23 +17,25 @@ GRID = 16
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A rectangle of the picture, with its halo."""
+    """A rectangle of the picture, its core, with a halo around it."""
 
     rows: range
-    """Of the picture, halo included."""
+    """Rows of the picture, halo included."""
     columns: range
+    """Columns of the picture, halo included."""
     core_rows: range
-    """Of the picture, without the halo."""
+    """Rows of the picture, without the halo."""
     core_columns: range
+    """Columns of the picture, without the halo."""
 
     @property
     def pixels(self) -> Window:
         """Rows and columns of the picture, halo included."""
-        return slice(self.rows.start, self.rows.stop), slice(self.columns.start, self.columns.stop)
+        return Window(slice(self.rows.start, self.rows.stop), slice(self.columns.start, self.columns.stop))
 
     def core_in_picture(self, layer: str) -> Window:
         """Return the core within the features of the whole picture."""
-        return _at(layer, self.core_rows), _at(layer, self.core_columns)
+        return Window(_at(layer, self.core_rows), _at(layer, self.core_columns))
 
     def core_in_part(self, layer: str, part: range) -> tuple[Window, Window] | None:
         """Return where the core lies in some rows of the tile's features, and this piece of it in the whole picture.
@@ -45,30 +47,30 @@ class Tile:
         first, end = max(core.start, part.start), min(core.stop, part.stop)
         if first >= end:
             return None
-        rows, columns_in_picture = self.core_in_picture(layer)
-        down = rows.start - core.start
-        inside = slice(first - part.start, end - part.start), columns
-        return inside, (slice(first + down, end + down), columns_in_picture)
+        in_picture = self.core_in_picture(layer)
+        down = in_picture.rows.start - core.start
+        inside = Window(slice(first - part.start, end - part.start), columns)
+        return inside, Window(slice(first + down, end + down), in_picture.columns)
 
 
-def tiles(size: Size, edge: int, layers: Collection[str]) -> Iterator[Tile]:
+def tiles(size: Size, tile_size: int, layers: Collection[str]) -> Iterator[Tile]:
     """Cut a picture into tiles.
 
     Args:
-        size: of the picture.
-        edge: of the core of a tile in pixels, a multiple of GRID.
-        layers: that are computed; the halo is as wide as the deepest of them needs.
+        size: the size of the picture.
+        tile_size: the edge of a tile's core in pixels, a multiple of GRID.
+        layers: the layers that are computed; the halo is as wide as the deepest of them needs.
     """
     width, height = size
     halo = halo_of(layers)
-    for rows, core_rows in spans(height, edge, halo):
-        for columns, core_columns in spans(width, edge, halo):
+    for rows, core_rows in spans(height, tile_size, halo):
+        for columns, core_columns in spans(width, tile_size, halo):
             yield Tile(rows, columns, core_rows, core_columns)
 
 
-def count_tiles(size: Size, edge: int) -> int:
+def count_tiles(size: Size, tile_size: int) -> int:
     """Return how many tiles `tiles` cuts a picture into."""
-    return math.prod(-(-length // edge) for length in size)
+    return math.prod(-(-length // tile_size) for length in size)
 
 
 def halo_of(layers: Collection[str]) -> int:
@@ -82,10 +84,10 @@ def halo_of(layers: Collection[str]) -> int:
     return -(-radius // GRID) * GRID
 
 
-def spans(length: int, edge: int, halo: int) -> Iterator[tuple[range, range]]:
-    """Cut a length into pieces; yield each with its halo and without."""
-    for start in range(0, length, edge):
-        stop = min(start + edge, length)
+def spans(length: int, tile_size: int, halo: int) -> Iterator[tuple[range, range]]:
+    """Cut a length in pixels into pieces; yield each with its halo and without."""
+    for start in range(0, length, tile_size):
+        stop = min(start + tile_size, length)
         yield range(max(0, start - halo), min(length, stop + halo)), range(start, stop)
 
 

@@ -2,46 +2,32 @@
 
 import functools
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nst_service.engine.arena import channels_last
 from nst_service.engine.choices import Padding, Pooling
-from nst_service.engine.network.bands import convolve_in_bands, look_in_bands
+from nst_service.engine.network.backend import Backend
+from nst_service.engine.network.bands import BandVisitor, convolve_in_bands, visit_in_bands, visit_whole
 from nst_service.engine.network.convolution import FrozenConv
-from nst_service.engine.network.layers import (
-    LAYERS,
-    WHOLE,
-    Window,
-    conv_of,
-    convs_through,
-    opening_pair,
-    pooled_convs,
-    relu_of,
-)
+from nst_service.engine.network.layers import LAYERS, Window, conv_of, relu_of
+from nst_service.engine.network.plan import REFERENCE_VARIANT, PairStep, Step, Variant, plan, plan_in_bands
 from nst_service.engine.network.pooling import pool
 from nst_service.engine.network.precision import Precision
 from nst_service.engine.network.weights import Weights
 
 _CALIBRATION_EDGE = 256
+"""Pixels: the edge of the picture on which mean activations are measured."""
 _SMALLEST_MEAN = 1e-6
+"""The least mean activation of a layer, since activations are divided by it."""
 
+FeatureVisitor = Callable[[str, Tensor, Window], Sequence[Tensor]]
+"""Takes the name of a layer and its features (1, C, h, w) in a window; returns the tensors that are wanted of them."""
 
-class Variant(NamedTuple):
-    """How the frozen weights are applied."""
-
-    pooling: Pooling = Pooling.MAX
-    padding: Padding = Padding.ZERO
-
-
-REFERENCE_VARIANT = Variant()
-"""The network as it was trained."""
-
-
-Look = Callable[[str, Tensor, Window], Sequence[Tensor]]
-"""Takes the name of a layer and its features (1, C, h, w) in a window; returns what is wanted of them."""
+Visits = dict[str, list[Sequence[Tensor]]]
+"""What a visitor returned, by layer, part by part from top to bottom."""
 
 
 class Vgg19:
@@ -49,12 +35,14 @@ class Vgg19:
 
     def __init__(self, weights: Weights, device: torch.device | str, precision: Precision = Precision.FLOAT32):
         self.device = torch.device(device)
+        self.backend = Backend.of(self.device)
+        """What computes the convolutions."""
         self.weights_id = weights.id
         self.weights_sha256 = weights.sha256
         self.layers = LAYERS[: 2 * len(weights.convs)]
         """Layers that these weights reach."""
         self._weights = dict(weights.convs)
-        """Of the convolutions that nobody asked for yet: deep ones are large and seldom used."""
+        """Weights of the convolutions that nobody asked for yet: deep ones are large and seldom used."""
         self._convs: dict[str, FrozenConv] = {}
         self._precision = precision
         self._mean = torch.tensor(weights.mean, device=self.device).view(1, 3, 1, 1)
@@ -79,70 +67,73 @@ class Vgg19:
         def itself(_layer: str, features: Tensor, _window: Window) -> list[Tensor]:
             return [features]
 
-        gathered = self._gather(pixels, layers, itself, variant, in_parts=False)
-        return {layer: features for layer, ((features,),) in gathered.items()}
+        steps = plan(layers, variant, self.backend)
+        visits = self._execute(steps, pixels, variant.padding, itself, visit_whole)
+        return {layer: visits[layer][0][0] for layer in layers}
 
-    def gather(
-        self, pixels: Tensor, layers: Collection[str], look: Look, variant: Variant = REFERENCE_VARIANT
-    ) -> dict[str, list[Sequence[Tensor]]]:
-        """Look at the features of layers part by part; those that are the largest are never in memory as a whole.
+    def visit_features(
+        self, pixels: Tensor, layers: Collection[str], visit: FeatureVisitor, variant: Variant = REFERENCE_VARIANT
+    ) -> Visits:
+        """Visit the features of layers part by part; those that are the largest are never in memory as a whole.
 
         Args:
-            pixels: as of `features`.
+            pixels: (1, 3, H, W), as `features` takes them.
             layers: names out of `self.layers`.
-            look: called for every part as soon as it is there. The way back takes what came last first, and would
-                otherwise hold the gradients by the features of all layers before it begins with the deepest. It may be
-                called again on the way back.
-            variant: as of `features`.
+            visit: called for every part as soon as it is computed. The backward pass begins with what came last: it
+                would otherwise hold the gradients with respect to the features of all layers before it begins with
+                the deepest one. `visit` may be called again in the backward pass.
+            variant: how the weights are applied.
 
         Returns:
-            What it returned, by layer, part by part from top to bottom.
+            What `visit` returned, by layer, part by part from top to bottom.
         """
-        return self._gather(pixels, layers, look, variant, in_parts=True)
+        steps = plan_in_bands(layers, variant, self.backend)
+        visits = self._execute(steps, pixels, variant.padding, visit, visit_in_bands)
+        return {layer: visits[layer] for layer in layers}
 
-    def _gather(
-        self, pixels: Tensor, layers: Collection[str], look: Look, variant: Variant, *, in_parts: bool
-    ) -> dict[str, list[Sequence[Tensor]]]:
-        x = ((pixels - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
-        gathered: dict[str, list[Sequence[Tensor]]] = {layer: [] for layer in layers}
-        convs = convs_through(layers)
-        pooled = pooled_convs(convs)
+    def _execute(
+        self,
+        steps: Sequence[Step],
+        pixels: Tensor,
+        padding: Padding,
+        visit: FeatureVisitor,
+        visit_layer: Callable[[Tensor, BandVisitor], tuple[Tensor, list[Sequence[Tensor]]]],
+    ) -> Visits:
+        """Execute the steps of a plan; `visit_layer` shows a layer to the visitor as a whole or in bands."""
+        x = channels_last((pixels - self._mean) / self._std)
+        visits: Visits = {}
 
-        def seen(layer: str) -> Tensor:
-            if not in_parts:
-                gathered[layer] = [look(layer, x, WHOLE)]
-                return x
-            passed, gathered[layer] = look_in_bands(x, functools.partial(look, layer))
+        # Nothing but `x` holds features, so that those of a step are freed before the next step is done.
+        def tap(layer: str) -> Tensor:
+            passed, visits[layer] = visit_layer(x, functools.partial(visit, layer))
             return passed
 
-        if in_parts and (opening := opening_pair(layers)):
-            first, second = map(self._conv, opening)
-            if pair := first.before(second, variant.padding, variant.pooling):
-                between = relu_of(opening[0])
-                seen_between = functools.partial(look, between) if between in layers else None
-                x, parts = convolve_in_bands(x, pair, seen_between)
-                gathered |= {between: parts} if between in layers else {}
-                convs = convs[2:]
-        for name in convs:
-            conv, relu = self._conv(name), relu_of(name)
-            if name in pooled and name not in layers and relu not in layers:
-                x = conv.pooled(x, variant.padding, variant.pooling)
+        for step in steps:
+            if isinstance(step, PairStep):
+                pair = self._conv(step.first.conv).before(self._conv(step.second.conv), padding, step.epilogue)
+                between = functools.partial(visit, step.tap) if step.tap else None
+                x, parts = convolve_in_bands(x, pair, between)
+                visits |= {step.tap: parts} if step.tap else {}
+                continue
+            conv = self._conv(step.conv)
+            if step.epilogue is not None:
+                x = conv.fused(x, padding, step.epilogue)
                 continue
             # Rectified at once where nobody wants the convolution's own output: half the memory of a layer.
-            x = conv(x, variant.padding, relu=name not in layers)
-            if name in layers:
-                x = functional.relu(seen(name))
-            if relu in layers:
-                x = seen(relu)
-            if name in pooled:
-                x = pool(x, variant.pooling)
-        return gathered
+            x = conv(x, padding, relu=step.conv not in step.taps)
+            if step.conv in step.taps:
+                x = functional.relu(tap(step.conv))
+            if (relu := relu_of(step.conv)) in step.taps:
+                x = tap(relu)
+            if step.pooling is not None:
+                x = pool(x, step.pooling, self.backend)
+        return visits
 
     def _conv(self, name: str) -> FrozenConv:
         if name not in self._convs:
             kernel, bias = self._weights[name]
             # Memory may run out here: until then, they stay.
-            self._convs[name] = FrozenConv(kernel, bias.to(self.device), self._precision)
+            self._convs[name] = FrozenConv(kernel, bias.to(self.device), self.backend, self._precision)
             del self._weights[name]
         return self._convs[name]
 

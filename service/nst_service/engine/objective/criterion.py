@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from nst_service.engine.network.layers import Window
+from nst_service.engine.network.plan import REFERENCE_VARIANT, Variant
 from nst_service.engine.network.tiles import Tile, count_tiles, tiles
-from nst_service.engine.network.vgg import REFERENCE_VARIANT, Look, Variant, Vgg19
+from nst_service.engine.network.vgg import FeatureVisitor, Vgg19, Visits
 from nst_service.engine.objective.losses import FeatureLoss, PixelLoss, Term
 from nst_service.engine.sizes import Size
 
@@ -94,34 +95,34 @@ class Extractor:
         """Return how many parts a picture has."""
         return 1 if self._tile is None else count_tiles(size, self._tile)
 
-    def gather(self, pixels: Tensor, layers: Sequence[str], look: Look) -> Iterator[dict[str, list[Sequence[Tensor]]]]:
-        """Look at the features of a picture (1, 3, H, W), tile by tile or as a whole.
+    def visit_features(self, pixels: Tensor, layers: Sequence[str], visit: FeatureVisitor) -> Iterator[Visits]:
+        """Visit the features of a picture (1, 3, H, W), tile by tile or as a whole.
 
         Args:
             pixels: of the picture.
-            layers: whose features are looked at.
-            look: called with features and their window in those of the whole picture (see `Vgg19.gather`); each of them
-                comes once.
+            layers: whose features are visited.
+            visit: called with features and their window in those of the whole picture (see `Vgg19.visit_features`);
+                each of them comes once.
 
         Yields:
-            What it returned for each tile, by layer, part by part.
+            What `visit` returned for each tile, by layer, part by part.
         """
         if self._tile is None:
-            yield self._model.gather(pixels, layers, look, self._variant)
+            yield self._model.visit_features(pixels, layers, visit, self._variant)
             return
         for tile in tiles(Size.of(pixels), self._tile, layers):
             rows, columns = tile.pixels
-            look_at_core = functools.partial(_look_at_core, look, tile)
-            yield self._model.gather(pixels[..., rows, columns], layers, look_at_core, self._variant)
+            visit_core = functools.partial(_visit_core, visit, tile)
+            yield self._model.visit_features(pixels[..., rows, columns], layers, visit_core, self._variant)
 
 
-def _look_at_core(look: Look, tile: Tile, layer: str, features: Tensor, window: Window) -> Sequence[Tensor]:
-    first = window[0].start or 0
+def _visit_core(visit: FeatureVisitor, tile: Tile, layer: str, features: Tensor, window: Window) -> Sequence[Tensor]:
+    first = window.rows.start or 0
     core = tile.core_in_part(layer, range(first, first + features.shape[2]))
     if core is None:
         return ()
     inside, in_picture = core
-    return look(layer, features[(..., *inside)], in_picture)
+    return visit(layer, features[(..., *inside)], in_picture)
 
 
 class Criterion:
@@ -171,7 +172,7 @@ class Criterion:
 
     def _evaluate_whole(self, picture: Tensor, pixels: Tensor) -> tuple[list[tuple[Term, Tensor]], Tensor]:
         values: list[tuple[Term, Tensor]] = []
-        for gathered in self._extractor.gather(picture, self._layers, self._statistics) if self._layers else ():
+        for gathered in self._extractor.visit_features(picture, self._layers, self._statistics) if self._layers else ():
             parts = self._by_loss(gathered)
             values += [
                 (loss.term, loss.value(loss.combine(part)))
@@ -193,7 +194,7 @@ class Criterion:
         """Gather the statistics of the whole picture first, then the gradient tile by tile."""
         seen = picture.detach()
         with torch.no_grad():
-            by_tile = [self._by_loss(it) for it in self._extractor.gather(seen, self._layers, self._statistics)]
+            by_tile = [self._by_loss(it) for it in self._extractor.visit_features(seen, self._layers, self._statistics)]
         values: list[tuple[Term, Tensor]] = []
         slopes: list[Iterator[Tensor]] = []
         for loss, of_tiles in zip(self._feature_losses, zip(*by_tile, strict=True), strict=True):
@@ -203,7 +204,7 @@ class Criterion:
             values.append((loss.term, value))
         seen.requires_grad_()
         gradient = torch.zeros_like(seen)
-        for gathered in self._extractor.gather(seen, self._layers, self._statistics):
+        for gathered in self._extractor.visit_features(seen, self._layers, self._statistics):
             local = [
                 (next(slope) * part).sum()
                 for slope, parts in zip(slopes, self._by_loss(gathered), strict=True)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from nst_service.engine.choices import StyleStatisticKind
-from nst_service.engine.network.vgg import Variant
+from nst_service.engine.network.plan import Variant
 
 Statistics = Mapping[str, Tensor]
 """The statistic of a whole picture at each layer by its name."""

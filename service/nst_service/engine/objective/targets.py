@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nst_service.engine.choices import ColorMode, StyleStatisticKind
-from nst_service.engine.network.layers import KERNEL_SHAPES, Window, conv_of, features_size
+from nst_service.engine.network.layers import KERNEL_SHAPES, Window, conv_of, features_shape
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.objective.canvas import Canvas
 from nst_service.engine.objective.criterion import Criterion, Extractor
@@ -128,11 +128,11 @@ class CriterionBuilder:
             self._content[layer][(..., *window)] = features
             return []
 
-        for _ in self._extractor.gather(content, layers, keep):
+        for _ in self._extractor.visit_features(content, layers, keep):
             yield 1
 
     def _empty_features(self, layer: str) -> Tensor:
-        width, height = features_size(self.spec.content.size, layer)
+        height, width = features_shape(self.spec.content.size, layer)
         features = torch.empty(1, _channels(layer), height, width, device=self._model.device)
         return features.contiguous(memory_format=torch.channels_last)
 
@@ -149,11 +149,11 @@ class CriterionBuilder:
         layers = list(self._statistics)
 
         def statistic(layer: str, features: Tensor, window: Window) -> list[Tensor]:
-            whole = Region(None, math.prod(features_size(style.picture.size, layer)))
+            whole = Region(None, math.prod(features_shape(style.picture.size, layer)))
             return [self._statistics[layer].gather(features, whole, window)]
 
         parts: dict[str, list[Tensor]] = {layer: [] for layer in layers}
-        for tile in self._extractor.gather(pixels, layers, statistic):
+        for tile in self._extractor.visit_features(pixels, layers, statistic):
             for layer, gathered_parts in tile.items():
                 parts[layer] += itertools.chain.from_iterable(gathered_parts)
             yield 1
@@ -218,7 +218,7 @@ class CriterionBuilder:
 
     def _region(self, layer: str, mask: Tensor | None) -> Region:
         """Return a mask at the resolution of a layer: each feature counts as much as the pixels it stands for."""
-        width, height = features_size(self.spec.content.size, layer)
+        height, width = features_shape(self.spec.content.size, layer)
         if mask is None:
             return Region(None, width * height)
         small = functional.interpolate(mask, (height, width), mode="area")
