@@ -53,6 +53,10 @@ bench-gpu: $(READY) ## Time the engine on a GPU against the limit of its matrix 
 bench-jobs: $(READY) ## Time what durability costs a job (BENCH='...' adds arguments)
 	PYTHONPATH=examples $(BIN)/python -m bench.jobs $(BENCH)
 
+.PHONY: structure
+structure: $(READY) ## Print import graphs, longest functions and longest classes (OTHER=FOLDER: of another checkout)
+	$(BIN)/python -m bench.structure $(OTHER)
+
 .PHONY: same-bytes
 same-bytes: $(READY) ## Check that another checkout gives the same bytes (OTHER=FOLDER, with its native kernel built)
 	PYTHONPATH=examples $(BIN)/python -m bench.same_bytes $(OTHER) $(BENCH)

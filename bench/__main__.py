@@ -16,11 +16,11 @@ from typing import Any
 
 from nst_service.engine.options import TransferOptions
 
-from bench import machine, report
+from bench import ROOT, machine, report
 from bench.growth import measure_growth
 from bench.pictures import pairs
 from bench.profiling import measure_profile
-from bench.programs import COMPETITORS, NST, ROOT, Program, Stage
+from bench.programs import COMPETITORS, NST, Program, Stage
 from bench.race import Race, Settings
 from bench.service import measure_cold_start, measure_jobs, measure_latency, measure_memory, measure_throughput
 from bench.task import Task

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench import ROOT
 from bench.environments import last_line
-from bench.programs import ROOT
 
-_PACKAGES = ("proto", "client", "service")
+_FOLDERS = ("proto", "client", "service")
 """The folders of a checkout that hold its packages."""
 
 
@@ -31,6 +31,11 @@ class Checkout:
     """The folder of the working tree."""
 
     @property
+    def packages(self) -> tuple[Path, ...]:
+        """The folders that hold the packages."""
+        return tuple(self.root / folder for folder in _FOLDERS)
+
+    @property
     def has_native_kernel(self) -> bool:
         """Whether the C++ kernel has been built in this checkout."""
         return any((self.root / "service").rglob("*.so"))
@@ -38,8 +43,8 @@ class Checkout:
     @property
     def environment(self) -> dict[str, str]:
         """The environment of a process that imports nst from this checkout, and `bench` from ours."""
-        paths = [str(self.root / package) for package in _PACKAGES]
-        return {**os.environ, "PYTHONPATH": os.pathsep.join([*paths, str(ROOT)]), "PYTHONSAFEPATH": "1"}
+        paths = [*self.packages, ROOT]
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "PYTHONSAFEPATH": "1"}
 
     def start(self, module: str, arguments: Sequence[str], log: Path) -> "Running":
         """Start a module of `bench` on this checkout. What it says goes to the log, but for its answers to `ask`."""

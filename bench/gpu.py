@@ -27,9 +27,9 @@ from nst_service.engine.objective.targets import build_canvas, build_criterion
 from nst_service.engine.optim.transfer import optimize
 from nst_service.engine.options import TransferOptions
 
-from bench import machine
+from bench import ROOT, machine
 from bench.pictures import pairs
-from bench.programs import PLAIN, ROOT
+from bench.programs import PLAIN
 from bench.runners import plain_loop
 from bench.runners.nst import specification
 from bench.task import Task

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench import ROOT
 from bench.environments import last_line, python_with
 from bench.task import Task
 from bench.weights import PixelInput, export_weights
-
-ROOT = Path(__file__).parents[1]
 
 
 class ProgramError(Exception):
