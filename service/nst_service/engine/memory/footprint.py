@@ -117,7 +117,7 @@ def _evaluation_bytes(options: TransferOptions, size: Size, tile_size: int | Non
 
 
 def _torch_bytes(options: TransferOptions, part: Size) -> int:
-    """Return the bytes of all that operations of torch keep for the backward pass, and of the temporaries of one layer."""
+    """Return the bytes that operations of torch keep for the backward pass, and the temporaries of one layer."""
     steps = plan(options.active_layers, options.variant, Backend.TORCH)
     return sum(step.kept_bytes(part) for step in steps) + _TEMPORARIES * max(step.output_bytes(part) for step in steps)
 
