@@ -49,10 +49,10 @@ def test_features_have_a_place_where_the_arena_has_none(monkeypatch: pytest.Monk
         LARGE = 2**20
 
         @staticmethod
-        def take(*_: object) -> None:
+        def take(**_: object) -> None:
             return None
 
-    monkeypatch.setattr(arena, "_winograd", Full)
+    monkeypatch.setattr(arena, "extension", Full)
     assert empty_features(*_LARGE).fill_(1).sum() == 64 * 128 * 130
 
 

@@ -1,11 +1,7 @@
-"""The errors that jobs raise. Their messages are meant for the client."""
+"""Errors of jobs. Their messages are meant for the client."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-
-UNAVAILABLE_RETRY_SECONDS = 5.0
-"""Seconds after which a client may try again that came while the server takes no jobs."""
 
 
 class JobError(Exception):
@@ -13,7 +9,7 @@ class JobError(Exception):
 
 
 class QueueFullError(JobError):
-    """The queue is full, of jobs or of bytes that are to be read."""
+    """As much waits as may wait."""
 
     def __init__(self, waiting: str, retry_after: float):
         super().__init__(f"{waiting} are waiting already, which is all that may wait")
@@ -52,21 +48,14 @@ class NotPermittedError(JobError):
         super().__init__("this caller may not stylise: the quota of its token is no jobs at all")
 
 
-class Unavailability(StrEnum):
-    """Why a server takes no jobs now."""
-
-    WARMING_UP = "WARMING_UP"
-    DRAINING = "DRAINING"
-
-
 class NotServingError(JobError):
     """The server takes no jobs now."""
 
-    def __init__(self, reason: Unavailability):
-        doing = "warming up" if reason is Unavailability.WARMING_UP else "shutting down"
-        super().__init__(f"the server is {doing}")
+    def __init__(self, reason: str, message: str, retry_after: float):
+        super().__init__(message)
         self.reason = reason
-        self.retry_after = UNAVAILABLE_RETRY_SECONDS
+        """"WARMING_UP" or "DRAINING"."""
+        self.retry_after = retry_after
         """Seconds after which to try again."""
 
 
@@ -76,7 +65,7 @@ class UnknownJobError(JobError):
     def __init__(self, job_id: str):
         super().__init__("no job has this id")
         self.job_id = job_id
-        """The id that was asked for, of a job or of a request."""
+        """Or that of its request."""
 
 
 class UnknownPictureError(JobError):

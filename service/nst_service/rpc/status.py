@@ -1,4 +1,4 @@
-"""The gRPC status of each error, with the google.rpc details that the contract promises."""
+"""From errors to gRPC statuses with google.rpc details, as the contract promises them."""
 
 import functools
 import logging
@@ -37,24 +37,24 @@ from nst_service.store.errors import (
 _log = logging.getLogger(__name__)
 
 DOMAIN = "nst"
-"""Domain of every ErrorInfo."""
+"""Of every ErrorInfo."""
 
 # A status travels in headers, twice and encoded, and what receives them refuses those above 8 KiB.
 _MAX_MESSAGE = 600
-"""Most characters of a message."""
+"""Characters of a message."""
 _MAX_DESCRIPTION = 300
-"""Most characters of one violation."""
+"""Characters of one violation."""
 _MAX_VIOLATIONS_BYTES = 2400
-"""Most bytes of all violations; those beyond are counted, not named."""
+"""Of all violations; those beyond are counted, not named."""
 _MAX_NAME = 64
-"""Most characters of a name that the client itself has sent."""
+"""Characters of a name that the client itself has sent."""
 
 _INCIDENT_BYTES = 8
 _QUOTA_RETRY_SECONDS = 1.0
-"""Seconds after which a client may see whether one of its jobs has ended."""
+"""After which a client may see whether one of its jobs has ended."""
 
 _STORE_RETRY_SECONDS = 5.0
-"""Seconds after which a client may see whether the store takes jobs again."""
+"""After which a client may see whether the store takes jobs again."""
 
 _STATUS_DETAILS_KEY = "grpc-status-details-bin"
 _CODES = {code.value[0]: code for code in grpc.StatusCode}

@@ -30,10 +30,11 @@ class FrozenConv:
         Args:
             kernel: the weights.
             bias: (outputs,) float32, on the device to be used.
-            backend: the implementation.
-            precision: the numbers that a GPU multiplies.
+            backend: what computes it.
+            precision: the numbers that a GPU convolves.
         """
         self.algorithm: NativeConv | TorchConv
+        """The implementation."""
         if backend is Backend.NATIVE:
             self.algorithm = NativeConv(kernel, bias)
         else:

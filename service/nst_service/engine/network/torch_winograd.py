@@ -13,13 +13,6 @@ from torch.nn import functional
 
 from nst_service.engine.sizes import Shape
 
-try:
-    # Shares the threads of torch, whose OpenMP was loaded above.
-    from nst_service.engine import _winograd
-except ImportError:
-    _winograd = None  # type: ignore[assignment]
-
-
 _LEAST_CHANNELS = 128
 """Of input and output, from which the products outweigh the transforms of `TorchWinograd`."""
 

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 Sharer = TypeVar("Sharer")
 
 
-class FairQueue(Generic[Sharer]):
+class FairShare(Generic[Sharer]):
     """Divides the time of a device among sharers by weight."""
 
     def __init__(self) -> None:
