@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PROTO  := proto/nst/v1/style_transfer.proto
 PROTO_BREAKING = for released in proto/released/*.binpb; do $(BIN)/buf breaking --against $$released || exit 1; done
+NATIVE := $(foreach suffix,cpp h inc,$(wildcard service/nst_service/engine/native/*.$(suffix)))
 
 .DEFAULT_GOAL := help
 
@@ -12,7 +13,7 @@ PROTO_BREAKING = for released in proto/released/*.binpb; do $(BIN)/buf breaking 
 help: ## List the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml setup.py $(NATIVE)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[server,demo,dev]'
