@@ -55,7 +55,7 @@ bench-jobs: $(READY) ## Time what durability costs a job (BENCH='...' adds argum
 	PYTHONPATH=examples $(BIN)/python -m bench.jobs $(BENCH)
 
 .PHONY: structure
-structure: $(READY) ## Print import graphs, longest functions and longest classes (OTHER=FOLDER: of another checkout)
+structure: $(READY) ## Print import graphs, longest functions and longest classes (OTHER=FOLDER for another checkout)
 	$(BIN)/python -m bench.structure $(OTHER)
 
 .PHONY: same-bytes
@@ -63,7 +63,7 @@ same-bytes: $(READY) ## Check that another checkout gives the same bytes (OTHER=
 	PYTHONPATH=examples $(BIN)/python -m bench.same_bytes $(OTHER) $(BENCH)
 
 .PHONY: against
-against: $(READY) ## Compare speed and memory with another checkout, in pairs (OTHER=FOLDER; BENCH: more arguments)
+against: $(READY) ## Compare speed and memory with another checkout, in pairs (OTHER=FOLDER, BENCH='...' adds arguments)
 	PYTHONPATH=examples $(BIN)/python -m bench.against $(OTHER) $(BENCH)
 
 .PHONY: lint

@@ -1,10 +1,10 @@
-"""Measures nst against published programs, and the server around it.
+"""Compares nst with published programs, and measures its server.
 
     make bench                                             # ten minutes, 256 px
     make bench-full BENCH='--pictures FOLDER'              # hours, 512 px
-    make bench BENCH='--only race --variant fine:scales=2' # one section, and a configuration of nst besides
+    make bench BENCH='--only race --variant fine:scales=2' # one section, with a second configuration of nst
 
-Prints tables, writes all figures as JSON and docs/benchmarks.md with its plots.
+Prints tables, writes all figures as JSON, and writes docs/benchmarks.md with its plots.
 """
 
 import argparse
@@ -31,7 +31,7 @@ _REFERENCE = TransferOptions()
 
 @dataclass(frozen=True, kw_only=True)
 class Amounts:
-    """How much is measured where nothing else is said."""
+    """The defaults of the arguments that say how much is measured."""
 
     size: int
     iterations: int
@@ -49,6 +49,7 @@ FULL = Amounts(
 
 
 def main() -> None:
+    """Measure as the arguments say, print the results and write them."""
     parser, full = _parser()
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -67,7 +68,7 @@ def main() -> None:
 
 
 def variant(text: str) -> Program:
-    """Read a configuration of nst, such as "fine:scales=2,lbfgs_history=5"."""
+    """Parse a configuration of nst, such as "fine:scales=2,lbfgs_history=5"."""
     name, _, options = text.partition(":")
     fields = dict(option.split("=", 1) for option in options.split(",") if option)
     values = {field: _value(value) for field, value in fields.items()}
@@ -75,7 +76,7 @@ def variant(text: str) -> Program:
 
 
 def _value(text: str) -> Any:
-    """Read a number, or a list of numbers with "+" between them, or a word."""
+    """Convert a number, a list of numbers separated by "+", or a word."""
     try:
         return json.loads(f"[{text.replace('+', ',')}]" if "+" in text else text)
     except ValueError:
@@ -145,9 +146,9 @@ def _competitors(names: list[str]) -> list[Program]:
 
 
 def _parser() -> tuple[argparse.ArgumentParser, bool]:
-    """Return the parser, its defaults those of a quick run or, after --full, of a full one."""
+    """Return the parser, and whether --full is given, which changes the defaults."""
     first = argparse.ArgumentParser(add_help=False)
-    first.add_argument("--full", action="store_true", help="512 px and more of everything")
+    first.add_argument("--full", action="store_true", help="measure more, at 512 px")
     full = first.parse_known_args()[0].full
     amounts = FULL if full else QUICK
     parser = argparse.ArgumentParser(
@@ -159,23 +160,46 @@ def _parser() -> tuple[argparse.ArgumentParser, bool]:
     add = parser.add_argument
     add("--pictures", type=Path, help="folder with tubingen.jpg, starry_night.jpg, the_scream.jpg and shipwreck.jpg")
     add("--only", nargs="+", choices=SECTIONS, default=SECTIONS, help="sections to run")
-    add("--programs", nargs="+", choices=[program.runner for program in COMPETITORS], default=[], help="default: all")
-    add("--variant", type=variant, action="append", default=[], metavar="NAME:OPTION=VALUE,...", help="of nst, besides")
-    add("--size", type=int, default=amounts.size, help="longest edge of the race and of memory, in pixels")
+    add(
+        "--programs",
+        nargs="+",
+        choices=[program.runner for program in COMPETITORS],
+        default=[],
+        help="programs to compare with; all if omitted",
+    )
+    add(
+        "--variant",
+        type=variant,
+        action="append",
+        default=[],
+        metavar="NAME:OPTION=VALUE,...",
+        help="another configuration of nst",
+    )
+    add("--size", type=int, default=amounts.size, help="longest edge in pixels: race, memory, profile")
     add("--iterations", type=int, default=amounts.iterations, help="evaluations of a whole run")
     add("--pairs", type=int, default=amounts.pairs, help="pairs of pictures")
     add("--rounds", type=int, default=amounts.rounds, help="whole runs of each program on each pair")
     add("--turns", type=int, default=amounts.turns, help="short runs of each program on each pair")
     add("--turn-evaluations", type=int, default=5, help="evaluations that are timed in a short run")
-    add("--tv-weight", type=float, default=0.0, help="of the total variation, for those that have the same")
-    add("--sizes", type=int, nargs="+", default=amounts.sizes, help="longest edges for the growth of the cost")
-    add("--service-size", type=int, default=256, help="longest edge of the jobs of the server")
-    add("--service-iterations", type=int, default=amounts.service_iterations, help="of each job of the server")
-    add("--service-rounds", type=int, default=3, help="repetitions of what is measured on the server")
-    add("--latency-jobs", type=int, default=10, help="small jobs, alone and beside a large one")
-    add("--cache", type=Path, default=ROOT / ".bench", help="folder of the environments of other programs")
+    add(
+        "--tv-weight",
+        type=float,
+        default=0.0,
+        help="weight of the total variation, where supported",
+    )
+    add("--sizes", type=int, nargs="+", default=amounts.sizes, help="longest edges in pixels: growth")
+    add("--service-size", type=int, default=256, help="longest edge in pixels of the jobs of the server")
+    add(
+        "--service-iterations",
+        type=int,
+        default=amounts.service_iterations,
+        help="iterations of a job of the server",
+    )
+    add("--service-rounds", type=int, default=3, help="repetitions of each measurement of the server")
+    add("--latency-jobs", type=int, default=10, help="number of small jobs, alone and beside a large one")
+    add("--cache", type=Path, default=ROOT / ".bench", help="folder for the environments of other programs")
     add("--json", type=Path, default=ROOT / ".bench" / "results.json", help="file for all figures")
-    add("--docs", type=Path, default=ROOT / "docs", help="folder whose benchmarks.md is to be made")
+    add("--docs", type=Path, default=ROOT / "docs", help="folder for benchmarks.md")
     return parser, full
 
 

@@ -1,4 +1,4 @@
-"""Environments of the programs that nst is compared with: made once, kept in a cache."""
+"""Virtual environments of the programs that nst is compared with. They are made once and kept in a cache."""
 
 import hashlib
 import re
@@ -15,15 +15,15 @@ class InstallationError(Exception):
 
 
 def python_with(name: str, requirements: Sequence[str], cache: Path) -> Path:
-    """Return the interpreter of an environment with a program from PyPI, and make it if it is not there.
+    """Return the interpreter of an environment with a program from PyPI, and make the environment if necessary.
 
-    What a program needs besides, torch above all, comes from the environment that this process runs in: torch takes
-    5 GB for each environment, and one torch for all is what makes their times comparable. pip is told to install the
-    program itself and nothing else, and what an environment has comes before what it shares.
+    pip installs the program without its dependencies. These, torch above all, come from the environment of this
+    process: times are comparable only with the same torch, and each torch takes 5 GB. A package of the environment
+    itself hides a shared one.
 
     Args:
-        name: of the environment.
-        requirements: what pip shall install, with versions.
+        name: name of the environment.
+        requirements: packages to install, with their versions.
         cache: folder of all environments.
 
     Raises:
@@ -41,14 +41,14 @@ def python_with(name: str, requirements: Sequence[str], cache: Path) -> Path:
         done = subprocess.run([*command, *requirements], check=False, capture_output=True, text=True)
         if done.returncode:
             raise InstallationError(f"pip install failed: {last_line(done.stderr)}")
-        # After pip has run: what is shared must not look installed to it.
+        # Only after pip has run: it must not take shared packages for installed ones.
         (_site_packages(folder) / "shared.pth").write_text(f"{shared}\n")
         ready.touch()
     return python
 
 
 def last_line(output: str) -> str:
-    """Return the last line that is not empty, where programs say why they failed, without the folders of a machine."""
+    """Return the last line that is not empty, without folders. It is where programs say why they failed."""
     line = next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "no message")
     return re.sub(r"(/[^\s/]+)+/", "", line)
 

@@ -1,19 +1,18 @@
-"""A GPU against the floor that its matrix units set: the engine in each precision, and the loop that tutorials teach.
+"""Compares the engine on a GPU, in each precision, with the limit of the matrix units and with the loop of a tutorial.
 
     make bench-gpu                                        # five minutes, 512 and 1024 px
     make bench-gpu BENCH='--pictures FOLDER --sizes 512'
 
-The floor of an optimisation is the number of its operations over the rate of large matrix products, measured in the
-same run with the same numbers. No program comes near it that reads and writes its features once for each layer.
+The floor of an optimisation is the time that its operations would take at the rate of large matrix products. That rate
+is measured in the same run and in the same precision. A program that reads and writes the features of each layer once
+does not come near the floor.
 """
 
 import argparse
 import dataclasses
 import functools
-import statistics
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,28 +31,29 @@ from bench.pictures import pairs
 from bench.programs import PLAIN
 from bench.runners import plain_loop
 from bench.runners.nst import specification
+from bench.summary import Table
 from bench.task import Task
+from bench.timing import matrix_rate, seconds_of
 from bench.weights import export_weights
-
-_EDGE = 8192
-"""Of the matrices whose product tells the rate."""
-_PRODUCTS = 15
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One optimisation."""
+    """The result of one optimisation."""
 
     program: str
     size: int
+    """Longest edge in pixels."""
     seconds: float
-    """From the first step to the last."""
+    """Seconds from the first step to the last."""
     floor_seconds: float
+    """Seconds that the operations would take at the rate of matrix products."""
     loss: float | None
-    """In float32; None where the program keeps its picture."""
+    """The loss of the picture, computed in float32. None for a program that does not return its picture."""
 
 
 def main() -> None:
+    """Measure as the arguments say, print the report and write it."""
     args = _parser().parse_args()
     device = resolve_devices("cuda")[0]
     rates = {precision: matrix_rate(device, precision) for precision in Precision}
@@ -63,16 +63,6 @@ def main() -> None:
     print(text)
     if args.docs:
         (args.docs / "benchmarks-gpu.md").write_text(text)
-
-
-def matrix_rate(device: torch.device, precision: Precision) -> float:
-    """Return the operations per second of a large product of random matrices."""
-    dtype = torch.bfloat16 if precision is Precision.BFLOAT16 else torch.float32
-    torch.backends.cuda.matmul.allow_tf32 = precision is Precision.TF32
-    left, right = (torch.randn(_EDGE, _EDGE, device=device, dtype=dtype) for _ in range(2))
-    seconds = [_seconds(lambda: left @ right) for _ in range(_PRODUCTS)]
-    torch.backends.cuda.matmul.allow_tf32 = False
-    return 2 * _EDGE**3 / statistics.median(seconds)
 
 
 def _measure(
@@ -101,7 +91,7 @@ def _measure(
         set_up_process([device], resolve_precision(precision, [device]))
         model = Vgg19(weights, device, precision)
         for _ in range(2):
-            # The second run finds all kernels loaded, as a warm server has them.
+            # The second run finds all kernels loaded, like a job of a warm server.
             *_, last = optimize(spec, model)
         set_up_process([device])
         canvas = build_canvas(spec, device)
@@ -112,23 +102,37 @@ def _measure(
         set_up_process([device], precision)
         network = plain_loop.build(task.weights).to(device)
         plain_loop.optimize(network, dataclasses.replace(task, evaluations=20), device)
-        seconds = _seconds(functools.partial(plain_loop.optimize, network, task, device))
+        seconds = seconds_of(functools.partial(plain_loop.optimize, network, task, device), device)
         floor = operations / rates[precision]
         rows.append(Row(program=f"plain loop, {precision}", size=size, seconds=seconds, floor_seconds=floor, loss=None))
     return rows
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    torch.cuda.synchronize()
-    started = time.perf_counter()
-    work()
-    torch.cuda.synchronize()
-    return time.perf_counter() - started
-
-
 def report(device: torch.device, rates: dict[Precision, float], rows: Sequence[Row], iterations: int) -> str:
     """Return the report as Markdown."""
     described = {**machine.describe(), "GPU": torch.cuda.get_device_name(device)}
+    first: dict[int, float] = {}
+    for row in rows:
+        first.setdefault(row.size, row.loss or 1.0)
+    table = Table(
+        title=f"{iterations} iterations",
+        text=(
+            "The floor is the number of operations over the rate of matrix products. The loss, in float32, is relative "
+            "to that of the first row of its size."
+        ),
+        columns=["program", "size", "seconds", "ms/iteration", "x its floor", "loss"],
+        rows=[
+            [
+                row.program,
+                str(row.size),
+                f"{row.seconds:.2f}",
+                f"{1000 * row.seconds / iterations:.2f}",
+                f"{row.seconds / row.floor_seconds:.2f}",
+                "-" if row.loss is None else f"{row.loss / first[row.size]:.4f}",
+            ]
+            for row in rows
+        ],
+    )
     lines = [
         "# Benchmarks on a GPU",
         "",
@@ -137,22 +141,8 @@ def report(device: torch.device, rates: dict[Precision, float], rows: Sequence[R
         *(f"- {name}: {value}" for name, value in described.items()),
         *(f"- Matrix products in {each}: {rate / 1e12:.0f} TFLOP/s" for each, rate in rates.items()),
         "",
-        f"## {iterations} iterations",
-        "",
-        "The floor is the number of operations over the rate of matrix products. The loss, in float32, is relative to",
-        "that of the first row of its size.",
-        "",
-        "| program | size | seconds | ms/iteration | x its floor | loss |",
-        "| --- | --- | --- | --- | --- | --- |",
+        table.markdown(),
     ]
-    first: dict[int, float] = {}
-    for row in rows:
-        base = first.setdefault(row.size, row.loss or 1.0)
-        loss = "-" if row.loss is None else f"{row.loss / base:.4f}"
-        lines.append(
-            f"| {row.program} | {row.size} | {row.seconds:.2f} | {1000 * row.seconds / iterations:.2f} | "
-            f"{row.seconds / row.floor_seconds:.2f} | {loss} |"
-        )
     return "\n".join(lines) + "\n"
 
 
@@ -163,8 +153,8 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--pictures", type=Path, help="folder with tubingen.jpg and starry_night.jpg")
     add("--sizes", type=int, nargs="+", default=[512, 1024], help="longest edges in pixels")
-    add("--iterations", type=int, default=500)
-    add("--docs", type=Path, default=ROOT / "docs", help="folder whose benchmarks-gpu.md is to be made")
+    add("--iterations", type=int, default=500, help="iterations of each optimisation")
+    add("--docs", type=Path, default=ROOT / "docs", help="folder for benchmarks-gpu.md")
     return parser
 
 

@@ -1,8 +1,7 @@
-"""How the cost of an evaluation grows with the picture, and what share of the machine it uses."""
+"""Growth of the cost of an evaluation with the size of the picture, and its share of what the machine can do."""
 
 import dataclasses
 import math
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,31 +16,32 @@ from bench.programs import NST, Stage
 from bench.race import SKIPPED, evaluation_seconds
 from bench.runners.nst import specification
 from bench.task import Task
+from bench.timing import matrix_rate
 
-_EDGE = 2048
-_PRODUCTS = 8
 _PIXELS = 2**21
-"""That the timed evaluations of a run work on: of small pictures, a disturbed second would decide about few."""
+"""Pixels that the timed evaluations of a run work on, all together. A few evaluations of a small picture would be over
+in a second, and depend on what else the machine did in it."""
 _LARGE = (1, 3)
-"""Evaluations that are skipped and that are timed of pictures with more pixels, so that a run ends the same day."""
+"""The numbers of skipped and of timed evaluations of a picture with more pixels, so that a run ends the same day."""
 
 
 def measure_growth(
     stage: Stage, task: Task, pair: Pair, folder: Path, *, sizes: Sequence[int], evaluations: int, rounds: int
 ) -> dict[str, Any]:
-    """Run the engine at several sizes, in turns, and a dense matrix product between them.
+    """Run the engine at several sizes, in turns, and time a dense matrix product between the runs.
 
     Args:
-        stage: where programs run.
+        stage: the environment of the runs.
         task: the objective.
-        pair: enlarged to every size.
-        folder: for the pictures.
+        pair: the pictures, which are enlarged to every size.
+        folder: the folder for the pictures.
         sizes: longest edges in pixels.
-        evaluations: timed ones, at least; large pictures get a few only, small ones more.
-        rounds: runs of each size.
+        evaluations: the smallest number of timed evaluations. Small pictures get more, large ones only a few.
+        rounds: the number of runs of each size.
     """
     results: list[dict[str, Any]] = []
-    peak = matrix_product_flops()
+    device = torch.device("cpu")
+    peak = matrix_rate(device)
     for _ in range(rounds):
         for size in sizes:
             run = pair.given(task, folder, size)
@@ -51,8 +51,8 @@ def measure_growth(
             count = skipped + timed
             print(f"{size} px: {count} evaluations", flush=True)
             trace = stage.run(NST, dataclasses.replace(run, evaluations=count))
-            peak = max(peak, matrix_product_flops())
-            cost = estimate(spec, Memory(available_bytes(torch.device("cpu"))))
+            peak = max(peak, matrix_rate(device))
+            cost = estimate(spec, Memory(available_bytes(device)))
             results.append(
                 {
                     "size": size,
@@ -64,14 +64,3 @@ def measure_growth(
                 }
             )
     return {"sizes": list(sizes), "runs": results, "peak_flops": peak}
-
-
-def matrix_product_flops() -> float:
-    """Return the operations per second that a dense float32 matrix product reaches here: the most there is to have."""
-    left, right = torch.rand(2, _EDGE, _EDGE)
-    seconds = []
-    for _ in range(_PRODUCTS):
-        started = time.perf_counter()
-        torch.mm(left, right)
-        seconds.append(time.perf_counter() - started)
-    return 2 * _EDGE**3 / min(seconds)

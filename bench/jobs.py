@@ -1,14 +1,14 @@
-"""What it costs that a job outlives its server: real jobs end to end, on servers that differ in nothing else.
+"""Measures what durability costs a job, from end to end.
 
     python -m bench.jobs [--directory DIR] [--database postgresql://...]
 
-A server with its directory in memory waits for no disk, while the code is the same: it cannot do without a store
-altogether. A second one has its directory on the disk, and takes checkpoints in every other job. Both live in one
-process: two processes are never alike, and the luck of one can be worth a few percent.
+One server has its data directory in memory and never waits for a disk; its code is the same. Another one has it on a
+disk, and takes checkpoints in every second job. Both run in one process, because two processes can differ by a few
+percent for no other reason than the layout of their memory.
 
-The jobs of a round follow each other, so that whatever else the machine does meets all alike. Beside each median stands
-its standard error: many short jobs (--iterations 25 --rounds 40 --checkpoint-seconds 3) tell more than a few long ones.
-Linux only.
+The jobs of a round follow each other, so that other load of the machine meets all of them alike. The standard error of
+each median is printed, too. Many short jobs (--iterations 25 --rounds 40 --checkpoint-seconds 3) give a smaller error
+than a few long ones. Linux only.
 """
 
 import argparse
@@ -39,22 +39,22 @@ _NEVER = 1e9
 _START_SECONDS = 120.0
 _GOAL = 0.02
 _MEDIAN_ERROR = 1.25
-"""Standard error of a median over that of a mean."""
+"""Ratio of the standard error of a median to that of a mean, for a normal distribution."""
 _STORE_THREADS = ("nst-store", "nst-read")
 
 
 @dataclass
 class Contender:
-    """A way to run jobs, and what they took."""
+    """A way to run jobs, and the times that they took."""
 
     name: str
     server: str
-    """That runs them."""
+    """The name of the server that runs them."""
     checkpoint_seconds: float
     seconds: list[float] = field(default_factory=list)
-    """Of each job, from the request to the last byte."""
+    """Seconds of each job, from the request to the last byte."""
     store_seconds: list[float] = field(default_factory=list)
-    """Of a processor, by the threads of the store, for each job."""
+    """Processor seconds of the threads of the store during each job."""
 
 
 class Running:
@@ -65,12 +65,12 @@ class Running:
         self.clients = clients
 
     def take_checkpoints(self, seconds: float) -> None:
-        """Have the jobs to come take a checkpoint every so many seconds."""
+        """Set the seconds between two checkpoints of all jobs that start from now on."""
         self._connection.send(seconds)
         self._connection.recv()
 
     def store_seconds(self) -> float:
-        """Return the seconds of a processor that the threads of the stores have had so far."""
+        """Return the processor seconds that the threads of the stores have used so far."""
         self._connection.send("seconds")
         seconds: float = self._connection.recv()
         return seconds
@@ -79,7 +79,7 @@ class Running:
 @contextmanager
 def running(servers: Mapping[str, Mapping[str, Any]]) -> Iterator[Running]:
     """Run servers with these settings."""
-    # As the command line does: a process that has computed nothing before.
+    # Like the command line, start with a process that has computed nothing before.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(
@@ -121,7 +121,7 @@ def _serve(settings: dict[str, dict[str, Any]], connection: Connection) -> None:
 
 
 def _store_seconds() -> float:
-    # No other clock tells the time of another thread to the microsecond.
+    # No other clock measures another thread to the microsecond.
     threads = [thread for thread in threading.enumerate() if thread.name.startswith(_STORE_THREADS)]
     times = [Path(f"/proc/self/task/{thread.native_id}/schedstat").read_text() for thread in threads]
     return sum(int(time.split()[0]) for time in times) / 1e9
@@ -136,14 +136,14 @@ def measure(
     rounds: int,
     folder: Path,
 ) -> None:
-    """Run the jobs, one of each contender in every round."""
+    """Run one job of each contender in every round."""
     (pair,) = pairs(None, 1)
     content, style = pair.write(folder, size)
     with running(servers) as process:
         for client in process.clients.values():
             run_job(client, content, style, size, min(5, iterations))
         for number in range(rounds):
-            # Each is the first as often as the others.
+            # Each contender is the first equally often.
             turn = number % len(contenders)
             for contender in (*contenders[turn:], *contenders[:turn]):
                 process.take_checkpoints(contender.checkpoint_seconds)
@@ -154,7 +154,7 @@ def measure(
 
 
 def show(contenders: list[Contender]) -> None:
-    """Print what the jobs took, beside those of the first contender, and of it the threads of the store."""
+    """Print the median times, their ratios to the first contender, and the share of the threads of the store."""
     print(f"{'':<20}{'job s':>9}{'to the first':>15}{'error of that':>16}{'store, CPU':>13}")
     first = contenders[0]
     for contender in contenders:
@@ -169,13 +169,19 @@ def show(contenders: list[Contender]) -> None:
 
 
 def main() -> None:
+    """Measure as the arguments say and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--iterations", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--checkpoint-seconds", type=float, default=ServerConfig().checkpoint_seconds)
-    parser.add_argument("--directory", type=Path, help="on the disk to measure; a temporary one without it")
-    parser.add_argument("--database", default="", help="URL of a PostgreSQL database; SQLite without it")
+    parser.add_argument("--size", type=int, default=256, help="longest edge in pixels")
+    parser.add_argument("--iterations", type=int, default=100, help="iterations of a job")
+    parser.add_argument("--rounds", type=int, default=7, help="jobs of each kind")
+    parser.add_argument(
+        "--checkpoint-seconds",
+        type=float,
+        default=ServerConfig().checkpoint_seconds,
+        help="seconds between two checkpoints",
+    )
+    parser.add_argument("--directory", type=Path, help="folder on the disk to measure; a temporary one if omitted")
+    parser.add_argument("--database", default="", help="URL of a PostgreSQL database; SQLite if omitted")
     args = parser.parse_args()
     if not os.access(_MEMORY, os.W_OK):
         parser.error(f"there is no {_MEMORY} to write to")

@@ -1,4 +1,4 @@
-"""The one judge of every program's pictures."""
+"""One judge for the pictures of all programs."""
 
 from pathlib import Path
 
@@ -16,20 +16,20 @@ class Judge:
     """Computes the objective of a task at full size in float32, by nst's engine."""
 
     def __init__(self, task: Task):
-        """Take a task of any program on these pictures; what that program alone is told does not count."""
+        """Build the objective of a task. The options of its program do not matter."""
         model = Vgg19(load_weights("caffe"), "cpu")
         spec = specification(task)
         self._criterion = build_criterion(spec, model, build_canvas(spec, model.device))
 
     def loss(self, picture: Tensor) -> float:
-        """Return the loss of what a program would hand over: pixels outside of [0, 1] cannot be stored."""
+        """Return the loss of a picture (1, 3, H, W), clamped to [0, 1] as a program would store it."""
         return self.unclamped_loss(picture.clamp(0, 1))
 
     def unclamped_loss(self, picture: Tensor) -> float:
-        """Return the loss of pixels as they are: what a program that minimises the same objective says itself."""
+        """Return the loss of a picture (1, 3, H, W) as it is, for comparison with the loss that a program reports."""
         return self._criterion(picture).loss
 
     def load(self, path: Path) -> Tensor:
-        """Return a picture that a program kept."""
+        """Return a picture (1, 3, H, W) that a program has kept."""
         picture: Tensor = torch.load(path, weights_only=True)
         return picture

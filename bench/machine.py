@@ -1,4 +1,4 @@
-"""What a benchmark ran on. Nothing that names the machine."""
+"""A description of the machine that a benchmark ran on, without anything that identifies it."""
 
 import datetime
 import os
@@ -11,7 +11,7 @@ import torch
 
 
 def describe() -> dict[str, str]:
-    """Return the description, by the name of each part."""
+    """Return the properties of the machine by their names."""
     return {
         "Date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "Processor": _processor(),

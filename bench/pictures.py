@@ -1,4 +1,4 @@
-"""The pictures that benchmarks work on."""
+"""The pictures of the benchmarks."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -17,25 +17,25 @@ FOLDER_PAIRS = (
     ("tubingen.jpg", "the_scream.jpg"),
     ("tubingen.jpg", "shipwreck.jpg"),
 )
-"""Of a folder with the pictures that the literature shows."""
+"""Names of the content and of the style in a folder with pictures from the literature."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A content and a style."""
+    """A content and a style picture."""
 
     name: str
     content: Image.Image
     style: Image.Image
 
     def write(self, folder: Path, size: int) -> tuple[Path, Path]:
-        """Write both with a longest edge of `size` and return their paths.
+        """Write both with a longest edge of `size` pixels and return their paths.
 
-        Both get the same size, and one that needs no resizing, so that every program works on the same pixels: some
-        resize a style to the content, and Gram matrices that nobody divides by the size fit one size only.
+        Both get the same size, so that all programs work on the same pixels. Some programs resize the style to the
+        content. Others do not divide Gram matrices by the size, and need a style that is as large as the content.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        # Multiples of 16 leave no rest at any pooling: programs differ in what they do with one.
+        # Programs treat the rest of a pooling differently. Multiples of 16 leave none.
         factor = size / max(self.content.size)
         width, height = (16 * max(1, round(edge * factor / 16)) for edge in self.content.size)
         paths = folder / f"{self.name}-content-{size}.png", folder / f"{self.name}-style-{size}.png"
@@ -44,13 +44,13 @@ class Pair:
         return paths
 
     def given(self, task: Task, folder: Path, size: int) -> Task:
-        """Return a task on this pair instead of its own pictures; they are written into the folder."""
+        """Write this pair into a folder and return the task with it in place of its own pictures."""
         content, style = self.write(folder, size)
         return dataclasses.replace(task, content=str(content), style=str(style), size=size)
 
 
 def pairs(folder: Path | None, count: int) -> list[Pair]:
-    """Return pairs of a folder with the files of `FOLDER_PAIRS`, or of photographs and paintings that need no file."""
+    """Return up to `count` pairs: those of `FOLDER_PAIRS` in a folder, or photographs and paintings from packages."""
     found = _painted() if folder is None else _of(folder)
     return [pair for _, pair in zip(range(count), found, strict=False)]
 

@@ -1,4 +1,4 @@
-"""Pixels in the forms that programs work in. Needs torch and Pillow only: every program's environment has them."""
+"""Conversions between the pixel formats of programs. Needs torch, torchvision and Pillow only, like every program."""
 
 import torch
 from PIL import Image
@@ -6,7 +6,7 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 CAFFE_MEAN = (123.68, 116.779, 103.939)
-"""RGB, subtracted from pixels in 0..255: what the weights were trained with."""
+"""The mean of the training pictures, RGB in 0..255. The network expects pixels without it."""
 
 
 def load_picture(path: str) -> Tensor:
@@ -16,17 +16,17 @@ def load_picture(path: str) -> Tensor:
 
 
 def caffe_input(pixels: Tensor) -> Tensor:
-    """Return pixels (1, 3, H, W) in [0, 1] in 0..255 without the mean, still RGB."""
+    """Convert RGB pixels (1, 3, H, W) in [0, 1] to RGB in 0..255 without the mean."""
     return 255 * pixels - _column(CAFFE_MEAN)
 
 
 def from_caffe_bgr(pixels: Tensor, scale: float = 255.0) -> Tensor:
-    """Return a picture, RGB in [0, 1], from BGR pixels in 0..scale without the mean."""
+    """Convert BGR pixels in 0..scale without the mean to RGB in [0, 1]."""
     return (pixels.flip(1) + _column(CAFFE_MEAN)) / scale
 
 
 def from_caffe_rgb(pixels: Tensor) -> Tensor:
-    """Return a picture in [0, 1] from RGB pixels in 0..255 without the mean."""
+    """Convert RGB pixels in 0..255 without the mean to RGB in [0, 1]."""
     return (pixels + _column(CAFFE_MEAN)) / 255
 
 

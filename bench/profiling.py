@@ -1,4 +1,4 @@
-"""Where the time of an evaluation goes."""
+"""The time of each operator of torch in an evaluation."""
 
 import dataclasses
 from pathlib import Path
@@ -19,7 +19,7 @@ def measure_profile(task: Task, pair: Pair, folder: Path, *, size: int, evaluati
     """Run the engine under torch's profiler and return its operators, slowest first."""
     spec = specification(dataclasses.replace(pair.given(task, folder, size), evaluations=1 + evaluations))
     iterates = optimize(spec, Vgg19(load_weights("caffe"), torch.device("cpu")))
-    next(iterates)  # Targets, and weights that are transformed when they are needed first.
+    next(iterates)  # Computes the targets, and transforms the weights.
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         for _ in iterates:
             pass

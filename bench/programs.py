@@ -1,4 +1,4 @@
-"""The programs that are compared, and how each is run."""
+"""The programs that are compared, and the processes that run them."""
 
 import json
 import os
@@ -27,32 +27,34 @@ class Program:
     runner: str
     """Module of `bench.runners`."""
     requirements: tuple[str, ...] = ()
-    """What makes its environment; empty: it runs in ours."""
+    """Packages of its environment; empty for a program that runs in ours."""
     pixels: PixelInput = PixelInput(bgr=False)
-    """What it feeds to its network."""
+    """Pixels that the program feeds to its network."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """What it alone is told."""
+    """Options of this program only."""
     note: str
-    """How it is configured, for readers."""
+    """Description of its configuration, for the report."""
 
     @property
     def is_competitor(self) -> bool:
-        """Whether it is not nst."""
+        """Whether this is a program other than nst."""
         return self.runner != "nst"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """What one run left."""
+    """The results of one run."""
 
     ends: Sequence[float]
     """Seconds from the start of the first evaluation to the end of each."""
     losses: Mapping[int, float | None]
-    """What the program says, by the number of evaluations."""
+    """Losses that the program reports, by the number of evaluations."""
     pictures: Mapping[int, Path]
+    """Paths of the kept pictures, by the number of evaluations."""
     first_at: float
-    """When the first evaluation ended, in seconds since the epoch."""
+    """Time at which the first evaluation ended, in seconds since the epoch."""
     peak_bytes: int
+    """The most memory that the process has had."""
 
 
 NST = Program(name="nst", runner="nst", note='preset "reference" on one scale, without total variation')
@@ -96,23 +98,23 @@ COMPETITORS = (PLAIN, NEURAL_STYLE, PYSTICHE, PASTICHE, STYLEMOD)
 
 
 class Stage:
-    """Where programs run: their environments and their weights."""
+    """The environments and the weights of the programs."""
 
     def __init__(self, cache: Path, workplace: Path):
-        """Take a folder for what is kept, and one for what is not."""
+        """Use `cache` for environments, which are kept, and `workplace` for weights, which are not."""
         self._cache = cache
         self._workplace = workplace
 
     def weights(self, pixels: PixelInput) -> Path:
-        """Return the path of the weights for a program that feeds such pixels to its network."""
-        # neural-style tells the network by the name of the file.
+        """Return the path of the weights for programs that feed such pixels to their network."""
+        # neural-style recognises the network by the name of the file.
         path = self._workplace / f"vgg19-{'bgr' if pixels.bgr else 'rgb'}-{pixels.scale:g}-{pixels.mean[1]:g}.pth"
         if not path.exists():
             export_weights(path, pixels)
         return path
 
     def import_bytes(self) -> int:
-        """Return the most memory that a process holds which imports torch and does nothing else."""
+        """Return the peak memory of a process that imports torch and does nothing else."""
         code = "import torch; from bench.memory import peak_bytes; print(peak_bytes())"
         output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)
         return int(output.stdout)
@@ -138,7 +140,7 @@ class Stage:
 
 
 def _environment() -> dict[str, str]:
-    # Ours first: a program may have a module named bench.
+    # Our root comes first, because a program may have a module named bench.
     paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 

@@ -1,4 +1,4 @@
-"""Loss against seconds: every program on the same pictures, in turns."""
+"""Loss against seconds of every program, on the same pictures and in turns."""
 
 import dataclasses
 import statistics
@@ -16,26 +16,28 @@ from bench.programs import Program, ProgramError, Stage, Trace
 from bench.task import Task
 
 SKIPPED = 3
-"""Evaluations at the start of a run that do not count: memory and kernels are new."""
+"""Evaluations at the start of a run that do not count, because memory and kernels are new."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How much is run."""
+    """The amount of work of a race."""
 
     size: int
+    """Longest edge in pixels."""
     iterations: int
+    """Evaluations of a whole run."""
     rounds: int
-    """Whole runs of each program on each pair."""
+    """Number of whole runs of each program on each pair."""
     turns: int
-    """Short runs of each program on each pair that only tell the seconds of an evaluation and the memory."""
+    """Number of short runs of each program on each pair. They only measure the evaluation and the memory."""
     turn_evaluations: int
-    """That are timed in a turn."""
+    """Evaluations that are timed in a short run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A picture on the way."""
+    """An intermediate picture of a run."""
 
     evaluations: int
     seconds: float
@@ -50,10 +52,11 @@ class Run:
     round: int
     points: Sequence[Point]
     evaluation_seconds: float
-    """Median."""
+    """Median of the seconds of an evaluation."""
     peak_bytes: int
     disagreement: float | None
-    """How far the program's own loss of its last picture is from the judge's, relative; None where it tells none."""
+    """Relative difference between the loss that the program reports for its last picture and the loss by the judge.
+    None for a program that reports none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +69,7 @@ class Turn:
 
 
 class Race:
-    """Runs the programs and collects what they leave."""
+    """Runs the programs and collects their results."""
 
     def __init__(self, stage: Stage, settings: Settings, task: Task, programs: Sequence[Program]):
         """Prepare a race of programs for the objective of a task."""
@@ -79,7 +82,7 @@ class Race:
         self._programs = programs
 
     def run(self, pairs: Sequence[Pair]) -> dict[str, Any]:
-        """Run everything and return it for JSON."""
+        """Run everything and return the results as values for JSON."""
         with tempfile.TemporaryDirectory() as folder:
             for pair in pairs:
                 self._compete(pair, Path(folder))
@@ -126,7 +129,7 @@ class Race:
                     self.runs[program.name].append(judged(trace, judge, pair.name, number))
 
     def _order(self, number: int) -> list[Program]:
-        """Return the programs that still run; another one begins each time."""
+        """Return the programs that have not failed, in an order that begins with another one for each number."""
         first = number % len(self._programs)
         return [
             program
@@ -156,7 +159,7 @@ class Race:
 
 
 def judged(trace: Trace, judge: Judge, pair: str, number: int) -> Run:
-    """Let the judge look at every picture of a run."""
+    """Return the run with the loss of each of its pictures by the judge."""
     points = [
         Point(evaluations=count, seconds=trace.ends[count - 1], loss=judge.loss(judge.load(path)))
         for count, path in sorted(trace.pictures.items())
@@ -174,19 +177,24 @@ def judged(trace: Trace, judge: Judge, pair: str, number: int) -> Run:
 
 
 def sampled(iterations: int) -> list[int]:
-    """Return the evaluations after which a picture is kept: densely at first, where the loss falls fast."""
+    """Return the evaluations after which a picture is kept: more of them at first, where the loss falls fast."""
     counts = {round(1.25**power) for power in range(64)} | set(range(0, iterations + 1, max(1, iterations // 20)))
     return sorted(count for count in counts | {iterations} if 1 <= count <= iterations)
 
 
 def evaluation_seconds(ends: Sequence[float], skipped: int = SKIPPED) -> float:
-    """Return the median of the seconds of evaluations but the first ones."""
+    """Return the median of the seconds of an evaluation, without the first ones.
+
+    Args:
+        ends: seconds from the start of the first evaluation to the end of each.
+        skipped: number of evaluations that do not count.
+    """
     seconds = [after - before for before, after in pairwise(ends)]
     return statistics.median(seconds[min(skipped, len(seconds)) - 1 :])
 
 
 def _within(options: Mapping[str, Any], evaluations: int) -> dict[str, Any]:
-    """Leave out what speaks of another number of evaluations than this run has."""
+    """Return the options without `scale_iterations` if these do not add up to the evaluations of this run."""
     shares = options.get("scale_iterations")
     return {
         name: value

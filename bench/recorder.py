@@ -1,8 +1,7 @@
-"""Takes the time of a program from within its process, and keeps its picture now and then.
+"""Measures the time of a program from within its process, and keeps some of its pictures.
 
-No program is changed for that: torch's own hook for optimisers tells when one of them steps. The clock starts with the
-first evaluation, so that imports, weights, targets and compilation count for nobody, and it stands still while a
-picture is kept.
+No program is changed for that: torch has a hook that runs before each step of an optimiser. The clock starts with the
+first evaluation, so that imports, weights, targets and compilation do not count. It stops while a picture is kept.
 """
 
 import json
@@ -34,16 +33,16 @@ class Recorder:
         self._first_at = 0.0
 
     def begin(self, ago: float = 0.0) -> None:
-        """Start the clock, so many seconds ago, if it does not run yet."""
+        """Start the clock if it does not run yet, as if that had happened some seconds ago."""
         if self._started is None:
             self._started = time.perf_counter() - ago
 
     def evaluated(self, picture: Callable[[], Tensor], loss: Any = None) -> None:
-        """Note the end of an evaluation.
+        """Record the end of an evaluation.
 
         Args:
             picture: returns the picture that was evaluated, (1, 3, H, W), RGB, 0 to 1 but not clamped.
-            loss: what the program says of it, a number or what becomes one.
+            loss: the loss that the program reports, as a number or something that converts to a float.
         """
         now = time.perf_counter()
         assert self._started is not None
@@ -56,7 +55,7 @@ class Recorder:
             self._paused += time.perf_counter() - now
 
     def finish(self) -> None:
-        """Write the times, and the most memory that this process held."""
+        """Write the times and the peak memory of this process."""
         trace = {
             "ends": self._ends,
             "losses": list(self._losses.items()),
@@ -73,9 +72,9 @@ def observe(recorder: Recorder, to_picture: Callable[[Tensor], Tensor], last_los
     """Record every evaluation of the optimiser that this process is about to use.
 
     Args:
-        recorder: what to record in.
-        to_picture: turns the optimiser's parameter into a picture (see `Recorder.evaluated`).
-        last_loss: returns the loss where the optimiser is given no closure that does.
+        recorder: the recorder of this run.
+        to_picture: converts the parameter of the optimiser to a picture (see `Recorder.evaluated`).
+        last_loss: returns the last loss, for programs whose optimiser has no closure.
     """
 
     def before_step(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:

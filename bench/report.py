@@ -1,11 +1,11 @@
-"""Shows what was measured: tables in the terminal, and docs/benchmarks.md with its plots.
+"""Shows results: tables in the terminal, and docs/benchmarks.md with its plots.
 
-python -m bench.report results.json --docs docs    # once more, from the figures of an earlier run
+python -m bench.report results.json --docs docs    # from the figures of an earlier run
 """
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,36 +14,39 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from bench.summary import Results, Table, by_size, tables
+from bench.summary import Results, by_size, tables
 
 _IMAGES = Path("images") / "benchmarks"
 _FILE_WIDTH = 140
-"""Characters of a line where the output goes into a file."""
+"""Characters of a line if the output goes into a file."""
 _INTRODUCTION = """\
 # Benchmarks
 
-Made by `{command}`; do not edit. Absolute times are those of one machine; what counts is the ratio between programs
-that took turns on it.
+Made by `{command}`; do not edit. Absolute times are those of one machine. The ratios between programs that took turns
+on it are comparable.
 
-Every program works on the same pictures at the same size, starts from the content, uses the same weights (the VGG-19 of
-Simonyan & Zisserman) and minimises the same function: the content loss at relu4_2 and the Gram losses at relu1_1 to
+All programs work on the same pictures at the same size, start from the content, use the same weights (the VGG-19 of
+Simonyan & Zisserman) and minimise the same function: the content loss at relu4_2 and the Gram losses at relu1_1 to
 relu5_1, in the scaling and with the weights of nst's preset "reference". {variation}
 
-Each runs unmodified, in a process of its own. One judge, nst's engine at full size in float32, computes every loss from
-the pictures that a program would hand over, clamped to what can be stored.
+Each program runs unmodified in a process of its own. One judge, the engine of nst in float32, computes all losses at
+full size from the pictures of the programs, clamped to [0, 1].
 
-The clock of a program starts with its first evaluation: imports, weights and targets count for nobody. It stands still
+The clock of a program starts with its first evaluation, so that imports, weights and targets do not count. It stops
 while a picture is kept.
 """
 
-_WITHOUT_VARIATION = "Total variation is left out, since not every program has the same one."
-_WITH_VARIATION = "Its total variation is left out of pystiche, which has another, and of stylemod, which has none."
+_WITHOUT_VARIATION = "The total variation is left out, because not all programs have the same one."
+_WITH_VARIATION = (
+    "The total variation is left out for pystiche, which has another one, and for stylemod, which has none."
+)
 
 
 def main() -> None:
+    """Report on the results of an earlier run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, help="JSON file of an earlier run")
-    parser.add_argument("--docs", type=Path, help="folder whose benchmarks.md is to be made")
+    parser.add_argument("--docs", type=Path, help="folder for benchmarks.md")
     args = parser.parse_args()
     results = json.loads(args.results.read_text())
     show(results)
@@ -68,7 +71,7 @@ def show(results: Results) -> None:
 def write(results: Results, docs: Path) -> None:
     """Write benchmarks.md and its plots into a folder."""
     (docs / _IMAGES).mkdir(parents=True, exist_ok=True)
-    # The same figures give the same file.
+    # Plots of the same figures are the same files.
     mpl.rcParams["svg.hashsalt"] = "nst"
     plots = list(_plots(results, docs))
     variation = results["race"]["settings"]["tv_weight"] if "race" in results else 0
@@ -80,25 +83,13 @@ def write(results: Results, docs: Path) -> None:
         introduction,
         "\n".join(f"- {name}: {value}" for name, value in results["machine"].items()),
         *(f"![{alt}]({path.as_posix()})" for alt, path in plots),
-        *(_markdown(table) for table in tables(results)),
+        *(table.markdown() for table in tables(results)),
     ]
     (docs / "benchmarks.md").write_text("\n\n".join(part.strip() for part in parts) + "\n")
 
 
-def _markdown(table: Table) -> str:
-    lines = [f"## {table.title}", ""]
-    if table.text:
-        lines += [table.text, ""]
-    lines += [_line(table.columns), _line("---" for _ in table.columns), *map(_line, table.rows)]
-    return "\n".join(lines)
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
 def _plots(results: Results, docs: Path) -> Iterator[tuple[str, Path]]:
-    """Draw every plot and yield what it shows and its path, relative to the folder."""
+    """Draw every plot. Yield a description and the path of each, relative to the folder."""
     if "race" in results:
         race = results["race"]
         for pair in race["pairs"]:

@@ -1,6 +1,7 @@
-"""A server and a client of the nst that this process imports, which `bench.checkouts` has chosen.
+"""A server process and a client of the nst that this process imports.
 
-Imports nothing but the public client, and uses only what nst 0.1.0 has: processes of either checkout run this file.
+Imports nothing but the public client, and uses only what nst 0.1.0 has, so that it works on other checkouts, too (see
+`bench.checkouts`).
 """
 
 import importlib.util
@@ -8,20 +9,29 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from nst_client import StyleTransferClient
+from nst_client import DeadlineExceededError, StyleTransferClient
+
+from bench.environments import last_line
 
 _START_SECONDS = 120.0
 """Seconds that a server gets to load its weights and to warm up."""
+_CHECK_SECONDS = 2.0
+"""Seconds between two checks whether a server that is not ready still runs."""
 _SERVE = "from nst_service.cli import main; main()"
 
 
+class ServerError(Exception):
+    """A server did not start. The message says why."""
+
+
 class WrongCheckoutError(Exception):
-    """This process imports nst from somewhere else than it was told to."""
+    """This process imports nst from another checkout than it was told to."""
 
 
 @dataclass(frozen=True)
@@ -34,19 +44,45 @@ class Server:
 
 @contextmanager
 def serving(data: Path, *flags: str) -> Iterator[Server]:
-    """Run a server on the CPU with a data directory and further flags of its command line."""
+    """Run a server on the CPU. Its log is a file beside its data directory.
+
+    Args:
+        data: the data directory.
+        flags: further flags of the command line of the server.
+
+    Raises:
+        ServerError: the server did not start.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         target = f"127.0.0.1:{listener.getsockname()[1]}"
+    log = data.with_suffix(".log")
     arguments = ["--address", target, "--data-dir", str(data), "--device", "cpu", *flags]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NST_")}
-    process = subprocess.Popen([sys.executable, "-c", _SERVE, *arguments], env=environment, stdout=sys.stderr)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _SERVE, *arguments], env=environment, stdout=output, stderr=output
+        )
     try:
+        # The jobs of a benchmark end with their server.
         with StyleTransferClient(target, reconnect_seconds=0) as client:
-            client.wait_until_ready(_START_SECONDS)
+            _wait_until_ready(process, client, log)
             yield Server(process, client)
     finally:
         process.kill()
         process.wait()
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], client: StyleTransferClient, log: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            client.wait_until_ready(_CHECK_SECONDS)
+        except DeadlineExceededError as error:
+            if process.poll() is not None or time.monotonic() > deadline:
+                said = last_line(log.read_text(errors="replace"))
+                raise ServerError(f"the server did not start: {said} (see {log})") from error
+        else:
+            return
 
 
 def check_imports() -> None:

@@ -1,58 +1,58 @@
-"""The server around the engine, through the public client: what it costs, what it saves, and how jobs share it."""
+"""Benchmarks of the server through the public client: its overhead, its warm start, and how jobs share a device."""
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nst_client
-import psutil
-from demo import server
 from nst_client import Preset, StyleTransferClient, TransferOptions
 
 from bench.memory import peak_bytes
 from bench.pictures import Pair
 from bench.programs import NST, Stage
+from bench.server import serving
 from bench.task import Task
+from bench.timing import seconds_of
 
 _PAUSE = 0.1
-"""Seconds between two looks whether a job has ended."""
+"""Seconds between two checks whether a job has ended."""
 _ENDLESS = 5000
-"""Iterations of a job that is cancelled before it has done them."""
+"""Iterations of a job that is cancelled long before its end."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a client saw of a job."""
+    """The times of a job, as its client sees them."""
 
     seconds: float
-    """From the request to the last byte."""
+    """Seconds from the request to the last byte."""
     first_progress: float
-    """From the request to the first Progress, which follows the first iteration."""
+    """Seconds from the request to the first Progress, which follows the first iteration."""
     targets: float
-    """From the start of the job to its first iteration, as the server says."""
+    """Seconds from the start of the job to its first iteration, as the server reports them."""
     iteration: float
-    """Seconds of an iteration, as the server says."""
+    """Seconds of an iteration, as the server reports them."""
     outside: float
-    """Share of the seconds that went neither into targets nor iterations nor encoding."""
+    """Share of `seconds` that went neither into targets nor into iterations nor into encoding."""
 
 
 def measure_jobs(pair: Pair, folder: Path, *, size: int, iterations: int, count: int) -> dict[str, Any]:
     """Run the same job several times on one server."""
     content, style = pair.write(folder, size)
-    with server(folder / "server.log") as target, StyleTransferClient(target) as client:
-        jobs = [run_job(client, content, style, size, iterations) for _ in range(count)]
+    with serving(folder / "jobs") as server:
+        jobs = [run_job(server.client, content, style, size, iterations) for _ in range(count)]
     return {"size": size, "iterations": iterations, "jobs": [dataclasses.asdict(job) for job in jobs]}
 
 
 def measure_cold_start(stage: Stage, task: Task, jobs: Sequence[Mapping[str, float]], *, rounds: int) -> dict[str, Any]:
     """Start a process for one job, again and again, and compare its first iteration with those of a warm server.
 
-    The process is the leanest there can be: the engine without a server. The jobs are those of the server that were not
-    its first.
+    The process runs the engine without a server, so that it starts as fast as possible. `jobs` are those of a server
+    without its first.
     """
     cold = []
     for _ in range(rounds):
@@ -67,28 +67,28 @@ def measure_cold_start(stage: Stage, task: Task, jobs: Sequence[Mapping[str, flo
 def measure_memory(pair: Pair, folder: Path, *, size: int, iterations: int) -> dict[str, Any]:
     """Return the most memory that a fresh server held for one job."""
     content, style = pair.write(folder, size)
-    with server(folder / "server.log") as target, StyleTransferClient(target) as client:
-        run_job(client, content, style, size, iterations)
-        peak = max(peak_bytes(child.pid) for child in psutil.Process().children())
+    with serving(folder / "memory") as server:
+        run_job(server.client, content, style, size, iterations)
+        peak = peak_bytes(server.process.pid)
     return {"size": size, "peak_bytes": peak}
 
 
 def measure_throughput(
     pair: Pair, folder: Path, *, size: int, iterations: int, jobs: int, turns: int
 ) -> dict[str, Any]:
-    """Run jobs one after the other, then all at once, in turns, on one server."""
+    """Run jobs on one server, in turns: one after the other, then all at once."""
     content, style = pair.write(folder, size)
-    with server(folder / "server.log") as target, StyleTransferClient(target) as client:
+    with serving(folder / "throughput") as server:
 
         def run(_: int) -> Job:
-            return run_job(client, content, style, size, iterations)
+            return run_job(server.client, content, style, size, iterations)
 
         run(0)
         seconds = []
         with ThreadPoolExecutor(jobs) as threads:
             for _ in range(turns):
-                serial = _seconds(lambda: [run(number) for number in range(jobs)])
-                at_once = _seconds(lambda: list(threads.map(run, range(jobs))))
+                serial = seconds_of(lambda: [run(number) for number in range(jobs)])
+                at_once = seconds_of(lambda: list(threads.map(run, range(jobs))))
                 seconds.append({"serial": serial, "at_once": at_once})
     return {"size": size, "iterations": iterations, "jobs": jobs, "turns": seconds}
 
@@ -96,20 +96,21 @@ def measure_throughput(
 def measure_latency(pair: Pair, folder: Path, *, small: int, large: int, iterations: int, jobs: int) -> dict[str, Any]:
     """Run small jobs, each once alone and once while a large one runs."""
     small_paths, large_paths = pair.write(folder, small), pair.write(folder, large)
-    with server(folder / "server.log") as target, StyleTransferClient(target) as client:
+    with serving(folder / "latency") as server:
+        client = server.client
 
         def run_small() -> float:
             return run_job(client, *small_paths, small, iterations).seconds
 
         run_small()
         alone, beside = [], []
-        # In turns: what else the machine does changes from minute to minute.
+        # The load of the machine by other programs changes from minute to minute, and meets both kinds alike in turns.
         for _ in range(jobs):
             alone.append(run_small())
             with client.stream(*large_paths, options=_options(large, _ENDLESS)) as stylization:
                 next(event for event in stylization if isinstance(event, nst_client.Progress))
                 beside.append(run_small())
-            # Its last step and its picture are not the next one's.
+            # The last step and the encoding of this job must not slow the next one.
             while client.info().running_jobs:
                 time.sleep(_PAUSE)
     return {
@@ -143,9 +144,3 @@ def run_job(client: StyleTransferClient, content: Path, style: Path, size: int, 
 
 def _options(size: int, iterations: int) -> TransferOptions:
     return TransferOptions(preset=Preset.REFERENCE, image_size=size, iterations=iterations)
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started

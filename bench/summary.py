@@ -1,4 +1,4 @@
-"""From what was measured to tables: pure functions of the results."""
+"""Tables of the results of benchmarks: pure functions."""
 
 import math
 import statistics
@@ -16,19 +16,30 @@ class Table:
 
     title: str
     text: str = ""
+    """A paragraph between the title and the table."""
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
 
+    def markdown(self) -> str:
+        """Return the table as Markdown, with its title as a heading of the second level."""
+        lines = [f"## {self.title}", ""]
+        if self.text:
+            lines += [self.text, ""]
+        return "\n".join([*lines, *map(_line, (self.columns, ["---"] * len(self.columns), *self.rows))])
+
 
 def tables(results: Results) -> Iterator[Table]:
-    """Yield a table for every section that was run."""
+    """Yield the tables of each section that was run."""
     for section, make in _TABLES:
         if section in results:
             yield make(results[section])
 
 
 def seconds_to_reach(points: Sequence[Mapping[str, float]], loss: float) -> float | None:
-    """Return when a run had a loss first, between two pictures by the logarithm of theirs; None where it never had."""
+    """Return the seconds after which a run has reached a loss, or None if it never has.
+
+    Between two pictures, the logarithm of the loss is interpolated linearly.
+    """
     if points[0]["loss"] <= loss:
         return points[0]["seconds"]
     for before, after in pairwise(points):
@@ -39,8 +50,14 @@ def seconds_to_reach(points: Sequence[Mapping[str, float]], loss: float) -> floa
 
 
 def p95(seconds: Sequence[float]) -> float:
-    """Return the 95th percentile; the largest value where there are few."""
+    """Return the 95th percentile, interpolated between the two nearest values."""
     return statistics.quantiles(seconds, n=20, method="inclusive")[-1] if len(seconds) > 1 else seconds[0]
+
+
+def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Return the median of the ratios of values that were measured side by side; NaN if there are none."""
+    ratios = [mine / other for mine, other in zip(ours, theirs, strict=False)]
+    return statistics.median(ratios) if ratios else math.nan
 
 
 def by_size(runs: Sequence[Mapping[str, Any]], field: str) -> dict[int, float]:
@@ -63,10 +80,10 @@ def _race(race: Results) -> Table:
         title=f"Loss against seconds at {settings['size']} px",
         text=(
             f'{len(race["pairs"])} pairs of pictures, {settings["iterations"]} evaluations. "nst is x" is the median '
-            "of the ratios to nst in the same turn. The loss is that of the one judge, relative to the best "
-            f"competitor's after {settings['iterations']} evaluations; the seconds are those until that loss is "
-            "reached, and their ratio is to the seconds of that competitor. Memory is the highest mark of a program's "
-            f"processes, and what that has beyond the {race['import_bytes'] / 2**20:.0f} MiB of `import torch`."
+            "of the ratios to nst in the same turn. The loss is computed by the judge, relative to that of the best "
+            f"competitor after {settings['iterations']} evaluations. The seconds are the time to reach that loss, and "
+            "their ratio is to the time of that competitor. Memory is the peak of the processes of a program, and the "
+            f"part beyond the {race['import_bytes'] / 2**20:.0f} MiB of `import torch`."
         ),
         columns=[
             "program",
@@ -95,13 +112,13 @@ def _row(race: Results, name: str, references: Mapping[tuple[str, int], tuple[fl
         loss, limit = references.get((run["pair"], run["round"]), (math.nan, math.nan))
         losses.append(run["points"][-1]["loss"] / loss)
         reached = seconds_to_reach(run["points"], loss)
-        # What was never reached is slower than anything that was.
+        # A loss that was never reached counts as slower than any that was.
         seconds.append(math.inf if reached is None else reached)
         ratios.append(seconds[-1] / limit)
     return [
         name,
         _number(_median(theirs, "evaluation_seconds"), 3),
-        _number(_median_ratio(mine, theirs, "evaluation_seconds"), 2),
+        _number(median_ratio(*([run["evaluation_seconds"] for run in runs] for runs in (mine, theirs))), 2),
         _number(statistics.median(losses), 3) if losses else "-",
         _number(statistics.median(seconds), 1) if seconds else "-",
         _number(statistics.median(ratios), 2) if ratios else "-",
@@ -113,12 +130,12 @@ def _row(race: Results, name: str, references: Mapping[tuple[str, int], tuple[fl
 
 
 def _peak(race: Results, name: str) -> float:
-    """Return the most memory that a program held in any of its runs: a long one has learnt from more steps."""
+    """Return the peak memory over all runs of a program. Long runs count: their L-BFGS keeps more past steps."""
     return max((run["peak_bytes"] for runs in (race["turns"], race["runs"]) for run in runs[name]), default=math.nan)
 
 
 def _references(race: Results) -> dict[tuple[str, int], tuple[float, float]]:
-    """Return the loss and the seconds of the best competitor at its end, by pair and round."""
+    """Return the final loss and the seconds of the best competitor, by pair and round."""
     competitors = {program["name"] for program in race["programs"] if program["is_competitor"]}
     runs = [run for name, some in race["runs"].items() if name in competitors for run in some]
     # A competitor that gave up half-way is no reference.
@@ -138,8 +155,9 @@ def _agreement(race: Results) -> Table:
     return Table(
         title="How each program is configured",
         text=(
-            "The last column is the largest relative difference between what a program says of its last picture and "
-            "what the judge says of the same pixels, over all runs: it shows that both minimise the same function."
+            "The last column is the largest relative difference, over all runs, between the loss that a program "
+            "reports for its last picture and the loss that the judge computes for the same pixels. It shows that both "
+            "minimise the same function."
         ),
         columns=["program", "configuration", "differs from the judge by"],
         rows=rows,
@@ -171,7 +189,7 @@ def _cold(section: Results) -> Table:
         rows.append([f"the first iteration {moment}", f"{cold:.2f} s", f"{warm:.2f} s", _number(warm / cold, 3)])
     return Table(
         title=f"Until the first iteration at {section['size']} px",
-        text="From the start of a process that does one job, and from a request to a warm server that has had one.",
+        text="Seconds from the start of a process for one job, and from a request to a warm server that has done one.",
         columns=["until", "cold process", "warm server", "warm is x"],
         rows=rows,
     )
@@ -194,10 +212,10 @@ def _throughput(section: Results) -> Table:
             [
                 f"{_median(turns, 'serial'):.1f} s",
                 f"{_median(turns, 'at_once'):.1f} s",
-                _number(statistics.median(turn["serial"] / turn["at_once"] for turn in turns), 2),
+                _number(median_ratio(*([turn[way] for turn in turns] for way in ("serial", "at_once"))), 2),
             ]
         ],
-        text=f"Medians of {len(turns)} turns, and that of their ratios.",
+        text=f"Medians of {len(turns)} turns, and the median of their ratios.",
     )
 
 
@@ -229,7 +247,7 @@ def _growth(section: Results) -> Table:
         text=(
             f"Largest over smallest seconds per megapixel: {max(paces.values()) / min(paces.values()):.2f}. A dense "
             f"matrix product reached {section['peak_flops'] / 1e9:.0f} GFLOP/s in the same run. Operations are those "
-            "of direct convolutions, forwards and back, of which Winograd's way needs fewer."
+            "of direct convolutions, forward and backward; Winograd convolutions need fewer."
         ),
         columns=["size", "megapixels", "tile", "s/evaluation", "s/megapixel", "GFLOP/s", "of the peak", "peak MiB"],
         rows=[
@@ -252,7 +270,7 @@ def _profile(section: Results) -> Table:
     total = sum(operator["seconds"] for operator in section["operators"])
     return Table(
         title=f"Where the time of an evaluation goes at {section['size']} px",
-        text="Seconds within each of torch's operators, over all evaluations; what is below one per cent is left out.",
+        text="Seconds in each operator of torch, over all evaluations. Operators below one per cent are left out.",
         columns=["operator", "calls", "seconds", "share"],
         rows=[
             [operator["name"], str(operator["calls"]), _number(operator["seconds"], 2), f"{100 * share:.0f} %"]
@@ -266,10 +284,8 @@ def _median(results: Sequence[Mapping[str, float]], field: str) -> float:
     return statistics.median(result[field] for result in results) if results else math.nan
 
 
-def _median_ratio(mine: Sequence[Mapping[str, float]], theirs: Sequence[Mapping[str, float]], field: str) -> float:
-    """Return the median of the ratios of what was measured side by side."""
-    ratios = [left[field] / right[field] for left, right in zip(mine, theirs, strict=False)]
-    return statistics.median(ratios) if ratios else math.nan
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _number(value: float, digits: int) -> str:
@@ -289,4 +305,4 @@ _TABLES = (
     ("growth", _growth),
     ("profile", _profile),
 )
-"""How each section of the results is shown, in order."""
+"""The function that makes a table of each section of the results, in their order."""

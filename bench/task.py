@@ -1,4 +1,4 @@
-"""What a program has to do in one run. Knows nothing but the standard library: every program's environment reads it."""
+"""The task of a program in one run. Imports only the standard library, so that every program can read it."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 STYLE_CHANNELS = (64, 128, 256, 512, 512)
-"""Of the style layers relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1."""
+"""Channels of the style layers relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,25 +22,26 @@ class Task:
     """
 
     content: str
-    """A picture whose longest edge is `size`: no program has to resize it."""
+    """Path of a picture whose longest edge is `size`, so that no program has to resize it."""
     style: str
-    """As large as the content."""
+    """Path of a picture as large as the content."""
     weights: str
-    """Of VGG-19, with torchvision's key names, for the pixels that the program feeds to its network."""
+    """Path of the weights of VGG-19 with torchvision's key names, for the pixels that the program feeds to them."""
     size: int
+    """Longest edge in pixels."""
     evaluations: int
     samples: tuple[int, ...] = ()
     """Evaluations after which the picture is kept."""
     folder: str
-    """Where the program leaves its pictures and its times."""
+    """Folder for the pictures and the times of the program."""
     content_weight: float
     style_weight: float
     tv_weight: float
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """What this program alone is told."""
+    """Options of this program only."""
 
     def write(self) -> Path:
-        """Write it into its folder and return the path."""
+        """Write the task into its folder and return the path."""
         path = Path(self.folder) / "task.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(dataclasses.asdict(self), indent=2))
@@ -48,6 +49,6 @@ class Task:
 
     @classmethod
     def read(cls) -> Self:
-        """Read the one that this process was started with."""
+        """Read the task that the command line of this process names."""
         fields = json.loads(Path(sys.argv[1]).read_text())
         return cls(**{**fields, "samples": tuple(fields["samples"])})

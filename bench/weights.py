@@ -1,4 +1,4 @@
-"""The weights that nst uses by default, for programs that feed other pixels to the network."""
+"""The default weights of nst, converted for programs that feed other pixels to the network."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -12,19 +12,20 @@ from bench.pixels import CAFFE_MEAN
 
 
 class PixelInput(NamedTuple):
-    """What a program feeds to its network: scale * pixels - mean, of pixels in [0, 1]."""
+    """The input of a network: scale * pixels - mean, for pixels in [0, 1]."""
 
     bgr: bool
+    """Whether the channels are in the order BGR instead of RGB."""
     scale: float = 255.0
     mean: tuple[float, ...] = CAFFE_MEAN
-    """RGB."""
+    """Mean of each channel, RGB."""
 
 
 def export_weights(path: Path, pixels: PixelInput) -> None:
     """Write the weights with torchvision's key names, so that the network computes the same from these pixels.
 
-    A scale or a mean that differs from that of the training goes into the first convolution. That is exact but for the
-    outermost pixels, beside which a program pads with what is zero for it.
+    A scale or a mean that differs from that of the training becomes a part of the first convolution. That is exact
+    except for the outermost pixels, because the zeros of the padding stand for another colour.
     """
     weights = load_weights("caffe")
     state = {}

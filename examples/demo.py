@@ -24,16 +24,16 @@ from skimage.data import chelsea
 
 SCRIPTS = Path(sys.executable).parent
 START_SECONDS = 120
-STOP_SECONDS = 45  # More than the grace period that a server gives its jobs.
+STOP_SECONDS = 45  # Longer than the grace period of running jobs.
 LOG_TAIL = 20
 
 
 class DemoError(Exception):
-    """Says why the demo cannot go on."""
+    """The demo cannot go on. The message says why."""
 
 
 def main() -> int:
-    """Runs the demo and returns its exit code."""
+    """Run the demo and return its exit code."""
     args = parse_arguments()
     try:
         args.output.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Reads the command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -63,7 +63,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def make_pictures(folder: Path) -> tuple[Path, Path]:
-    """Saves the photograph and paints the style; returns their paths."""
+    """Save the photograph, paint the style, and return the paths of both."""
     content, style = folder / "content.png", folder / "style.png"
     Image.fromarray(chelsea()).save(content)
     paint().save(style)
@@ -72,7 +72,7 @@ def make_pictures(folder: Path) -> tuple[Path, Path]:
 
 @contextmanager
 def server(log: Path) -> Iterator[str]:
-    """Runs a server and yields its address once it is healthy."""
+    """Run a server and yield its address when it is healthy."""
     target = f"127.0.0.1:{free_port()}"
     print(f"Starting nst-server on {target} ...", flush=True)
     with log.open("wb") as output:
@@ -90,14 +90,18 @@ def server(log: Path) -> Iterator[str]:
 
 
 def free_port() -> int:
-    """Returns a port that nobody listens on."""
+    """Return a free port of the loopback interface."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
 
 
 def wait_until_healthy(process: subprocess.Popen[bytes], target: str) -> None:
-    """Asks the server for its health until it serves."""
+    """Wait until the server reports that it is healthy.
+
+    Raises:
+        DemoError: the server has ended, or is not healthy in time.
+    """
     deadline = time.monotonic() + START_SECONDS
     answer = ""
     while time.monotonic() < deadline:
@@ -116,7 +120,11 @@ def wait_until_healthy(process: subprocess.Popen[bytes], target: str) -> None:
 
 
 def stylize(target: str, content: Path, style: Path, result: Path, args: argparse.Namespace) -> None:
-    """Stylises the content; the client shows its progress in this terminal."""
+    """Stylise the content. The client shows the progress in this terminal.
+
+    Raises:
+        DemoError: the client has failed.
+    """
     options = ["--size", str(args.size), "--iterations", str(args.iterations)]
     done = client(target, "stylize", content, style, "-o", result, *options)
     if done.returncode != 0:
@@ -124,12 +132,12 @@ def stylize(target: str, content: Path, style: Path, result: Path, args: argpars
 
 
 def client(target: str, *arguments: str | os.PathLike[str], **options: Any) -> subprocess.CompletedProcess[str]:
-    """Runs `nst-client` to its end."""
+    """Run `nst-client` and wait until it ends."""
     return subprocess.run([SCRIPTS / "nst-client", "--target", target, *arguments], check=False, **options)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """Asks the server to leave, and insists where it does not."""
+    """Ask the server to end, and kill it if it does not."""
     process.terminate()
     try:
         process.wait(STOP_SECONDS)
@@ -139,7 +147,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def show_tail(log: Path) -> None:
-    """Prints the last lines of the server's log."""
+    """Print the last lines of the log of the server."""
     lines = log.read_text(errors="replace").splitlines()[-LOG_TAIL:]
     print(f"--- end of {log}", *lines, "---", sep="\n", file=sys.stderr)
 

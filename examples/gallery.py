@@ -1,6 +1,6 @@
-"""Makes docs/gallery.md: a small picture for every option, through a real server, and how to make it.
+"""Makes docs/gallery.md: a small picture for every option, made by a real server, with its command.
 
-python examples/gallery.py --size 256 --iterations 100
+Run it with `python examples/gallery.py --size 256 --iterations 100`.
 """
 
 import argparse
@@ -33,7 +33,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Chapter:
-    """Pictures that belong together."""
+    """A group of pictures that belong together."""
 
     title: str
     says: str
@@ -43,59 +43,69 @@ class Chapter:
 CHAPTERS = (
     Chapter(
         "Presets",
-        "What is not given comes from the preset; every option can be changed on top of it.",
+        "Options that you omit are taken from the preset.",
         (
-            Entry("balanced", "", "`balanced`, the default: free of scale, average pooling, coarse to fine."),
-            Entry("reference", "--preset reference", "The objective of Gatys, Ecker & Bethge as neural-style has it."),
+            Entry("balanced", "", "`balanced`, the default: normalised losses, average pooling, coarse to fine."),
+            Entry(
+                "reference",
+                "--preset reference",
+                "`reference`: the objective of Gatys, Ecker & Bethge in the scaling of neural-style.",
+            ),
             Entry("fast", "--preset fast --iterations 40", "`fast`, here with 40 iterations."),
-            Entry("texture", "--preset texture", "Style alone, out of noise; the content gives only the size."),
-            Entry("reconstruct", "--preset reconstruct", "Content alone, out of noise: what relu4_2 keeps.", styles=""),
+            Entry(
+                "texture", "--preset texture", "`texture`: the style only, from noise. The content determines the size."
+            ),
+            Entry("reconstruct", "--preset reconstruct", "`reconstruct`: the content only, from noise.", styles=""),
         ),
     ),
     Chapter(
         "Weights",
-        "How much of each.",
+        "The weights of the losses.",
         (
-            Entry("style-weight-0.05", "--style-weight 0.05", "A tenth of the style."),
-            Entry("style-weight-15", "--style-weight 15", "Thirty times the style."),
-            Entry("tv-weight-30", "--tv-weight 30", "Thirty times the total variation: flat and soft."),
-            Entry("laplacian", "--laplacian-weight 0.001", "The Laplacian loss holds the contours of the photograph."),
+            Entry("style-weight-0.05", "--style-weight 0.05", "A tenth of the default style weight."),
+            Entry("style-weight-15", "--style-weight 15", "Thirty times the default style weight."),
+            Entry(
+                "tv-weight-30",
+                "--tv-weight 30",
+                "Thirty times the default weight of the total variation: flat and soft.",
+            ),
+            Entry("laplacian", "--laplacian-weight 0.001", "The Laplacian loss keeps the contours of the photograph."),
         ),
     ),
     Chapter(
         "Style loss",
-        "What is matched at each style layer.",
+        "The statistic that is matched at each style layer. The default is the Gram matrix.",
         (
             Entry("moments", "--style-loss moments", "Means and covariances."),
-            Entry("sliced", "--style-loss sliced_wasserstein", "Whole distributions, from 32 directions."),
+            Entry("sliced", "--style-loss sliced_wasserstein", "Distributions of projections on 32 directions."),
         ),
     ),
     Chapter(
         "Layers",
-        "Any convolution or ReLU of VGG-19, each with its weight.",
+        "Any convolution or ReLU of VGG-19, each with a weight.",
         (
             Entry("shallow-style", "--style-layer relu1_1 --style-layer relu2_1", "Shallow style: colours and grain."),
             Entry("deep-style", "--style-layer relu4_1 --style-layer relu5_1", "Deep style: shapes without colours."),
-            Entry("shallow-content", "--content-layer conv2_2", "Shallow content: the photograph shines through."),
+            Entry("shallow-content", "--content-layer conv2_2", "Shallow content: more of the photograph remains."),
         ),
     ),
     Chapter(
-        "Several styles, and their size",
+        "Several styles and their scale",
         "",
         (
             Entry("second-style", "", "The second style alone.", styles="dusk.png"),
             Entry(
-                "blend", "--style-blend 1 --style-blend 1", "Both, blended half and half.", styles="night.png dusk.png"
+                "blend", "--style-blend 1 --style-blend 1", "Both styles in equal parts.", styles="night.png dusk.png"
             ),
             Entry("small-strokes", "--style-scale 0.5", "The style at half the size: small strokes."),
             Entry("large-strokes", "--style-scale 2", "The style at twice the size: large strokes."),
         ),
     ),
     Chapter(
-        "Where",
-        "Masks are pictures: white is where something applies, grey is a soft edge.",
+        "Masks",
+        "A mask is a picture. White marks where it applies, and grey is a soft edge.",
         (
-            Entry("mask", "--mask face.png", "The face stays as it was photographed.", content="astronaut.png"),
+            Entry("mask", "--mask face.png", "The face remains as photographed.", content="astronaut.png"),
             Entry(
                 "two-regions",
                 "--style-mask left.png --style-mask right.png",
@@ -107,13 +117,23 @@ CHAPTERS = (
     ),
     Chapter(
         "Colour",
-        "The colours of the content, in four ways.",
+        "Four ways to keep the colours of the content.",
         (
             Entry("color-style", "", "`style`, the default, for comparison.", content="astronaut.png"),
-            Entry("color-match", "--color match", "The style is recoloured first.", content="astronaut.png"),
-            Entry("color-luminance", "--color luminance", "Only luminance is transferred.", content="astronaut.png"),
-            Entry("color-yiq", "--color yiq", "The content's I and Q are put back.", content="astronaut.png"),
-            Entry("color-lab", "--color lab", "The content's a* and b* are put back.", content="astronaut.png"),
+            Entry(
+                "color-match",
+                "--color match",
+                "The style gets the colours of the content before it is used.",
+                content="astronaut.png",
+            ),
+            Entry(
+                "color-luminance",
+                "--color luminance",
+                "Only the luminance of the style is transferred.",
+                content="astronaut.png",
+            ),
+            Entry("color-yiq", "--color yiq", "The result gets I and Q of the content.", content="astronaut.png"),
+            Entry("color-lab", "--color lab", "The result gets a* and b* of the content.", content="astronaut.png"),
         ),
     ),
     Chapter(
@@ -121,35 +141,47 @@ CHAPTERS = (
         "",
         (
             Entry("pooling-max", "--pooling max", "Max pooling: harder edges, more grain."),
-            Entry("pooling-l2", "--pooling l2", "L2 pooling: between the two."),
-            Entry("padding-zero", "--padding zero", "Zeros beyond the edge: it sees a frame."),
-            Entry("raw", "--no-normalize --style-weight 100 --content-weight 5 --tv-weight 0.001", "Raw scales."),
+            Entry("pooling-l2", "--pooling l2", "L2 pooling: between max and average pooling."),
+            Entry("padding-zero", "--padding zero", "Zero padding: the network sees a frame around the picture."),
+            Entry(
+                "raw",
+                "--no-normalize --style-weight 100 --content-weight 5 --tv-weight 0.001",
+                "Losses that are not normalised.",
+            ),
         ),
     ),
     Chapter(
         "Optimisation",
         "",
         (
-            Entry("one-scale", "--scales 1", "At full size from the start: only small strokes form."),
-            Entry("adam", "--optimizer adam --averaging 0.9", "Adam, and the average of its iterates."),
-            Entry("history", "--lbfgs-history 2", "L-BFGS that remembers two steps."),
-            Entry("learning-rate", "--optimizer adam --learning-rate 0.005", "Adam with a quarter of its step."),
-            Entry("random", "--init random --seed 3", "From noise."),
-            Entry("init-style", "--init style", "From the style."),
-            Entry("init-picture", "--init-picture dusk.png", "From another picture."),
-            Entry("time-budget", "--time-budget 10", "The best that ten seconds give."),
-            Entry("min-improvement", "--min-improvement 0.1", "Ends when ten iterations gain less than a tenth."),
+            Entry("one-scale", "--scales 1", "One scale: only small strokes form."),
+            Entry("adam", "--optimizer adam --averaging 0.9", "Adam, with the moving average of its iterates."),
+            Entry("history", "--lbfgs-history 2", "L-BFGS with a history of two steps."),
+            Entry(
+                "learning-rate",
+                "--optimizer adam --learning-rate 0.005",
+                "Adam with a quarter of its default learning rate.",
+            ),
+            Entry("random", "--init random --seed 3", "Start from noise."),
+            Entry("init-style", "--init style", "Start from the style."),
+            Entry("init-picture", "--init-picture dusk.png", "Start from another picture."),
+            Entry("time-budget", "--time-budget 10", "Ten seconds of optimisation."),
+            Entry(
+                "min-improvement",
+                "--min-improvement 0.1",
+                "Ends when ten iterations lower the loss by less than a tenth.",
+            ),
         ),
     ),
 )
 
 
 def main() -> None:
-    """Makes every picture and writes the page."""
+    """Make every picture and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=256, help="longest edge of the pictures in pixels")
-    parser.add_argument("--iterations", type=int, default=100, help="optimiser steps where an entry does not say")
-    parser.add_argument("--only", nargs="*", help="names of entries; the others keep their pictures")
+    parser.add_argument("--iterations", type=int, default=100, help="default number of iterations")
+    parser.add_argument("--only", nargs="*", help="names of the pictures to make; all if omitted")
     args = parser.parse_args()
     PICTURES.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -166,7 +198,7 @@ def main() -> None:
 
 
 def make_inputs(folder: Path, size: int) -> None:
-    """Saves the photographs, the styles and the masks."""
+    """Save the photographs, the styles and the masks."""
     for name, pixels in (("cat", chelsea()), ("astronaut", astronaut())):
         photograph = Image.fromarray(pixels)
         photograph.thumbnail((size, size), Image.Resampling.LANCZOS)
@@ -185,7 +217,7 @@ def make_inputs(folder: Path, size: int) -> None:
 
 
 def make(entry: Entry, folder: Path, target: str, size: int, iterations: int) -> None:
-    """Makes one picture."""
+    """Make one picture."""
     print(f"{entry.name} ...", flush=True)
     out = PICTURES.resolve() / f"{entry.name}.jpg"
     flags = [*common(entry, size, iterations), *entry.flags.split(), "--quality", str(QUALITY), "--no-metadata"]
@@ -194,18 +226,18 @@ def make(entry: Entry, folder: Path, target: str, size: int, iterations: int) ->
 
 
 def common(entry: Entry, size: int, iterations: int) -> list[str]:
-    """Returns the flags that every picture of the gallery has."""
+    """Return the flags that all pictures of the gallery share."""
     given = [] if "--iterations" in entry.flags else ["--iterations", str(iterations)]
     return ["--size", str(size), *given]
 
 
 def page(size: int, iterations: int) -> str:
-    """Returns the page in Markdown."""
+    """Return the page in Markdown."""
     lines = [
         "# Gallery",
         "",
-        "Every option of nst, each with a picture that it made. `make gallery` makes this page and its pictures.",
-        f"All of them are at most {size} px and have {iterations} iterations where nothing else is said:",
+        "A picture for every option of nst. `make gallery` makes this page and its pictures.",
+        f"By default, the longest edge is {size} px and the number of iterations is {iterations}:",
         "",
         f"    nst-client stylize CONTENT STYLE -o OUT --size {size} --iterations {iterations} ...",
         "",
@@ -226,7 +258,7 @@ def page(size: int, iterations: int) -> str:
 
 
 def picture(name: str) -> str:
-    """Returns a picture in Markdown."""
+    """Return a picture in Markdown."""
     return f"![{name}]({PICTURES.relative_to(GALLERY.parent)}/{name}.jpg)"
 
 

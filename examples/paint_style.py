@@ -1,8 +1,8 @@
 """Paints a style picture: a night sky of swirling brush strokes above fields of wheat.
 
-The picture is painted the way a painter would: a composition (what colour goes where, and which way the brush moves),
-then layer upon layer of strokes from a broad brush to a fine one, and at last light that falls on the relief of the
-paint. Nothing is copied from an existing painting; another seed is another night.
+The program works like a painter. A composition decides the colour and the direction of the brush at each point. Layers
+of strokes follow, from a broad brush to a fine one. At last, light falls on the relief of the paint. Nothing is copied
+from an existing painting. Another seed gives another night.
 
     python examples/paint_style.py OUT.png --size 768x576 --seed 7
 """
@@ -26,7 +26,7 @@ LAND = ("#0c1838", "#14405e", "#24726e", "#7d8a3c", "#c27a1c", "#e3a52c", "#f6cf
 
 @dataclass(frozen=True)
 class Brush:
-    """One layer of strokes; lengths are fractions of the picture's scale, the root of its area."""
+    """One layer of strokes. Lengths are fractions of the scale of the picture, which is the root of its area."""
 
     width: float
     length: float
@@ -50,7 +50,7 @@ STEPS = 6
 
 @dataclass(frozen=True)
 class Scene:
-    """What to paint at every point: the direction of the brush, the tone, and whether it is land."""
+    """The direction of the brush and the tone at every point, and whether it is land."""
 
     angle: np.ndarray
     tone: np.ndarray
@@ -58,7 +58,7 @@ class Scene:
 
 
 def paint(width: int = DEFAULT_SIZE[0], height: int = DEFAULT_SIZE[1], seed: int = DEFAULT_SEED) -> Image.Image:
-    """Paints a picture; the same size and seed give the same picture."""
+    """Paint a picture. The same size and seed give the same picture."""
     rng = np.random.default_rng(seed)
     scene = compose(width, height, rng)
     # The alpha channel carries the height of the paint, so that one drawing call lays down both.
@@ -69,7 +69,7 @@ def paint(width: int = DEFAULT_SIZE[0], height: int = DEFAULT_SIZE[1], seed: int
 
 
 def compose(width: int, height: int, rng: np.random.Generator) -> Scene:
-    """Composes the sky and the hills in front of it."""
+    """Compose the sky and the hills in front of it."""
     scale = np.sqrt(width * height)
     y, x = np.mgrid[0:height, 0:width] / scale
     stream, tone = compose_sky(x, y, rng)
@@ -88,7 +88,7 @@ def compose(width: int, height: int, rng: np.random.Generator) -> Scene:
 
 
 def compose_sky(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the stream function and the tone of a sky of wind, vortices, a moon and stars.
+    """Return the stream function and the tone of a sky of wind, vortices, a moon and stars.
 
     The brush follows the contour lines of the stream function, and so do the bands of tone.
     """
@@ -115,7 +115,7 @@ def compose_sky(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> tuple
 def scatter(
     rng: np.random.Generator, right: float, bottom: float, radii: list[float]
 ) -> list[tuple[float, float, float]]:
-    """Places discs of the given radii well apart from each other."""
+    """Return discs (x, y, radius) of the given radii, well apart from each other."""
     discs: list[tuple[float, float, float]] = []
     for radius in radii:
         spots = rng.uniform((0.04, 0.06), (right - 0.04, bottom), (60, 2))
@@ -125,13 +125,13 @@ def scatter(
 
 
 def underpaint(scene: Scene) -> Image.Image:
-    """Fills the canvas with thin paint, so that nothing bare shows between the strokes."""
+    """Fill the canvas with thin paint, so that no bare canvas shows between the strokes."""
     colours = np.where(scene.land[..., None], mix(LAND, scene.tone), mix(SKY, scene.tone))
     return Image.fromarray(np.dstack([colours, np.full(scene.tone.shape, 60)]).astype(np.uint8), "RGBA")
 
 
 def lay_strokes(canvas: Image.Image, scene: Scene, brush: Brush, rng: np.random.Generator) -> None:
-    """Covers the canvas with strokes of one brush."""
+    """Cover the canvas with strokes of one brush."""
     height, width = scene.tone.shape
     scale = np.sqrt(width * height)
     count = int(brush.coverage / (brush.width * brush.length))
@@ -153,14 +153,14 @@ def lay_strokes(canvas: Image.Image, scene: Scene, brush: Brush, rng: np.random.
 
 
 def spread_evenly(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns points of the unit square that leave no gaps, yet follow no visible grid."""
+    """Return points of the unit square that leave no gaps and form no visible grid."""
     # The R2 sequence: steps by powers of the inverse of the plastic number, the golden ratio of the plane.
     steps = 1.32471795724474602596 ** -np.array([1.0, 2.0])
     return (rng.uniform(size=2) + np.arange(count)[:, None] * steps) % 1
 
 
 def follow(angle: np.ndarray, middles: np.ndarray, lengths: np.ndarray, turns: np.ndarray) -> np.ndarray:
-    """Follows the flow both ways from the middle of every stroke at once; returns strokes x points x 2."""
+    """Follow the flow both ways from the middle of all strokes at once. Return their points, (strokes, points, 2)."""
     halves = []
     for sign in (-1, 1):
         points = [middles]
@@ -175,7 +175,7 @@ def follow(angle: np.ndarray, middles: np.ndarray, lengths: np.ndarray, turns: n
 
 
 def cells(points: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the column and row of the pixel nearest to each point."""
+    """Return the column and row of the pixel nearest to each point."""
     column = np.clip(points[:, 0], 0, shape[1] - 1).astype(int)
     row = np.clip(points[:, 1], 0, shape[0] - 1).astype(int)
     return column, row
@@ -190,7 +190,7 @@ def draw_stroke(
     pigments: tuple[str, ...],
     rng: np.random.Generator,
 ) -> None:
-    """Draws one stroke bristle by bristle."""
+    """Draw one stroke bristle by bristle."""
     bristles = max(3, round(width / 2.6))
     across = np.linspace(-0.5, 0.5, bristles)
     tangent = np.gradient(path, axis=0)
@@ -209,7 +209,7 @@ def draw_stroke(
 
 
 def mix(pigments: tuple[str, ...], tones: np.ndarray) -> np.ndarray:
-    """Mixes neighbouring pigments into colours of the given tones."""
+    """Mix neighbouring pigments into colours of the given tones."""
     table = np.array([tuple(bytes.fromhex(pigment[1:])) for pigment in pigments])
     position = np.clip(tones, 0, 1) * (len(table) - 1)
     channels = [np.interp(position, range(len(table)), channel) for channel in table.T]
@@ -217,7 +217,7 @@ def mix(pigments: tuple[str, ...], tones: np.ndarray) -> np.ndarray:
 
 
 def light(canvas: Image.Image) -> Image.Image:
-    """Lets light fall from the upper left on the relief of the paint."""
+    """Light the relief of the paint from the upper left."""
     relief = canvas.getchannel("A").filter(ImageFilter.GaussianBlur(1.2))
     dy, dx = np.gradient(np.asarray(relief, float))
     shade = np.clip((dx + dy) * 0.016, -0.4, 0.4)[..., None]
@@ -227,7 +227,7 @@ def light(canvas: Image.Image) -> Image.Image:
 
 
 def size(text: str) -> tuple[int, int]:
-    """Parses WIDTHxHEIGHT."""
+    """Parse WIDTHxHEIGHT."""
     width, height = map(int, text.lower().split("x"))
     if min(width, height) < 16:
         raise argparse.ArgumentTypeError("a picture has at least 16x16 pixels")
@@ -235,7 +235,7 @@ def size(text: str) -> tuple[int, int]:
 
 
 def main() -> None:
-    """Paints a picture into a file."""
+    """Paint a picture into a file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, metavar="OUT.png")
     parser.add_argument("--size", type=size, default=DEFAULT_SIZE, metavar="WIDTHxHEIGHT")

@@ -22,6 +22,7 @@ from typing import Any
 
 from bench.checkouts import Checkout, CheckoutError, Running, this_and
 from bench.pictures import Pair, pairs
+from bench.summary import median_ratio
 
 _RUNNER = "bench.against.runner"
 _PRESETS = ("balanced", "reference")
@@ -33,7 +34,7 @@ _WARM_UP_EVALUATIONS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What one server of a pair has shown."""
+    """Figures of one server of a pair."""
 
     turns: Sequence[float]
     """Seconds of an evaluation in each turn."""
@@ -76,7 +77,9 @@ def show(name: str, measured: Sequence[tuple[Figures, Figures]]) -> tuple[float,
     seconds = [(statistics.median(ours.turns), statistics.median(theirs.turns)) for ours, theirs in measured]
     peaks = [(ours.peak_bytes / 2**20, theirs.peak_bytes / 2**20) for ours, theirs in measured]
     jobs = [(ours.job_bytes / 2**20, theirs.job_bytes / 2**20) for ours, theirs in measured]
-    seconds_ratio = _show(name, "s/evaluation", seconds, [turn_ratio(*pair) for pair in measured])
+    seconds_ratio = _show(
+        name, "s/evaluation", seconds, [median_ratio(ours.turns, theirs.turns) for ours, theirs in measured]
+    )
     peak_ratio = _show(name, "peak MiB", peaks, [ours / theirs for ours, theirs in peaks])
     _show(name, "beyond idle", jobs, [ours / theirs for ours, theirs in jobs])
     return seconds_ratio, peak_ratio
@@ -89,11 +92,6 @@ def _show(name: str, figure: str, values: Sequence[tuple[float, float]], ratios:
     each = " ".join(f"{ratio:.3f}" for ratio in ratios)
     print(f"{name:<22}{figure:<14}{ours:>9.4g}{theirs:>9.4g}{ratio:>8.3f}   {each}", flush=True)
     return ratio
-
-
-def turn_ratio(ours: Figures, theirs: Figures) -> float:
-    """Return the median over the turns of our seconds over theirs."""
-    return statistics.median(mine / other for mine, other in zip(ours.turns, theirs.turns, strict=True))
 
 
 def _measure(

@@ -1,1 +1,1 @@
-"""One module for each program: runs it, unmodified, on a `Task`, in a process of its own."""
+"""One module for each program, which runs it unmodified on a `Task` in a process of its own."""

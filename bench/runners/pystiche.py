@@ -1,8 +1,8 @@
-"""pystiche 1.0.1, by its function `image_optimization` with its default optimiser.
+"""Runs pystiche 1.0.1 by its function `image_optimization` with its default optimiser.
 
-Its preprocessing stands before the optimisation, as an argument of that function, and not within the network. With
-pixels in 0..1 and losses of this size, the first steps of its L-BFGS end far from any picture, and it stays there.
-Its total variation is another one (isotropic), so it is left out.
+Its preprocessing comes before the optimisation, as an argument of that function, and not within the network. With
+pixels in 0..1 and losses of this size, the first steps of its L-BFGS leave the range of pictures, and it does not
+recover. Its total variation is isotropic, unlike that of the others, and is left out.
 """
 
 import os
@@ -16,9 +16,10 @@ from bench.task import STYLE_CHANNELS, Task
 
 
 def main() -> None:
+    """Run the task that the command line names."""
     task = Task.read()
     recorder = Recorder(task)
-    # It makes a folder for downloads when it is imported.
+    # pystiche makes a folder for downloads when it is imported.
     os.environ["PYSTICHE_HOME"] = task.folder
     # torchvision 0.15 removed the tables of addresses that pystiche reads when it is imported. Nothing is downloaded.
     for module, network in (("alexnet", "alexnet"), ("vgg", "vgg19")):
@@ -44,7 +45,7 @@ def main() -> None:
         content_image=preprocessing(content),
         style_image=preprocessing(style),
     )
-    # Nobody asks for the gradient of the weights.
+    # The gradient of the weights is not needed.
     encoder.requires_grad_(False)
     optim.image_optimization(content, criterion, num_steps=task.evaluations, preprocessor=preprocessing, quiet=True)
     recorder.finish()

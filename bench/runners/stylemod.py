@@ -1,7 +1,7 @@
-"""stylemod 0.9.1, by its function `style_transfer` with its VGG-19 and Adam.
+"""Runs stylemod 0.9.1 by its function `style_transfer` with its VGG-19 and Adam.
 
-It has no total variation. Its L-BFGS cannot be used: the gradient is never reset, so that it is the sum of all before,
-and one step of `style_transfer` runs as many iterations as there are steps.
+It has no total variation. Its L-BFGS cannot be used: it never resets the gradient, which therefore is the sum of all
+gradients so far, and one step of `style_transfer` runs as many iterations as there are steps.
 """
 
 from typing import Any
@@ -16,11 +16,12 @@ from bench.recorder import Recorder, observe
 from bench.task import STYLE_CHANNELS, Task
 
 _LEARNING_RATE = 5.0
-"""Adam's, in 0..255: a step of 0.02 on the 0..1 scale. Its default of 0.003, for pixels of about unit variance, hardly
-moves the picture within some hundred iterations."""
+"""Step size of Adam for pixels in 0..255: 0.02 on the 0..1 scale. The default of 0.003 is for pixels of about unit
+variance, and hardly changes the picture within some hundred iterations."""
 
 
 def main() -> None:
+    """Run the task that the command line names."""
     task = Task.read()
     recorder = Recorder(task)
     model = _observed(task, recorder)
@@ -38,7 +39,7 @@ def main() -> None:
 
 def _observed(task: Task, recorder: Recorder) -> Any:
     class Observed(VGG19):  # type: ignore[misc]
-        """Its model, telling when an evaluation begins: Adam gets no closure."""
+        """The model of stylemod, which starts the clock at an evaluation, because Adam has no closure."""
 
         last_loss: Any = None
 

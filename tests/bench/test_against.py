@@ -1,6 +1,6 @@
 import pytest
 
-from bench.against.__main__ import Figures, show, turn_ratio
+from bench.against.__main__ import Figures, show
 
 
 def figures(*turns: float, peak: int = 100) -> Figures:
@@ -9,7 +9,8 @@ def figures(*turns: float, peak: int = 100) -> Figures:
 
 def test_the_ratio_of_a_pair_is_the_median_of_its_turns():
     # What else the machine does may slow one turn of one of the two.
-    assert turn_ratio(figures(1.0, 9.0, 1.1), figures(1.0, 1.0, 1.0)) == pytest.approx(1.1)
+    pairs = [(figures(1.0, 9.0, 1.1), figures(1.0, 1.0, 1.0))]
+    assert show("reference, 256 px", pairs) == (pytest.approx(1.1), 1.0)
 
 
 def test_the_ratio_of_a_figure_is_the_median_of_its_pairs(capsys: pytest.CaptureFixture[str]):
