@@ -13,7 +13,6 @@ than a few long ones. Linux only.
 
 import argparse
 import asyncio
-import dataclasses
 import math
 import multiprocessing
 import os
@@ -110,9 +109,7 @@ def _serve(settings: dict[str, dict[str, Any]], connection: Connection) -> None:
         while (order := await asyncio.to_thread(connection.recv)) != "stop":
             if isinstance(order, float):
                 for server in servers:
-                    server.scheduler.durability = dataclasses.replace(
-                        server.scheduler.durability, checkpoint_seconds=order
-                    )
+                    server.scheduler.dispatcher.checkpoint_seconds = order
             connection.send(_store_seconds())
         stop.set()
         await asyncio.gather(*serving)

@@ -23,6 +23,7 @@ from nst_service.jobs.errors import (
     NotServingError,
     QueueFullError,
     QuotaExceededError,
+    Unavailability,
     UnknownJobError,
     UnknownPictureError,
 )
@@ -94,8 +95,8 @@ def conditions() -> tuple[Condition, ...]:
         Condition(
             text="`max_queued` jobs or `max_pending_bytes` of requests wait already.", error=QueueFullError("", 1)
         ),
-        Condition(text="The server is warming up.", error=NotServingError("WARMING_UP", "", 1)),
-        Condition(text="The server is draining.", error=NotServingError("DRAINING", "", 1)),
+        Condition(text="The server is warming up.", error=NotServingError(Unavailability.WARMING_UP)),
+        Condition(text="The server is draining.", error=NotServingError(Unavailability.DRAINING)),
         Condition(text="The job does not fit the memory of the device.", error=DoesNotFitError(2, 1, 1)),
         Condition(text="The job cannot finish by the deadline of its call.", error=DeadlineTooShortError(2, 1)),
         Condition(text="No job of the caller has the id.", error=UnknownJobError("id")),

@@ -9,30 +9,20 @@ from importlib.metadata import version
 from pathlib import Path
 
 import grpc
-import torch
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from nst.v1 import style_transfer_pb2 as pb
 from nst.v1 import style_transfer_pb2_grpc as pb_grpc
-from platformdirs import user_data_path
 
 from nst_service import tokens
 from nst_service.addresses import AddressError, check_exposure, is_loopback
 from nst_service.config import ServerConfig
-from nst_service.engine.devices import resolve_devices, resolve_precision, set_up_process
-from nst_service.engine.network.input_scale import InputScale
-from nst_service.engine.network.vgg import Vgg19
-from nst_service.engine.network.weights import load_weights
-from nst_service.engine.options import Limits
-from nst_service.jobs.job_store import AsyncJobStore
-from nst_service.jobs.scheduler import Durability, Scheduler
 from nst_service.reloaded import SettingError
 from nst_service.rpc.auth import Authenticator, TokenInterceptor
 from nst_service.rpc.codec import ProtoCodec
 from nst_service.rpc.error_interceptor import ErrorInterceptor
 from nst_service.rpc.servicer import StyleTransferServicer
-from nst_service.store.records import Retention
-from nst_service.store.store import Store
+from nst_service.runtime import build_runtime
 from nst_service.tls import TlsFiles, server_credentials
 
 _log = logging.getLogger(__name__)
@@ -40,23 +30,21 @@ _log = logging.getLogger(__name__)
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["StyleTransferService"].full_name
 
 _FLUSH_SECONDS = 5.0
-"""For the last messages to reach their clients after the last job has ended."""
-_LEASE_SECONDS = 30.0
-"""Without a sign of life, after which servers that share a database take over the jobs of another."""
+"""Seconds that the last messages get to reach their clients after the last job has ended."""
 _KEEPALIVE_SECONDS, _KEEPALIVE_PATIENCE = 30.0, 20.0
-"""Without a sign of life, after which a client is asked for one, and after which it has vanished: nothing else tells of
-one whose machine has lost its power or its network, and its job would keep the device."""
+"""Seconds without a sign of life after which a client is asked for one, and seconds that it then has to answer: nothing
+else tells of a client whose machine has lost its power or its network, and its job would keep the device."""
 _UNCOMPRESSED = 1 << 0
-"""The ways in which messages may be compressed, as a set of bits: none. Pictures are compressed already, and a few
-kilobytes could become as much as any request may have."""
+"""The set of compression algorithms that messages may use, as bits: none of them. Pictures are compressed already, and
+a few kilobytes could become as much as any request may have."""
 _HANDSHAKE_SECONDS = 20
-"""For a connection to become one, TLS included."""
+"""Seconds that a connection may take to be established, TLS included."""
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
+class ServerEnd:
     """How a server has ended."""
 
     at_rest: bool
@@ -80,39 +68,11 @@ class Server:
         self._config = config
         self._credentials = _credentials(config)
         self._callers = Authenticator(tokens.follow(Path(config.tokens)) if config.tokens else None)
-        devices = resolve_devices(config.device)
-        precision = resolve_precision(config.precision, devices)
-        set_up_process(devices, precision)
-        if config.threads:
-            torch.set_num_threads(config.threads)
-        weights = load_weights(config.weights, InputScale(config.weights_input))
-        models = [Vgg19(weights, device, precision) for device in devices]
-        self._model = models[0]
-        limits = Limits(
-            max_input_pixels=config.max_input_pixels,
-            max_image_size=config.max_image_size,
-            max_iterations=config.max_iterations,
-            max_styles=config.max_styles,
-        )
-        self._store = _open_store(config)
-        self.scheduler = Scheduler(
-            models,
-            AsyncJobStore(self._store, ProtoCodec(self._model)),
-            limits=limits,
-            max_queued=config.max_queued,
-            max_pending_bytes=config.max_pending_bytes,
-            max_running=config.max_running,
-            max_job_bytes=config.max_job_bytes,
-            style_cache_bytes=config.style_cache_bytes,
-            durability=Durability(
-                checkpoint_seconds=config.checkpoint_seconds,
-                reattach_seconds=config.reattach_seconds,
-                retention_seconds=config.keep_seconds,
-                is_alone=not config.database,
-            ),
-        )
+        runtime = build_runtime(config, ProtoCodec)
+        self._model = runtime.model
+        self.scheduler = runtime.scheduler
 
-    async def run(self, stop: asyncio.Event, on_listening: Callable[[int], None] | None = None) -> Ending:
+    async def run(self, stop: asyncio.Event, on_listening: Callable[[int], None] | None = None) -> ServerEnd:
         """Serve until `stop` is set or a device has failed, then drain.
 
         Args:
@@ -168,7 +128,7 @@ class Server:
         try:
             if on_listening:
                 on_listening(port)
-            _log.info("listening on port %d, warming up %s", port, ", ".join(self.scheduler.devices))
+            _log.info("listening on port %d, warming up %s", port, ", ".join(self.scheduler.views.devices))
             await self.scheduler.start()
             if not stop.is_set():
                 await set_health(_SERVING)
@@ -183,30 +143,7 @@ class Server:
             await server.stop(_FLUSH_SECONDS)
         await self.scheduler.close()
         _log.info("stopped")
-        return Ending(at_rest=at_rest, is_broken=is_broken)
-
-
-def _open_store(config: ServerConfig) -> Store:
-    """Open the store of jobs.
-
-    Raises:
-        SettingError: one of its URLs cannot be used.
-        StoreError: it cannot be used.
-    """
-    try:
-        return Store.open(
-            Path(config.data_dir) if config.data_dir else user_data_path("nst"),
-            database_url=config.database or None,
-            blobs_url=config.blobs or None,
-            retention=Retention(
-                max_age_seconds=config.keep_seconds,
-                max_bytes=config.max_store_bytes,
-                min_free_bytes=config.min_free_bytes,
-            ),
-            lease_seconds=_LEASE_SECONDS,
-        )
-    except ValueError as error:
-        raise SettingError(str(error)) from error
+        return ServerEnd(at_rest=at_rest, is_broken=is_broken)
 
 
 def _credentials(config: ServerConfig) -> grpc.ServerCredentials | None:
@@ -243,7 +180,7 @@ async def _first_of(*events: asyncio.Event) -> None:
             task.cancel()
 
 
-async def serve(config: ServerConfig) -> Ending:
+async def serve(config: ServerConfig) -> ServerEnd:
     """Run a server until SIGTERM or SIGINT; a second one ends the grace period. Returns and raises as `Server` does."""
     server = Server(config)
     stop = asyncio.Event()

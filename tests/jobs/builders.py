@@ -10,8 +10,9 @@ from nst_service.jobs.errors import JobError
 from nst_service.jobs.events import Accepted, Completed, Reduced, ResultHeader
 from nst_service.jobs.job import Job
 from nst_service.jobs.log import LoggedEvent
-from nst_service.jobs.scheduler import Durability, Scheduler
+from nst_service.jobs.scheduler import Scheduler
 from nst_service.jobs.stored_request import FindPicture, ReadRequest, StoredRequest
+from nst_service.jobs.views import Durability
 from nst_service.store.records import StoredJob
 
 LIMITS = Limits(max_input_pixels=10**6, max_image_size=512, max_iterations=10**5, max_styles=2)

@@ -26,7 +26,7 @@ from nst_service.jobs.events import Progress, Recorded, Reduced, ResultChunk, Re
 from nst_service.jobs.job import Job
 from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.log import LoggedEvent
-from nst_service.jobs.quotas import Owner
+from nst_service.jobs.quotas import Owner, QueueLimits
 from nst_service.jobs.scheduler import Scheduler
 from nst_service.jobs.worker import DeviceWorker
 from nst_service.lifecycle import JobState
@@ -82,12 +82,10 @@ def serving(model: Vgg19, limits: Limits, open_job_store: OpenJobStore):
     @contextlib.asynccontextmanager
     async def serving(**durability: Any) -> AsyncIterator[Scheduler]:
         scheduler = Scheduler(
-            [model],
+            [DeviceWorker(model)],
             open_job_store(),
             limits=limits,
-            max_queued=8,
-            max_pending_bytes=2**30,
-            max_running=1,
+            queue_limits=QueueLimits(max_queued=8, max_pending_bytes=2**30, max_running=1),
             durability=dataclasses.replace(DURABILITY, **durability),
         )
         await scheduler.start()
@@ -264,12 +262,12 @@ async def test_a_view_tells_the_size_that_a_job_has_come_down_to(serving, make_r
         waiting_for = await submit(scheduler, make_request(iterations=1), request_id="other")
         await until(lambda: brake.steps == 1)
         job = await submit(scheduler, make_request(iterations=8, image_size=256, min_image_size=100), request_id="one")
-        assert (await scheduler.view(job.id)).size == (256, 197)
+        assert (await scheduler.views.view(job.id)).size == (256, 197)
         brake.before = 3
         brake.released.set()
         await events_of(scheduler, waiting_for.id)
         events = await events_of(scheduler, job.id)
-        views = await scheduler.views(Owner(name=""), states=(), before=None, limit=9)
+        views = await scheduler.views.page(Owner(name=""), states=(), before=None, limit=9)
         assert [view.size for view in views] == [*sizes_in(events), (48, 37)]
 
 
@@ -292,7 +290,7 @@ async def test_a_smaller_size_is_kept_before_it_is_told(
         async with contextlib.aclosing(scheduler.follow(job.id)) as events:
             async for logged in events:
                 seen.append(logged)
-        kept = [event.sequence for event in await scheduler._job_store.events(job.id)]
+        kept = [event.sequence for event in await scheduler._store.events(job.id)]
     assert told == []
     (reduced,) = [logged for logged in seen if isinstance(logged.event, Reduced)]
     assert reduced.sequence in kept
@@ -324,7 +322,7 @@ async def test_a_job_that_no_longer_fits_after_a_restart_says_so(
         await leave(scheduler, brake, 2)
     monkeypatch.setattr(DeviceWorker, "warm_up", lambda worker: setattr(worker, "memory", 2**20))
     async with serving() as scheduler:
-        view = await scheduler.view(job.id)
+        view = await scheduler.views.view(job.id)
     assert view.stored.state is JobState.FAILED
     assert b"of memory" in (view.stored.outcome or b"")
 
@@ -342,7 +340,7 @@ async def test_jobs_that_wait_when_the_server_leaves_run_in_their_order_when_it_
         await draining
     async with serving() as scheduler:
         ends = [await events_of(scheduler, job.id) for job in jobs]
-        views = [await scheduler.view(job.id) for job in jobs]
+        views = [await scheduler.views.view(job.id) for job in jobs]
     assert all(picture_in(events) for events in ends)
     assert [view.stored.state for view in views] == [JobState.SUCCEEDED] * 3
     finished = [view.stored.finished_at for view in views]
@@ -403,7 +401,7 @@ async def test_a_job_that_nobody_can_name_does_not_outlive_its_server(serving, m
         brake.released.set()
         await draining
     async with serving() as scheduler:
-        assert not scheduler.running_jobs + scheduler.queued_jobs
+        assert not scheduler.views.running_jobs + scheduler.views.queued_jobs
         assert picture_in(await events_of(scheduler, running.id))
         with pytest.raises(JobCancelledError):
             await events_of(scheduler, waiting.id)
@@ -412,7 +410,7 @@ async def test_a_job_that_nobody_can_name_does_not_outlive_its_server(serving, m
 async def test_checkpoints_are_kept_while_a_job_runs(serving, make_request: MakeRequest):
     async with serving(checkpoint_seconds=0.0) as scheduler:
         job = await submit(scheduler, make_request(iterations=_ENDLESS), request_id="one")
-        while (await scheduler._job_store._read(scheduler._job_store._store.checkpoint, job.id)) is None:
+        while (await scheduler._store._read(scheduler._store._store.checkpoint, job.id)) is None:
             await asyncio.sleep(0.01)
         await scheduler.cancel(job.id)
         assert picture_in(await events_of(scheduler, job.id))
@@ -448,14 +446,14 @@ async def test_a_job_that_is_to_keep_running_does_so_without_a_follower(serving,
     async with serving(reattach_seconds=0.0) as scheduler:
         job = await submit(scheduler, make_request(iterations=10), request_id="one", disconnect_policy=_KEEP)
         await until(lambda: job.state.is_terminal)
-        assert (await scheduler.view(job.id)).stored.state is JobState.SUCCEEDED
+        assert (await scheduler.views.view(job.id)).stored.state is JobState.SUCCEEDED
 
 
 async def test_a_call_that_ends_while_its_job_is_kept_leaves_none_behind(
     serving, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
 ):
     async with serving() as scheduler:
-        accept, reached, go_on = scheduler._job_store.submit, asyncio.Event(), asyncio.Event()
+        accept, reached, go_on = scheduler._store.submit, asyncio.Event(), asyncio.Event()
 
         async def slowly(*arguments: Any) -> Any:
             submission = await accept(*arguments)
@@ -463,15 +461,15 @@ async def test_a_call_that_ends_while_its_job_is_kept_leaves_none_behind(
             await go_on.wait()
             return submission
 
-        monkeypatch.setattr(scheduler._job_store, "submit", slowly)
+        monkeypatch.setattr(scheduler._store, "submit", slowly)
         submitting = asyncio.create_task(submit(scheduler, make_request(iterations=_ENDLESS)))
         await reached.wait()
         submitting.cancel()
         go_on.set()
         with pytest.raises(asyncio.CancelledError):
             await submitting
-        await until(lambda: not scheduler._jobs)
-        (view,) = await scheduler.views(Owner(name=""), states=(), before=None, limit=9)
+        await until(lambda: not scheduler._table._jobs)
+        (view,) = await scheduler.views.page(Owner(name=""), states=(), before=None, limit=9)
         assert view.stored.state is JobState.CANCELLED
 
 
@@ -483,41 +481,41 @@ async def test_a_job_is_cancelled_by_its_request_while_it_is_kept(
         if is_busy:
             brake.before = 1
             await submit(scheduler, make_request(iterations=_ENDLESS), request_id="other")
-        accept, reached, go_on = scheduler._job_store.submit, asyncio.Event(), asyncio.Event()
+        accept, reached, go_on = scheduler._store.submit, asyncio.Event(), asyncio.Event()
 
         async def slowly(*arguments: Any) -> Any:
             reached.set()
             await go_on.wait()
             return await accept(*arguments)
 
-        monkeypatch.setattr(scheduler._job_store, "submit", slowly)
+        monkeypatch.setattr(scheduler._store, "submit", slowly)
         request = make_request(iterations=_ENDLESS)
         submitting = asyncio.create_task(submit(scheduler, request, request_id="one", disconnect_policy=_KEEP))
         await reached.wait()
         with pytest.raises(UnknownJobError):
-            await scheduler.job_id("one", Owner(name="another"))
-        assert await scheduler.cancel(await scheduler.job_id("one")) is JobState.QUEUED
+            await scheduler.views.job_id("one", Owner(name="another"))
+        assert await scheduler.cancel(await scheduler.views.job_id("one")) is JobState.QUEUED
         go_on.set()
         job = await submitting
         await until(lambda: job.state is JobState.CANCELLED)
-        await until(lambda: job.id not in scheduler._jobs)
-        assert scheduler.queued_jobs == 0
+        await until(lambda: job.id not in scheduler._table._jobs)
+        assert scheduler.views.queued_jobs == 0
         with pytest.raises(JobCancelledError):
             await events_of(scheduler, job.id)
-        assert (await scheduler.view(job.id)).stored.state is JobState.CANCELLED
+        assert (await scheduler.views.view(job.id)).stored.state is JobState.CANCELLED
         brake.released.set()
 
 
 async def test_a_job_is_found_by_its_request_wherever_it_is(serving, make_request: MakeRequest):
     async with serving() as scheduler:
         job = await submit(scheduler, make_request(iterations=3), request_id="one")
-        assert await scheduler.job_id("one") == job.id
+        assert await scheduler.views.job_id("one") == job.id
         await events_of(scheduler, job.id)
-        await until(lambda: job.id not in scheduler._jobs)
-        assert await scheduler.job_id("one") == job.id
+        await until(lambda: job.id not in scheduler._table._jobs)
+        assert await scheduler.views.job_id("one") == job.id
         for request_id, owner in (("two", Owner(name="")), ("one", Owner(name="another")), ("", Owner(name=""))):
             with pytest.raises(UnknownJobError):
-                await scheduler.job_id(request_id, owner)
+                await scheduler.views.job_id(request_id, owner)
 
 
 async def test_a_failure_is_told_to_whoever_comes_later(
@@ -542,10 +540,10 @@ async def test_a_job_is_nobody_elses(serving, make_request: MakeRequest):
         for _ in range(2):
             with pytest.raises(UnknownJobError):
                 await anext(scheduler.follow(job.id, other))
-            for ask in (scheduler.view, scheduler.cancel):
+            for ask in (scheduler.views.view, scheduler.cancel):
                 with pytest.raises(UnknownJobError):
                     await ask(job.id, other)
-            assert await scheduler.views(other, states=(), before=None, limit=9) == []
+            assert await scheduler.views.page(other, states=(), before=None, limit=9) == []
             await events_of(scheduler, job.id)
 
 
@@ -553,14 +551,14 @@ async def test_a_result_that_the_store_cannot_take_is_delivered_and_kept_later(
     serving, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
 ):
     async with serving() as scheduler:
-        deliver, is_full = scheduler._job_store.save_result, True
+        deliver, is_full = scheduler._store.save_result, True
 
         async def deliver_if_there_is_room(*arguments: Any) -> None:
             if is_full:
                 raise StoreFullError("the store is full")
             await deliver(*arguments)
 
-        monkeypatch.setattr(scheduler._job_store, "save_result", deliver_if_there_is_room)
+        monkeypatch.setattr(scheduler._store, "save_result", deliver_if_there_is_room)
         job = await submit(scheduler, make_request(iterations=3), request_id="one")
         picture = picture_in(await events_of(scheduler, job.id))
         assert picture
@@ -568,7 +566,7 @@ async def test_a_result_that_the_store_cannot_take_is_delivered_and_kept_later(
         from_memory = await events_of(scheduler, job.id)
         assert picture_in(from_memory) == picture
         is_full = False
-        await until(lambda: not scheduler._unsaved)
+        await until(lambda: not scheduler._settlement._unsaved)
         kept = await events_of(scheduler, job.id)
         assert picture_in(kept) == picture
         # Who has read a part of it goes on.
@@ -582,14 +580,14 @@ async def test_a_job_that_is_cancelled_while_the_store_is_full_stays_so(
     monkeypatch.setattr(scheduler_module, "_HOUSEKEEPING_SECONDS", 0.01)
     brake.before = 1
     async with serving() as scheduler:
-        cancel, is_full = scheduler._job_store.cancel, True
+        cancel, is_full = scheduler._store.cancel, True
 
         async def cancel_if_there_is_room(job_id: str) -> Any:
             if is_full:
                 raise StoreFullError("the store is full")
             return await cancel(job_id)
 
-        monkeypatch.setattr(scheduler._job_store, "cancel", cancel_if_there_is_room)
+        monkeypatch.setattr(scheduler._store, "cancel", cancel_if_there_is_room)
         running = await submit(scheduler, make_request(iterations=2), request_id="running")
         waiting = await submit(scheduler, make_request(iterations=2), request_id="waiting")
         with pytest.raises(StoreFullError):
@@ -601,8 +599,8 @@ async def test_a_job_that_is_cancelled_while_the_store_is_full_stays_so(
         with pytest.raises(JobCancelledError):
             await events_of(scheduler, waiting.id)
         is_full = False
-        await until(lambda: not scheduler._jobs)
-        assert (await scheduler.view(waiting.id)).stored.state is JobState.CANCELLED
+        await until(lambda: not scheduler._table._jobs)
+        assert (await scheduler.views.view(waiting.id)).stored.state is JobState.CANCELLED
 
 
 @pytest.mark.parametrize("error", [StoreUnavailableError("the store does not answer"), MemoryError()])
@@ -623,7 +621,7 @@ async def test_a_job_that_cannot_be_read_back_now_goes_on_later(
         job = await submit(scheduler, make_request(iterations=_ENDLESS), request_id="one", disconnect_policy=_KEEP)
     monkeypatch.setattr(AsyncJobStore, "request", request_at_the_third_time)
     async with serving() as scheduler:
-        await until(lambda: job.id in scheduler._jobs)
+        await until(lambda: job.id in scheduler._table._jobs)
         assert tries == 3
         await scheduler.cancel(job.id)
 
@@ -645,7 +643,7 @@ async def test_a_job_that_cannot_be_read_back_at_all_keeps_no_server_from_the_ot
         ]
     monkeypatch.setattr(AsyncJobStore, "request", request_of_the_other)
     async with serving() as scheduler:
-        assert (await scheduler.view(jobs[0].id)).stored.state is JobState.FAILED
+        assert (await scheduler.views.view(jobs[0].id)).stored.state is JobState.FAILED
         await scheduler.cancel(jobs[1].id)
         with contextlib.suppress(JobCancelledError):
             await events_of(scheduler, jobs[1].id)
@@ -656,7 +654,7 @@ async def test_a_view_tells_how_far_a_running_job_is(serving, make_request: Make
     async with serving() as scheduler:
         job = await submit(scheduler, make_request(iterations=_ENDLESS), request_id="one")
         await until(lambda: brake.steps == 3)
-        view = await scheduler.view(job.id)
+        view = await scheduler.views.view(job.id)
         assert view.stored.state is JobState.RUNNING
         assert isinstance(view.progress, Progress)
         brake.released.set()
@@ -681,5 +679,5 @@ async def test_nothing_runs_on_a_device_any_more_that_has_failed(
         jobs = [await submit(scheduler, make_request(iterations=3), request_id=f"{n}") for n in range(2)]
         await scheduler.broken.wait()
         await asyncio.sleep(0.05)
-        assert [job.runs for job in jobs] == [0, 0]
+        assert [job.plan.earlier_runs for job in jobs] == [0, 0]
         assert jobs[1].state is JobState.QUEUED

@@ -2,7 +2,7 @@ import math
 
 import pytest
 from nst_service.jobs.forecast import Span, forecast
-from nst_service.jobs.sharing import Claim, Room
+from nst_service.jobs.placement import Claim, Room
 
 ROOM = Room(jobs=4, memory=100)
 

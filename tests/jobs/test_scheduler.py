@@ -19,6 +19,7 @@ from nst_service.jobs.errors import DeadlineTooShortError, DoesNotFitError, Queu
 from nst_service.jobs.events import Accepted, Completed, Event, Queued, ResultHeader, Started
 from nst_service.jobs.job import Job
 from nst_service.jobs.job_store import AsyncJobStore
+from nst_service.jobs.quotas import QueueLimits
 from nst_service.jobs.scheduler import Scheduler
 from nst_service.jobs.stored_request import FindPicture, StoredRequest
 from nst_service.jobs.worker import DeviceWorker
@@ -60,8 +61,8 @@ def _open_gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 
     def warm_up(worker: DeviceWorker) -> None:
         worker.memory = 2**30
-        worker.pace.observe(1.0, _SECONDS_PER_OPERATION)
-        monkeypatch.setattr(worker.pace, "observe", lambda *_: None)
+        worker.throughput.observe(1.0, _SECONDS_PER_OPERATION)
+        monkeypatch.setattr(worker.throughput, "observe", lambda *_: None)
 
     monkeypatch.setattr(DeviceWorker, "warm_up", warm_up)
     gate = Gate()
@@ -79,8 +80,14 @@ def gate(_open_gate: Gate) -> Gate:
 @pytest.fixture
 def scheduling(model: Vgg19, limits: Limits, job_store: AsyncJobStore):
     @contextlib.asynccontextmanager
-    async def scheduling(**settings) -> AsyncIterator[Scheduler]:
-        scheduler = Scheduler([model], job_store, limits=limits, durability=DURABILITY, **_LIMITS | settings)
+    async def scheduling(max_job_bytes: int = 0, **settings) -> AsyncIterator[Scheduler]:
+        scheduler = Scheduler(
+            [DeviceWorker(model, max_job_bytes)],
+            job_store,
+            limits=limits,
+            queue_limits=QueueLimits(**_LIMITS | settings),
+            durability=DURABILITY,
+        )
         await scheduler.start()
         try:
             async with asyncio.timeout(_HANG_SECONDS):
@@ -114,7 +121,7 @@ async def test_a_short_job_runs_beside_a_long_one_to_its_end(scheduling, make_re
         short = await submit(scheduler, make_request(iterations=_SHORT))
         assert (await ended(short)).stop_reason is StopReason.ITERATIONS
         assert long.state is JobState.RUNNING
-        assert scheduler.running_jobs == 1
+        assert scheduler.views.running_jobs == 1
         await scheduler.cancel(long.id)
         assert (await ended(long)).stop_reason is StopReason.CANCELLED
 
@@ -123,7 +130,7 @@ async def test_a_short_job_runs_before_a_long_one_that_waits(scheduling, make_re
     async with scheduling() as scheduler:
         jobs = [await submit(scheduler, make_request(iterations=number)) for number in (_LONG, _LONG, _SHORT)]
         assert [job.state for job in jobs] == [JobState.RUNNING, JobState.QUEUED, JobState.RUNNING]
-        assert (scheduler.running_jobs, scheduler.queued_jobs) == (2, 1)
+        assert (scheduler.views.running_jobs, scheduler.views.queued_jobs) == (2, 1)
         gate.free.set()
 
 
@@ -136,7 +143,7 @@ async def test_equal_jobs_run_one_after_the_other_and_know_when(scheduling, make
         assert 0 < waits[0].eta_seconds < waits[1].eta_seconds
         gate.free.set()
         assert [(await ended(job)).iterations for job in jobs] == [_SHORT] * 3
-        assert not scheduler.running_jobs
+        assert not scheduler.views.running_jobs
 
 
 async def test_jobs_run_alone_where_only_one_may_run(scheduling, make_request: MakeRequest, gate: Gate):
@@ -152,7 +159,7 @@ async def test_a_job_waits_while_its_memory_does_not_fit_beside_the_others(
 ):
     async with scheduling() as scheduler:
         long = await submit(scheduler, make_request(iterations=_LONG))
-        scheduler._devices[0].worker.memory = 2 * long.cost.peak_bytes - 1
+        scheduler._pool._devices[0].worker.memory = 2 * long.run.cost.peak_bytes - 1
         # As many as there are steps in the history of L-BFGS.
         waiting = await submit(scheduler, make_request(iterations=20))
         joining = await submit(scheduler, make_request(iterations=_SHORT, lbfgs_history=1))
@@ -247,7 +254,7 @@ async def test_a_deadline_leaves_time_for_the_step_that_is_being_taken(
     async with scheduling() as scheduler:
         alone = (await scheduler.estimate(read_request(short))).estimate.seconds
         long = await submit(scheduler, make_request(iterations=_LONG))
-        long.next_seconds = 2 * alone
+        long.run = dataclasses.replace(long.run, next_seconds=2 * alone)
         with pytest.raises(DeadlineTooShortError):
             await submit(scheduler, short, time.monotonic() + 2 * alone)
         gate.free.set()
@@ -259,7 +266,7 @@ async def test_an_estimate_takes_no_job_on(scheduling, make_request: MakeRequest
         assert isinstance(accepted, Accepted)
         assert not accepted.job_id
         assert accepted.estimate.seconds > 0
-        assert not scheduler.running_jobs + scheduler.queued_jobs
+        assert not scheduler.views.running_jobs + scheduler.views.queued_jobs
 
 
 async def test_a_job_over_the_limit_of_memory_is_refused_by_it(scheduling, make_request: MakeRequest):

@@ -1,6 +1,8 @@
 """Jobs that share a device, in the thread of the test: what they do to each other, which is nothing."""
 
+import dataclasses
 import io
+import math
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.optim.snapshot import Snapshot
 from nst_service.engine.optim.transfer import Iterate, optimize, transfer
 from nst_service.engine.options import Limits
+from nst_service.engine.sizes import Size
 from nst_service.engine.spec import TransferRequest, TransferSpec, prepare
 from nst_service.jobs import run as run_module
 from nst_service.jobs.errors import DoesNotFitError, JobCancelledError, JobError, JobFailedError
@@ -31,11 +34,12 @@ from nst_service.jobs.events import (
     ResultChunk,
     ResultHeader,
 )
-from nst_service.jobs.fair_share import FairShare
-from nst_service.jobs.job import Job
+from nst_service.jobs.fair_queue import FairQueue
+from nst_service.jobs.job import Job, JobPlan, RunState
 from nst_service.jobs.run import Run
+from nst_service.jobs.sink import Outcome, Requeued
 from nst_service.jobs.throughput import Throughput
-from nst_service.jobs.worker import DeviceWorker, Outcome, Requeued
+from nst_service.jobs.worker import DeviceWorker
 from nst_service.lifecycle import StopReason
 from PIL import Image
 
@@ -49,12 +53,33 @@ _LONG = 600.0
 
 @dataclass(eq=False)
 class Followed:
-    """A job and all that was told of it."""
+    """A job and all that was told of it: the sink of its run."""
 
     job: Job
+    on_event: Callable[["Followed", Event], None]
+    on_leave: Callable[[], None]
     events: list[Event] = field(default_factory=list)
     kept: list[Snapshot] = field(default_factory=list)
     outcome: StopReason | Requeued | JobError | None = None
+
+    def publish(self, event: Event) -> None:
+        self.events.append(event)
+        self.on_event(self, event)
+
+    def shrunk(self, reduced: Reduced | None) -> None:
+        if reduced:
+            self.events.append(reduced)
+
+    def save(self, snapshot: Snapshot) -> None:
+        self.kept.append(snapshot)
+
+    def leave(self, outcome: Outcome) -> None:
+        if isinstance(outcome, Delivery):
+            self.outcome = outcome.completed.stop_reason
+            self.events += outcome.events()
+        else:
+            self.outcome = outcome
+        self.on_leave()
 
     @property
     def file(self) -> bytes:
@@ -67,6 +92,13 @@ class Followed:
     @property
     def preparing(self) -> list[Preparing]:
         return [event for event in self.events if isinstance(event, Preparing)]
+
+
+def job_of(spec: TransferSpec, *, seconds: float = 1.0, deadline: float | None = None) -> Job:
+    return Job(
+        plan=JobPlan(accepted_at=time.monotonic(), deadline=deadline, expected_seconds=seconds),
+        run=RunState(spec=spec, cost=estimate(spec), remaining_seconds=seconds),
+    )
 
 
 class Device:
@@ -85,39 +117,32 @@ class Device:
         request: TransferRequest,
         *,
         seconds: float = 1.0,
+        deadline: float | None = None,
+        size: Size | None = None,
+        snapshot: Snapshot | None = None,
+        checkpoint: float = math.inf,
         on_preparing: Callable[[], None] = lambda: None,
         on_progress: Callable[[], None] = lambda: None,
     ) -> Followed:
         spec = prepare(request, self._limits, LAYERS)
-        job = Job(
-            spec=spec,
-            cost=estimate(spec),
-            accepted_at=time.monotonic(),
-            deadline=None,
-            expected_seconds=seconds,
-        )
-        followed = Followed(job)
-        self._open += 1
+        job = job_of(spec.reduced(size) if size else spec, seconds=seconds, deadline=deadline)
+        job.control.next_checkpoint = checkpoint
 
-        def publish(event: Event) -> None:
-            followed.events.append(event)
+        def note(followed: Followed, event: Event) -> None:
             if isinstance(event, Progress):
                 self.order.append(followed)
                 on_progress()
             elif isinstance(event, Preparing):
                 on_preparing()
 
-        def leave(outcome: Outcome) -> None:
-            if isinstance(outcome, Delivery):
-                followed.outcome = outcome.completed.stop_reason
-                followed.events += outcome.events()
-            else:
-                followed.outcome = outcome
+        def leave() -> None:
             self._open -= 1
             if not self._open:
                 self.worker.close()
 
-        self.worker.join(job, publish, followed.kept.append, leave)
+        followed = Followed(job, note, leave)
+        self._open += 1
+        self.worker.join(job, snapshot, followed)
         return followed
 
 
@@ -130,8 +155,8 @@ def _no_preparing(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def _equal_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every turn counts as much as any other, however long this machine takes over it."""
-    charge = FairShare.charge
-    monkeypatch.setattr(FairShare, "charge", lambda share, run, _seconds: charge(share, run, 1.0))
+    charge = FairQueue.charge
+    monkeypatch.setattr(FairQueue, "charge", lambda share, run, _seconds: charge(share, run, 1.0))
 
 
 @pytest.fixture
@@ -266,7 +291,7 @@ def test_a_job_that_fits_in_no_tiles_goes_on_smaller_where_the_request_allows_it
     assert Image.open(io.BytesIO(followed.file)).size == (header.width, header.height)
     # Half of what it needed in tiles beyond what any picture takes.
     spec = prepare(request, LIMITS, LAYERS)
-    assert followed.job.cost.peak_bytes <= (estimate(spec, Memory(0)).peak_bytes + least_bytes()) // 2
+    assert followed.job.run.cost.peak_bytes <= (estimate(spec, Memory(0)).peak_bytes + least_bytes()) // 2
     progress = [event for event in followed.events if isinstance(event, Progress)]
     # In tiles it came no further.
     assert [event.iteration for event in progress] == [1, 2, 3, 3, 4, 5, 6]
@@ -281,7 +306,7 @@ def test_less_is_left_of_a_job_that_goes_on_smaller(
 ):
     def note() -> None:
         is_smaller = any(isinstance(event, Reduced) for event in followed.events)
-        left.setdefault(is_smaller, []).append(followed.job.remaining_seconds)
+        left.setdefault(is_smaller, []).append(followed.job.run.remaining_seconds)
 
     left: dict[bool, list[float]] = {}
     monkeypatch.setattr(run_module, "transfer", running_out(edge=200, after=3))
@@ -327,12 +352,10 @@ def test_a_job_that_runs_out_of_memory_again_and_again_ends(
 
 def test_a_checkpoint_of_the_size_before_is_carried_to_the_one_that_was_told(device: Device, make_request: MakeRequest):
     request = make_request(iterations=6)
-    first = device.join(request)
-    first.job.next_checkpoint = 0.0
+    first = device.join(request, checkpoint=0.0)
     device.worker.serve()
-    second = device.join(request)
-    second.job.spec = second.job.spec.reduced((40, 31))
-    (second.job.snapshot,) = first.kept
+    (snapshot,) = first.kept
+    second = device.join(request, size=Size(40, 31), snapshot=snapshot)
     device.worker.serve()
     assert second.outcome is StopReason.ITERATIONS
     assert [event.iteration for event in second.events if isinstance(event, Progress)] == [2, 3, 4, 5, 6]
@@ -340,24 +363,24 @@ def test_a_checkpoint_of_the_size_before_is_carried_to_the_one_that_was_told(dev
 
 
 def test_where_a_job_goes_on_is_no_news(device: Device, make_request: MakeRequest):
-    first = device.join(make_request(iterations=6))
-    first.job.next_checkpoint = 0.0
+    first = device.join(make_request(iterations=6), checkpoint=0.0)
     device.worker.serve()
     (snapshot,) = first.kept
-    second = device.join(make_request(iterations=6))
-    second.job.snapshot, second.job.next_checkpoint = snapshot, 0.0
+    second = device.join(make_request(iterations=6), snapshot=snapshot, checkpoint=0.0)
     device.worker.serve()
     assert [snapshot.iteration for snapshot in second.kept] == [snapshot.iteration + 1]
 
 
 def test_a_job_that_goes_on_does_not_hold_what_it_has_gone_on_from(device: Device, make_request: MakeRequest):
-    first = device.join(make_request(iterations=6))
-    first.job.next_checkpoint = 0.0
+    first = device.join(make_request(iterations=6), checkpoint=0.0)
     device.worker.serve()
-    second = device.join(make_request(iterations=6), on_progress=lambda: held.append(learnt() is not None))
     held: list[bool] = []
-    second.job.snapshot = first.kept.pop()
-    learnt = weakref.ref(second.job.snapshot.optimizer.next)
+    learnt = weakref.ref(first.kept[0].optimizer.next)
+    second = device.join(
+        make_request(iterations=6),
+        snapshot=first.kept.pop(),
+        on_progress=lambda: held.append(learnt() is not None),
+    )
     device.worker.serve()
     assert second.outcome is StopReason.ITERATIONS
     assert not held[-1]
@@ -367,7 +390,7 @@ def test_a_job_that_has_become_smaller_is_kept_as_far_as_it_is(
     device: Device, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
 ):
     def leave() -> None:
-        followed.job.must_leave = followed.iterations == 4
+        followed.job.control.must_leave = followed.iterations == 4
 
     monkeypatch.setattr(run_module, "transfer", running_out(edge=200, after=3))
     # In tiles, at the third step once more.
@@ -379,20 +402,20 @@ def test_a_job_that_has_become_smaller_is_kept_as_far_as_it_is(
 
 
 @pytest.mark.usefixtures("_no_preparing")
-@pytest.mark.parametrize("given_up", [False, True])
-def test_a_cancelled_job_does_not_wait_for_its_next_turn(device: Device, make_request: MakeRequest, given_up: bool):
+@pytest.mark.parametrize("is_abandoned", [False, True])
+def test_a_cancelled_job_does_not_wait_for_its_next_turn(device: Device, make_request: MakeRequest, is_abandoned: bool):
     def cancel() -> None:
         # It has had a turn, and by its weight the next would come after many of the other's.
         if slow.iterations:
-            slow.job.stop_requested = StopReason.CANCELLED
-            slow.job.given_up = given_up
+            slow.job.control.stop_requested = StopReason.CANCELLED
+            slow.job.control.is_abandoned = is_abandoned
 
     slow = device.join(make_request(iterations=50), seconds=1e12)
     other = device.join(make_request(iterations=6), seconds=1.0, on_progress=cancel)
     device.worker.serve()
     assert other.outcome is StopReason.ITERATIONS
     assert slow.iterations == 1
-    if given_up:
+    if is_abandoned:
         assert isinstance(slow.outcome, JobCancelledError)
         assert not slow.file
     else:
@@ -404,7 +427,7 @@ def test_a_cancelled_job_does_not_wait_for_its_next_turn(device: Device, make_re
 def test_a_job_cancelled_before_its_first_turn_has_no_picture(device: Device, make_request: MakeRequest):
     first = device.join(make_request(iterations=3))
     second = device.join(make_request(iterations=3))
-    second.job.stop_requested = StopReason.CANCELLED
+    second.job.control.stop_requested = StopReason.CANCELLED
     device.worker.serve()
     assert first.outcome is StopReason.ITERATIONS
     assert isinstance(second.outcome, JobCancelledError)
@@ -421,13 +444,13 @@ def test_the_targets_are_told_of_part_by_part(device: Device, make_request: Make
     assert kinds == 2 * [*2 * [Preparing], *2 * [Progress]]
 
 
-@pytest.mark.parametrize("given_up", [False, True])
+@pytest.mark.parametrize("is_abandoned", [False, True])
 def test_a_job_cancelled_while_its_targets_are_computed_stops_after_the_part(
-    device: Device, make_request: MakeRequest, given_up: bool
+    device: Device, make_request: MakeRequest, is_abandoned: bool
 ):
     def cancel() -> None:
-        followed.job.stop_requested = StopReason.CANCELLED
-        followed.job.given_up = given_up
+        followed.job.control.stop_requested = StopReason.CANCELLED
+        followed.job.control.is_abandoned = is_abandoned
 
     followed = device.join(make_request(iterations=3), on_preparing=cancel)
     device.worker.serve()
@@ -442,7 +465,7 @@ def test_a_job_that_stops_before_its_second_scale_is_prepared_has_the_picture_of
 ):
     def stop() -> None:
         if len(followed.preparing) == 3:
-            followed.job.stop_requested = reason
+            followed.job.control.stop_requested = reason
 
     followed = device.join(make_request(iterations=4, image_size=192, scales=2), on_preparing=stop)
     device.worker.serve()
@@ -454,7 +477,7 @@ def test_a_job_that_stops_before_its_second_scale_is_prepared_has_the_picture_of
 def test_a_shutdown_leaves_every_job_its_best_picture(device: Device, make_request: MakeRequest):
     def shut_down() -> None:
         for followed in jobs:
-            followed.job.stop_requested = StopReason.SHUTDOWN
+            followed.job.control.stop_requested = StopReason.SHUTDOWN
 
     jobs = [device.join(make_request(iterations=50), on_progress=shut_down) for _ in range(3)]
     device.worker.serve()
@@ -469,7 +492,7 @@ def test_a_job_that_shares_is_expected_to_end_later_than_alone(device: Device, m
     def note(followed: Followed) -> None:
         progress = followed.events[-1]
         assert isinstance(progress, Progress)
-        left.append((progress.eta_seconds, followed.job.remaining_seconds))
+        left.append((progress.eta_seconds, followed.job.run.remaining_seconds))
 
     first = device.join(make_request(iterations=4), on_progress=lambda: note(first))
     second = device.join(make_request(iterations=8), on_progress=lambda: note(second))
@@ -496,9 +519,8 @@ class TestDeadline:
     @pytest.fixture
     def run(self, make_request: MakeRequest, model: Vgg19, limits: Limits) -> Iterator[Run]:
         spec = prepare(make_request(iterations=50), limits, LAYERS)
-        now = time.monotonic()
-        job = Job(spec=spec, cost=estimate(spec), accepted_at=now, deadline=now + _LONG, expected_seconds=1.0)
-        run = Run(job, lambda _: None, model, Throughput())
+        job = job_of(spec, deadline=time.monotonic() + _LONG)
+        run = Run(job, None, Followed(job, lambda *_: None, lambda: None), model, Throughput())
         run.start()
         yield run
         run.close()
@@ -517,8 +539,7 @@ class TestDeadline:
 
 @pytest.mark.usefixtures("_no_preparing")
 def test_a_deadline_ends_a_job_that_would_wait_too_long_for_its_next_turn(device: Device, make_request: MakeRequest):
-    slow = device.join(make_request(iterations=50), seconds=1e12)
-    slow.job.deadline = time.monotonic() + _LONG
+    slow = device.join(make_request(iterations=50), seconds=1e12, deadline=time.monotonic() + _LONG)
     other = device.join(make_request(iterations=50), seconds=1.0)
     # Thirty steps of the other, as it seems, take longer than the deadline is away.
     plain = Run.step
@@ -526,7 +547,7 @@ def test_a_deadline_ends_a_job_that_would_wait_too_long_for_its_next_turn(device
     def step(run: Run) -> None:
         plain(run)
         if run.job is other.job:
-            run.job.next_seconds, run.job.remaining_seconds = _LONG, 30 * _LONG
+            run.job.run = dataclasses.replace(run.job.run, next_seconds=_LONG, remaining_seconds=30 * _LONG)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "step", step)

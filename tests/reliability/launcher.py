@@ -17,15 +17,19 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from nst_service import runtime as runtime_module
 from nst_service import server as server_module
 from nst_service.config import ServerConfig
 from nst_service.engine.devices import available_bytes
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.network.weights import load_weights
 from nst_service.engine.optim.transfer import Iterate, TargetProgress, transfer
+from nst_service.jobs import errors as errors_module
 from nst_service.jobs import events as events_module
+from nst_service.jobs import recovery as recovery_module
 from nst_service.jobs import run as run_module
 from nst_service.jobs import scheduler as scheduler_module
+from nst_service.jobs import sink as sink_module
 from nst_service.jobs.job import Job
 from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.log import LoggedEvent
@@ -120,7 +124,7 @@ def _die_before_keeping_a_smaller_size(seconds: float) -> None:
 
 def _forgive(deaths: int) -> None:
     """Have a job not be blamed before so many servers in a row have died with it."""
-    scheduler_module._MAX_LOST_RUNS = deaths
+    recovery_module._MAX_LOST_RUNS = deaths
 
 
 def _ask_for_signs_of_life(seconds: float) -> None:
@@ -164,7 +168,7 @@ def _serve(settings: dict[str, Any], faults: dict[str, Any], log: str) -> int:
 def _quicken() -> None:
     """Have servers start at once, and tell of every step."""
     weights = load_weights("caffe")
-    server_module.load_weights = lambda *_: weights
+    runtime_module.load_weights = lambda *_: weights
     # What torch loads when it is first used, it has loaded then.
     DeviceWorker(Vgg19(weights, "cpu")).warm_up()
 
@@ -177,9 +181,9 @@ def _quicken() -> None:
     scheduler_module._HOUSEKEEPING_SECONDS = 0.1
     scheduler_module._CLEANING_SECONDS = 0.1
     scheduler_module._POLL_SECONDS = 0.05
-    scheduler_module._REFUSED_RETRY_SECONDS = 0.05
+    errors_module.UNAVAILABLE_RETRY_SECONDS = 0.05
     # Checkpoints as often as a test wants them, whatever they cost.
-    scheduler_module._CHECKPOINT_SHARE = 1e9
+    sink_module._CHECKPOINT_SHARE = 1e9
 
 
 def main() -> None:

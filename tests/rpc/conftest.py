@@ -1,6 +1,6 @@
 import pytest
 from nst.v1 import style_transfer_pb2 as pb
-from nst_service import server as server_module
+from nst_service import runtime as runtime_module
 from nst_service.engine.devices import available_bytes
 from nst_service.engine.network.weights import Weights
 from nst_service.jobs.worker import DeviceWorker
@@ -23,4 +23,4 @@ def quick_start(monkeypatch: pytest.MonkeyPatch, weights: Weights) -> None:
         worker.memory = available_bytes(worker.device)
 
     monkeypatch.setattr(DeviceWorker, "warm_up", warm_up)
-    monkeypatch.setattr(server_module, "load_weights", lambda *_: weights)
+    monkeypatch.setattr(runtime_module, "load_weights", lambda *_: weights)

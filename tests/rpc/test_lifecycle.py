@@ -22,6 +22,7 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_status import rpc_status
 from nst.v1 import style_transfer_pb2 as pb
 from nst.v1 import style_transfer_pb2_grpc as pb_grpc
+from nst_service import runtime as runtime_module
 from nst_service import server as server_module
 from nst_service.cli import main
 from nst_service.config import ServerConfig
@@ -29,10 +30,11 @@ from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.network.weights import Weights
 from nst_service.engine.optim.transfer import Iterate, optimize
 from nst_service.engine.spec import TransferSpec, prepare
+from nst_service.jobs import planner as planner_module
 from nst_service.jobs import run as run_module
 from nst_service.jobs import scheduler as scheduler_module
 from nst_service.jobs.worker import DeviceWorker
-from nst_service.server import Ending, Server, serve
+from nst_service.server import Server, ServerEnd, serve
 
 pytestmark = pytest.mark.usefixtures("quick_start")
 
@@ -96,7 +98,7 @@ class Service(Client):
 
     server: Server
     stop: asyncio.Event
-    stopped: asyncio.Task[Ending]
+    stopped: asyncio.Task[ServerEnd]
 
     async def ended(self) -> bool:
         # Whoever watches the health is waited for.
@@ -248,8 +250,8 @@ async def test_a_drain_does_not_wait_for_a_step_that_does_not_end(
 def test_the_process_does_not_wait_for_a_step_that_does_not_end(
     monkeypatch: pytest.MonkeyPatch, is_broken: bool, code: int
 ):
-    async def drained_in_a_step(_: ServerConfig) -> Ending:
-        return Ending(at_rest=False, is_broken=is_broken)
+    async def drained_in_a_step(_: ServerConfig) -> ServerEnd:
+        return ServerEnd(at_rest=False, is_broken=is_broken)
 
     codes: list[int] = []
     monkeypatch.setattr(server_module, "serve", drained_in_a_step)
@@ -284,12 +286,12 @@ async def test_a_draining_server_refuses_the_requests_that_it_has_not_decoded(
     request_: pb.StylizeRequest, monkeypatch: pytest.MonkeyPatch
 ):
     decoded = threading.Event()
-    monkeypatch.setattr(scheduler_module, "prepare", lambda *arguments: (decoded.wait(), prepare(*arguments))[1])
+    monkeypatch.setattr(planner_module, "prepare", lambda *arguments: (decoded.wait(), prepare(*arguments))[1])
     try:
         async with serving() as service:
             # One more than there are threads, so that the last waits for one.
-            calls = [service.stub.Stylize(request_) for _ in range(scheduler_module._PREPARING_THREADS + 1)]
-            while len(service.server.scheduler._admitting) < len(calls):
+            calls = [service.stub.Stylize(request_) for _ in range(planner_module._THREADS + 1)]
+            while len(service.server.scheduler._table._admitting) < len(calls):
                 await asyncio.sleep(0.01)
             service.stop.set()
             await service.sees(_NOT_SERVING)
@@ -380,7 +382,7 @@ async def test_weights_are_loaded_once_for_all_jobs(
     request_: pb.StylizeRequest, steps: Steps, weights: Weights, monkeypatch: pytest.MonkeyPatch
 ):
     loaded: list[str] = []
-    monkeypatch.setattr(server_module, "load_weights", lambda source, _: (loaded.append(source), weights)[1])
+    monkeypatch.setattr(runtime_module, "load_weights", lambda source, _: (loaded.append(source), weights)[1])
     async with serving() as service:
         for _ in range(2):
             await finished(service.stub.Stylize(request_))

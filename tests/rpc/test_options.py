@@ -55,7 +55,7 @@ async def test_estimate_says_what_stylize_would_begin_with(request_: pb.StylizeR
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.Estimate(pb.EstimateRequest())
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert server.scheduler.queued_jobs == 0
+        assert server.scheduler.views.queued_jobs == 0
     assert estimate.options == accepted.options
     assert (estimate.width, estimate.height) == (accepted.width, accepted.height)
     assert estimate.estimate.peak_memory_bytes == accepted.estimate.peak_memory_bytes > 0

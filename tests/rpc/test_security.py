@@ -20,7 +20,7 @@ from grpc_status import rpc_status
 from nst.v1 import style_transfer_pb2 as pb
 from nst.v1 import style_transfer_pb2_grpc as pb_grpc
 from nst_client import AsyncStyleTransferClient, Tls, UnavailableError
-from nst_service import server as server_module
+from nst_service import runtime as runtime_module
 from nst_service.cli import main
 from nst_service.config import ServerConfig
 from nst_service.engine.optim.transfer import Iterate
@@ -221,7 +221,7 @@ def test_a_server_does_not_start_with_files_that_cannot_be_used(
 def test_a_server_that_others_could_reach_without_tls_does_not_start_and_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(server_module, "load_weights", lambda *_: pytest.fail("it must not come so far"))
+    monkeypatch.setattr(runtime_module, "load_weights", lambda *_: pytest.fail("it must not come so far"))
     done = CliRunner().invoke(main, ["--address", "0.0.0.0:0"])
     assert done.exit_code == 1
     assert "NST_INSECURE=1" in done.stderr
@@ -330,7 +330,7 @@ async def test_without_a_token_that_is_accepted_every_method_but_health_is_refus
             assert right not in message
         health = await health_pb2_grpc.HealthStub(caller.channel).Check(health_pb2.HealthCheckRequest())
         assert health.status == _SERVING
-        assert service.server.scheduler.running_jobs == 0
+        assert service.server.scheduler.views.running_jobs == 0
 
 
 async def test_with_its_token_a_caller_is_served_and_sees_the_services(tokens: Tokens, request_: pb.StylizeRequest):
@@ -428,7 +428,8 @@ async def test_an_owner_has_so_many_jobs_at_once_waiting_ones_included_and_anoth
         await read_until(following, "accepted")
         for call in calls:
             call.cancel()
-        while service.server.scheduler._held(SimpleNamespace(name="ann")):
+        scheduler = service.server.scheduler
+        while scheduler._table.held("ann", scheduler._pool.running):
             await asyncio.sleep(0.01)
         await read_until(first.stub.Stylize(request_, metadata=first.metadata), "accepted")
         following.cancel()
@@ -508,7 +509,7 @@ async def test_an_unexpected_error_reaches_the_client_as_an_id_and_the_log_whole
     async with serving() as service, calling(service.port) as caller:
         for method in ("submit", "estimate", "cancel"):
             monkeypatch.setattr(service.server.scheduler, method, fail)
-        monkeypatch.setattr(type(service.server.scheduler), "devices", property(fail))
+        monkeypatch.setattr(type(service.server.scheduler.views), "devices", property(fail))
         for call in (
             caller.stub.Stylize(request_),
             caller.stub.Estimate(pb.EstimateRequest(stylize=request_)),

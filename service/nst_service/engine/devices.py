@@ -1,4 +1,4 @@
-"""The devices that transfers run on, their memory, and how the process is set up for them."""
+"""The devices that transfers run on: their names, their precision, their memory, and the process that uses them."""
 
 import ctypes
 from pathlib import Path
@@ -12,16 +12,17 @@ from nst_service.engine.network.precision import Precision, is_gpu
 
 _CGROUP = Path("/sys/fs/cgroup")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+"""Parameters of mallopt in glibc's malloc.h."""
 _NEVER = 2**31 - 1
+"""The trim threshold with which malloc never gives memory back by itself, in bytes."""
 _MMAP_THRESHOLD = 2**30
-
-
+"""Bytes from which an allocation gets pages of its own."""
 _AMPERE = (8, 0)
-"""Compute capability from which the matrix units of a GPU know TF32 and bfloat16."""
+"""The compute capability from which the matrix units of a GPU support TF32 and bfloat16."""
 
 
 class DeviceError(EngineError):
-    """A device, or a precision of it, that does not exist here. The message is for the operator."""
+    """The operator asked for a device that is not here, or for a precision that a device does not support."""
 
 
 def resolve_devices(choice: str) -> list[torch.device]:
@@ -32,7 +33,7 @@ def resolve_devices(choice: str) -> list[torch.device]:
             "cuda:N", or several of these with commas between them.
 
     Raises:
-        DeviceError: unknown or absent.
+        DeviceError: a device is unknown or absent.
     """
     devices: list[torch.device] = []
     for name in (part.strip() for part in choice.split(",")):
@@ -63,11 +64,11 @@ def resolve_precision(choice: str, devices: list[torch.device]) -> Precision:
     """Return the precision that a choice names.
 
     Args:
-        choice: "auto" (TF32 where all devices have it, or float32), or a precision by its name.
-        devices: that it shall hold for.
+        choice: "auto" (TF32 where all devices support it, else float32), or the name of a precision.
+        devices: the devices that must support it.
 
     Raises:
-        DeviceError: unknown, or a device does not have it.
+        DeviceError: the precision is unknown, or a device does not support it.
     """
     lacking = [device for device in devices if not _has_matrix_units(device)]
     if choice == "auto":
@@ -88,13 +89,13 @@ def _has_matrix_units(device: torch.device) -> bool:
 
 
 def available_bytes(device: torch.device) -> int:
-    """Return the memory that a new allocation on the device can have, in bytes."""
+    """Return the bytes that new allocations on the device can have."""
     if is_gpu(device):
         free, _ = torch.cuda.mem_get_info(device)
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return free + cached
     available = psutil.virtual_memory().available
-    # Inside a container the machine's memory is not ours.
+    # A container may be allowed less than the machine has.
     try:
         limit = (_CGROUP / "memory.max").read_text().strip()
         used = int((_CGROUP / "memory.current").read_text())
@@ -106,7 +107,7 @@ def available_bytes(device: torch.device) -> int:
 def set_up_process(devices: list[torch.device], precision: Precision = Precision.FLOAT32) -> None:
     """Set up this process for transfers, once, before its first thread starts.
 
-    On CUDA, algorithms are chosen that give the same result every time, in the precision asked for. On the CPU with
+    On CUDA, cuDNN takes only algorithms that give the same result every time, in the given precision. On the CPU with
     glibc, freed memory stays in the process: an evaluation allocates and frees the same large activations every time,
     and fresh pages for each of them cost about a tenth of its time (`release_memory` gives them back).
     """
@@ -122,7 +123,7 @@ def set_up_process(devices: list[torch.device], precision: Precision = Precision
 
 
 def release_memory(device: torch.device) -> None:
-    """Give memory that is kept for reuse back to the system."""
+    """Give memory of the device that is kept for reuse back to the system."""
     if is_gpu(device):
         torch.cuda.empty_cache()
         return

@@ -1,4 +1,4 @@
-"""What a transfer will cost, before it runs: its operations, and the memory that it will hold."""
+"""The cost of a transfer, known before it runs: its operations, and the memory that it will hold."""
 
 import math
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from nst_service.engine.spec import TransferSpec
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a transfer will cost."""
+    """The cost of a transfer."""
 
     work: float
     """Operations of its targets and of all its steps (see `step_work`)."""
@@ -28,7 +28,7 @@ class Cost:
 
 
 def estimate(spec: TransferSpec, memory: Memory = ANY_MEMORY) -> Cost:
-    """Plan a transfer for the memory there is, and estimate what it will cost.
+    """Plan a transfer for the memory there is, and estimate its cost.
 
     Where not even the smallest tiles fit, the cost is that with the smallest, and its `peak_bytes` is more than
     available.
@@ -46,7 +46,7 @@ def estimate(spec: TransferSpec, memory: Memory = ANY_MEMORY) -> Cost:
 
 
 def step_work(options: TransferOptions, size: Size, tile_size: int | None) -> float:
-    """Return what one step costs, in operations: its own, and as many as the rest of it takes as long as."""
+    """Return the cost of one step in operations: its own, and as many more as take the time of the rest of the step."""
     return step_flops(options, size, tile_size) * step_pixels(size) / math.prod(size)
 
 

@@ -1,7 +1,11 @@
-"""Errors of jobs. Their messages are meant for the client."""
+"""The errors that jobs raise. Their messages are meant for the client."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
+
+UNAVAILABLE_RETRY_SECONDS = 5.0
+"""Seconds after which a client may try again that came while the server takes no jobs."""
 
 
 class JobError(Exception):
@@ -9,7 +13,7 @@ class JobError(Exception):
 
 
 class QueueFullError(JobError):
-    """As much waits as may wait."""
+    """The queue is full, of jobs or of bytes that are to be read."""
 
     def __init__(self, waiting: str, retry_after: float):
         super().__init__(f"{waiting} are waiting already, which is all that may wait")
@@ -48,14 +52,21 @@ class NotPermittedError(JobError):
         super().__init__("this caller may not stylise: the quota of its token is no jobs at all")
 
 
+class Unavailability(StrEnum):
+    """Why a server takes no jobs now."""
+
+    WARMING_UP = "WARMING_UP"
+    DRAINING = "DRAINING"
+
+
 class NotServingError(JobError):
     """The server takes no jobs now."""
 
-    def __init__(self, reason: str, message: str, retry_after: float):
-        super().__init__(message)
+    def __init__(self, reason: Unavailability):
+        doing = "warming up" if reason is Unavailability.WARMING_UP else "shutting down"
+        super().__init__(f"the server is {doing}")
         self.reason = reason
-        """"WARMING_UP" or "DRAINING"."""
-        self.retry_after = retry_after
+        self.retry_after = UNAVAILABLE_RETRY_SECONDS
         """Seconds after which to try again."""
 
 
@@ -65,7 +76,7 @@ class UnknownJobError(JobError):
     def __init__(self, job_id: str):
         super().__init__("no job has this id")
         self.job_id = job_id
-        """Or that of its request."""
+        """The id that was asked for, of a job or of a request."""
 
 
 class UnknownPictureError(JobError):

@@ -8,7 +8,7 @@ from nst_service.engine.options import OutputOptions, TransferOptions
 from nst_service.lifecycle import StopReason
 
 CHUNK_BYTES = 2**20 - 2**10
-"""Of the picture in one ResultChunk; its message stays below 1 MiB."""
+"""Most bytes of the picture in one ResultChunk, so that its message stays below 1 MiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,9 +16,9 @@ class CostEstimate:
     """What a job is expected to cost."""
 
     seconds: float
-    """On the device."""
+    """Seconds of its device that the job is expected to take."""
     queue_seconds: float
-    """In the queue."""
+    """Seconds that the job is expected to wait in the queue."""
     peak_memory_bytes: int
     tile_size: int
     """Edge of the tiles in pixels; 0 where the picture is taken as a whole."""

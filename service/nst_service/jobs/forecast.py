@@ -1,10 +1,10 @@
-"""When jobs will start and end: the rules of `sharing` played forward. Pure."""
+"""When jobs will start and end: the rules of `placement` played forward. Pure."""
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from nst_service.jobs.sharing import Claim, Room, joining
+from nst_service.jobs.placement import Claim, Room, placements
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ def forecast(running: Sequence[Sequence[Claim]], waiting: Sequence[Claim], rooms
     now = 0.0
     while len(ends) < len(waiting):
         places = list(queue)
-        joined = list(joining([list(jobs.values()) for jobs in devices], list(queue.values()), rooms, now))
+        joined = list(placements([list(jobs.values()) for jobs in devices], list(queue.values()), rooms, now))
         for index, device in joined:
             devices[device][places[index]] = queue.pop(places[index])
             starts[places[index]] = now

@@ -169,7 +169,7 @@ class AsyncJobStore:
         pictures = [
             Blob(kind=BlobKind.PICTURE, sha256=sha256, parts=[data]) for sha256, data in stored_request.pictures.items()
         ]
-        deadline = None if job.deadline is None else time.time() + job.deadline - time.monotonic()
+        deadline = None if job.plan.deadline is None else time.time() + job.plan.deadline - time.monotonic()
         return self._store.submit(
             NewJob(
                 id=job.id,

@@ -10,13 +10,13 @@ from typing import TypeVar, cast
 from nst_service.jobs.events import Event, Preparing, Preview, Progress, Queued
 
 ACCEPTED_SEQUENCE = 1
-"""Of the first event of every job."""
+"""Sequence of the first event of every job."""
 
 _LATEST_WINS = (Queued, Preparing, Progress, Preview)
 """Events that the next one of their kind makes worthless."""
 
 _TURN_SECONDS = 0.001
-"""For an event that may be outdated to reach a reader, about ten times of what it costs the event loop."""
+"""Seconds between two events that may be outdated for one reader: about ten times what one costs the event loop."""
 
 _Event = TypeVar("_Event", Queued, Preparing, Progress, Preview)
 
@@ -52,7 +52,7 @@ class EventLog:
 
     @property
     def next_sequence(self) -> int:
-        """That the next event will have."""
+        """The sequence that the next event will have."""
         return self._sequence + 1
 
     def skip_to(self, sequence: int) -> None:

@@ -1,9 +1,10 @@
 """Whose a job is, and how much its owner may ask for. Pure: who counts the jobs is the scheduler."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from nst_service.jobs.errors import Excess, NotPermittedError, QuotaExceededError
+from nst_service.jobs.errors import Excess, NotPermittedError, QueueFullError, QuotaExceededError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +19,7 @@ class Quota:
     pixels: int | None = None
     """Width times height of the result of a job."""
     iterations: int | None = None
-    """Of a job."""
+    """Iterations of a job, over all scales."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,3 +68,45 @@ def _excesses(quota: Quota, **asked: int) -> Iterator[Excess]:
         accepted: int | None = getattr(quota, name)
         if accepted is not None and amount > accepted:
             yield Excess(name, amount, accepted)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueLimits:
+    """How much a server takes on at once, whoever asks."""
+
+    max_queued: int
+    """Jobs that may wait."""
+    max_pending_bytes: int
+    """Bytes of requests that may wait to be read, all together. One request is always read."""
+    max_running: int
+    """Jobs that may share a device."""
+
+
+class PendingBytes:
+    """Bounds the bytes of requests that are being read: whatever a request asks for, it is in memory until then."""
+
+    def __init__(self, max_bytes: int, retry_after: float):
+        """Make an empty account.
+
+        Args:
+            max_bytes: of all requests together. One is always read.
+            retry_after: seconds after which a client may try again that found no room.
+        """
+        self._max_bytes = max_bytes
+        self._retry_after = retry_after
+        self._bytes = 0
+
+    @contextlib.contextmanager
+    def hold(self, size: int) -> Iterator[None]:
+        """Count the bytes of a request for as long as it is read.
+
+        Raises:
+            QueueFullError: there is no room for it now.
+        """
+        if self._bytes and self._bytes + size > self._max_bytes:
+            raise QueueFullError(f"requests of {self._bytes} bytes", self._retry_after)
+        self._bytes += size
+        try:
+            yield
+        finally:
+            self._bytes -= size

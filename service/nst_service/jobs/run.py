@@ -1,18 +1,19 @@
 """One run of one job, step by step, from its Started to its picture."""
 
+import dataclasses
 import hashlib
 import math
 import time
-from collections.abc import Callable
 from importlib.metadata import version
 from types import MappingProxyType
+from typing import Any
 
 from nst_service.engine.estimate import estimate, step_work
 from nst_service.engine.memory.fit import Memory
 from nst_service.engine.memory.footprint import keeps_history, least_bytes
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.objective.style_cache import StyleCache
-from nst_service.engine.optim.resized_start import resize_start
+from nst_service.engine.optim.resized_start import ResizedStart, resize_start
 from nst_service.engine.optim.snapshot import Snapshot
 from nst_service.engine.optim.transfer import Iterate, TargetProgress, TerminationReason, Transfer, transfer
 from nst_service.engine.pictures.encode import encode
@@ -25,7 +26,6 @@ from nst_service.jobs.errors import JobCancelledError
 from nst_service.jobs.events import (
     Completed,
     Delivery,
-    Event,
     Preview,
     Progress,
     Reduced,
@@ -33,8 +33,9 @@ from nst_service.jobs.events import (
     Started,
     Timings,
 )
-from nst_service.jobs.fitting import reduced
-from nst_service.jobs.job import Job
+from nst_service.jobs.job import Job, RunState
+from nst_service.jobs.memory_fit import reduced
+from nst_service.jobs.sink import RunSink
 from nst_service.jobs.throughput import Throughput
 from nst_service.lifecycle import StopReason
 
@@ -51,22 +52,42 @@ _STOP_REASONS = MappingProxyType(
     }
 )
 
-Publish = Callable[[Event], None]
-"""Hands an event over to whoever follows the job."""
-
 
 class Run:
     """A job on its device. Nothing happens between two calls, however long others have the device meanwhile."""
 
-    def __init__(self, job: Job, publish: Publish, model: Vgg19, pace: Throughput, styles: StyleCache | None = None):
+    def __init__(
+        self,
+        job: Job,
+        snapshot: Snapshot | None,
+        sink: RunSink,
+        model: Vgg19,
+        throughput: Throughput,
+        *,
+        styles: StyleCache | None = None,
+    ):
+        """Make a run.
+
+        Args:
+            job: what to do.
+            snapshot: where to go on; None to begin anew.
+            sink: told what happens.
+            model: the network, on the device.
+            throughput: learns how fast the device is.
+            styles: statistics of styles that are known already.
+        """
         self.job = job
-        self._publish = publish
+        self.sink = sink
         self._model = model
-        self._pace = pace
+        self._throughput = throughput
         self._styles = styles
+        self._start: Snapshot | ResizedStart | None = snapshot
+        """Where the optimisation goes on, until it does."""
         self._steps = self._transfer()
-        self._kept = 0
-        """Steps that were done where it began here."""
+        self._first_iteration = snapshot.iteration if snapshot else 0
+        """Number of steps that were done where the run began."""
+        self._saved_checkpoint = math.inf
+        """The `JobControl.next_checkpoint` for which a snapshot was handed over last."""
         self._preparing: TargetProgress | None = None
         """What the last step was, where it was none of the optimiser."""
         self._iterate: Iterate | None = None
@@ -75,21 +96,27 @@ class Run:
 
     @property
     def _queued(self) -> float:
-        return self._started_at - self.job.accepted_at
+        return self._started_at - self.job.plan.accepted_at
+
+    @property
+    def _state(self) -> RunState:
+        return self.job.run
+
+    def _publish_state(self, **changes: Any) -> None:
+        self.job.run = dataclasses.replace(self.job.run, **changes)
 
     def start(self) -> None:
         """Say that the job has its device."""
         self._started_at = time.monotonic()
         self._next_report = self._started_at + PROGRESS_INTERVAL
-        self._kept = self.job.snapshot.iteration if self.job.snapshot else 0
-        self._publish(Started(device=str(self._model.device), queued_seconds=self._queued))
+        self.sink.publish(Started(device=str(self._model.device), queued_seconds=self._queued))
 
     def step(self) -> None:
         """Take a step of the optimiser, or one of those that prepare for it."""
         match next(self._steps):
             case TargetProgress() as preparing:
                 self._preparing = preparing
-                self.job.next_seconds = preparing.part_seconds
+                self._publish_state(next_seconds=preparing.part_seconds)
             case Iterate() as iterate:
                 self._preparing = None
                 self._note(iterate)
@@ -97,63 +124,67 @@ class Run:
     def _note(self, iterate: Iterate) -> None:
         if self._iterate is None:
             self._began_at = time.monotonic() - iterate.seconds
-            self.job.snapshot = None
+            self._start = None
         self._iterate = iterate
-        self._pace.observe(
-            step_work(self.job.spec.options, iterate.size, self.job.cost.tile_size), iterate.step_seconds
-        )
-        self.job.next_seconds = iterate.next_seconds
-        self.job.remaining_seconds = iterate.eta_seconds
+        work = step_work(self._state.spec.options, iterate.size, self._state.cost.tile_size)
+        self._throughput.observe(work, iterate.step_seconds)
+        self._publish_state(next_seconds=iterate.next_seconds, remaining_seconds=iterate.eta_seconds)
 
     def _transfer(self) -> Transfer:
-        job = self.job
-        if job.snapshot:
+        spec, tile_size = self._state.spec, self._state.cost.tile_size
+        if self._start:
             # It may be of the size before: only now that memory is free.
-            job.snapshot = resize_start(job.snapshot, job.spec)
-        yield from transfer(job.spec, self._model, job.cost.tile_size, self._styles, job.snapshot)
+            self._start = resize_start(self._start, spec)
+        yield from transfer(spec, self._model, tile_size, self._styles, self._start)
 
     def shrink(self) -> bool:
         """Go on from the last step with about half the memory for the picture, and return whether that can be.
 
-        In smaller tiles; where there are none, at a smaller size, if the request allows it.
+        The picture is cut into smaller tiles; where there are none, its size is reduced, if the request allows it.
         """
-        job = self.job
+        spec, cost = self._state.spec, self._state.cost
         backend = self._model.backend
-        memory = Memory((job.cost.peak_bytes + least_bytes(backend)) // 2, backend)
-        cost = estimate(job.spec, memory)
+        memory = Memory((cost.peak_bytes + least_bytes(backend)) // 2, backend)
+        less = estimate(spec, memory)
         smaller: TransferSpec | None = None
-        if cost.tile_size is None or cost.tile_size >= (job.cost.tile_size or math.inf):
-            smaller = reduced(job.spec, memory)
+        if less.tile_size is None or less.tile_size >= (cost.tile_size or math.inf):
+            smaller = reduced(spec, memory)
             if smaller is None:
                 return False
         if self._iterate:
             # What the optimiser has learnt is of no use at another size.
-            job.snapshot = self._snapshot(self._iterate, history=smaller is None)
+            self._start = self._snapshot(self._iterate, history=smaller is None)
         if smaller:
-            job.spec, cost = smaller, estimate(smaller, memory)
-        job.remaining_seconds *= cost.work / job.cost.work
-        job.cost = cost
-        if smaller:
-            self._publish(Reduced(width=smaller.content.width, height=smaller.content.height))
+            spec, less = smaller, estimate(smaller, memory)
+        remaining = self._state.remaining_seconds * less.work / cost.work
+        self._publish_state(spec=spec, cost=less, remaining_seconds=remaining)
+        self.sink.shrunk(Reduced(width=spec.content.width, height=spec.content.height) if smaller else None)
         self._restart()
         return True
 
     def begin_anew(self) -> None:
         """Forget where the job was to go on."""
-        self.job.snapshot, self._kept = None, 0
+        self._start, self._first_iteration = None, 0
         self._restart()
 
     def _restart(self) -> None:
         self.close()
         self._steps = self._transfer()
 
+    def save(self) -> None:
+        """Hand a snapshot over to be stored, if one is wanted and there is something new."""
+        wanted = self.job.control.next_checkpoint
+        if wanted != self._saved_checkpoint and time.monotonic() >= wanted and (snapshot := self.snapshot()):
+            self._saved_checkpoint = wanted
+            self.sink.save(snapshot)
+
     def snapshot(self) -> Snapshot | None:
         """Return where the job stands; None where that is where it began."""
         iterate = self._iterate
-        return self._snapshot(iterate) if iterate and iterate.iteration > self._kept else None
+        return self._snapshot(iterate) if iterate and iterate.iteration > self._first_iteration else None
 
     def _snapshot(self, iterate: Iterate, *, history: bool = True) -> Snapshot:
-        return iterate.snapshot(history=history and keeps_history(self.job.spec.options, iterate.size))
+        return iterate.snapshot(history=history and keeps_history(self._state.spec.options, iterate.size))
 
     def close(self) -> None:
         """Free what the job holds."""
@@ -168,16 +199,16 @@ class Run:
         """
         if preparing := self._preparing:
             if self._is_due():
-                self._publish(
+                self.sink.publish(
                     events.Preparing(
                         scale=preparing.scale, scales=preparing.scales, part=preparing.part, parts=preparing.parts
                     )
                 )
             return
-        iterate, options = self._iterate, self.job.spec.options
+        iterate, options = self._iterate, self._state.spec.options
         assert iterate is not None
         if self._is_due() or iterate.iteration == 1 or iterate.is_last:
-            self._publish(
+            self.sink.publish(
                 Progress(
                     scale=iterate.scale,
                     scales=iterate.scales,
@@ -191,7 +222,7 @@ class Run:
             )
         if options.preview_every and iterate.iteration % options.preview_every == 0:
             small = preview(iterate.picture(), longest_edge=options.preview_size)
-            self._publish(
+            self.sink.publish(
                 Preview(
                     iteration=iterate.iteration,
                     media_type=PREVIEW_MEDIA_TYPE,
@@ -218,29 +249,30 @@ class Run:
         Raises:
             JobCancelledError: before its first picture, or given up.
         """
-        requested = self.job.stop_requested
+        control, deadline = self.job.control, self.job.plan.deadline
         # One that goes on has the picture again that it had, with its first step.
-        is_fresh = self._iterate is None and self.job.snapshot is None
-        if self.job.given_up or (is_fresh and requested is StopReason.CANCELLED):
+        is_fresh = self._iterate is None and self._start is None
+        if control.is_abandoned or (is_fresh and control.stop_requested is StopReason.CANCELLED):
             raise JobCancelledError
         if self._iterate is None:
             return None
-        if requested:
-            return requested
+        if control.stop_requested:
+            return control.stop_requested
         if self._iterate.termination:
             return _STOP_REASONS[self._iterate.termination]
-        if self.job.deadline is None:
+        if deadline is None:
             return None
         # What is left must hold another step, and the encoding and sending of the picture.
-        megapixels = self.job.spec.content.width * self.job.spec.content.height / 1e6
-        needed = wait_seconds + 1.5 * self.job.next_seconds + 0.25 + 0.5 * megapixels
-        return StopReason.DEADLINE if self.job.deadline - time.monotonic() < needed else None
+        megapixels = math.prod(self._state.spec.content.size) / 1e6
+        needed = wait_seconds + 1.5 * self._state.next_seconds + 0.25 + 0.5 * megapixels
+        return StopReason.DEADLINE if deadline - time.monotonic() < needed else None
 
     def finish(self, stop_reason: StopReason) -> Delivery:
         """Encode the picture."""
         iterate = self._iterate
         assert iterate is not None
-        content, output, best = self.job.spec.content, self.job.spec.output, iterate.best
+        spec, best = self._state.spec, iterate.best
+        content, output = spec.content, spec.output
         optimized_at = time.monotonic()
         data = encode(
             iterate.result(),
@@ -248,7 +280,7 @@ class Run:
             quality=output.quality,
             bits=output.bits,
             alpha=content.alpha,
-            description=describe(self.job.spec, self._model, _VERSION) if output.metadata else None,
+            description=describe(spec, self._model, _VERSION) if output.metadata else None,
         )
         encoded_at = time.monotonic()
         return Delivery(

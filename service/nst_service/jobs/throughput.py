@@ -8,7 +8,7 @@ class Throughput:
 
     _SMOOTHING = 0.1
     _TELLING_WORK = 1e11
-    """Of a step that counts in full. Of a shorter one the more is overhead: with half of it, it counts a quarter."""
+    """Work from which a step counts in full. Overhead distorts smaller steps: one with half of it counts a quarter."""
 
     def __init__(self) -> None:
         self._seconds_per_operation: float | None = None

@@ -4,7 +4,6 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from queue import SimpleQueue
 
 import torch
@@ -22,35 +21,15 @@ from nst_service.engine.pictures.picture import Picture
 from nst_service.engine.sizes import Size
 from nst_service.engine.spec import Style, TransferSpec
 from nst_service.jobs.errors import JobError, JobFailedError
-from nst_service.jobs.events import Delivery
-from nst_service.jobs.fair_share import FairShare
-from nst_service.jobs.fitting import does_not_fit
+from nst_service.jobs.fair_queue import FairQueue
 from nst_service.jobs.job import Job
-from nst_service.jobs.run import Publish, Run
-from nst_service.jobs.sharing import ends, weight
+from nst_service.jobs.memory_fit import does_not_fit
+from nst_service.jobs.placement import ends, weight
+from nst_service.jobs.run import Run
+from nst_service.jobs.sink import Outcome, Requeued, RunSink
 from nst_service.jobs.throughput import Throughput
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Requeued:
-    """A job has stopped to go on elsewhere."""
-
-    snapshot: Snapshot | None
-    """Where; None where nothing is new since it began here or was kept last."""
-    is_lost: bool = False
-    """Whether its device has failed, perhaps because of it."""
-
-
-Outcome = Delivery | Requeued | JobError
-"""What becomes of a job on its device."""
-
-Keep = Callable[[Snapshot], None]
-"""Told where a job stands, when that is to be kept."""
-
-Leave = Callable[[Outcome], None]
-"""Told, last of all, what became of a job."""
 
 
 class DeviceWorker:
@@ -68,17 +47,21 @@ class DeviceWorker:
             style_cache_bytes: memory for the statistics of styles that may come again.
         """
         self.device = model.device
-        self.pace = Throughput()
+        self.throughput = Throughput()
         self.memory = 0
-        """That all jobs can have together, in bytes; known after the warm-up."""
+        """Bytes that all jobs can have together; known after the warm-up."""
         self._model = model
         self._max_job_bytes = max_job_bytes
         self._styles = StyleCache(style_cache_bytes)
-        self._arrivals: SimpleQueue[tuple[Run, Keep, Leave] | None] = SimpleQueue()
-        self._keeps: dict[Run, Keep] = {}
-        self._leaves: dict[Run, Leave] = {}
-        self._share: FairShare[Run] = FairShare()
+        self._arrivals: SimpleQueue[Run | None] = SimpleQueue()
+        self._runs: list[Run] = []
+        self._share: FairQueue[Run] = FairQueue()
         self._has_failed = False
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers that the network has, in order."""
+        return self._model.layers
 
     @property
     def capacity(self) -> Memory:
@@ -107,21 +90,21 @@ class DeviceWorker:
         )
         # The first ones find nothing in place yet.
         seconds = min(iterate.step_seconds for iterate in optimize(spec, self._model))
-        self.pace.observe(step_work(options, size, None), seconds)
+        self.throughput.observe(step_work(options, size, None), seconds)
         release_memory(self.device)
         self.memory = max(0, available_bytes(self.device) - self._styles.max_bytes)
 
-    def join(self, job: Job, publish: Publish, keep: Keep, leave: Leave) -> None:
+    def join(self, job: Job, snapshot: Snapshot | None, sink: RunSink) -> None:
         """Have a job take its first turn after the step that is being taken.
 
         Args:
             job: the job.
-            publish: told what happens from Started on, in the worker's thread.
-            keep: told where it stands, in the same, whenever `Job.next_checkpoint` has come.
-            leave: told how it ended, in the same: with its picture, or to go on elsewhere, or with JobCancelledError
-                (before its first picture, or given up), DoesNotFitError (out of memory) or JobFailedError.
+            snapshot: where it goes on; None where it begins.
+            sink: told what happens from Started on, in the worker's thread. What it is told last is the outcome: the
+                picture, or that the job goes on elsewhere, or JobCancelledError (before its first picture, or
+                abandoned), DoesNotFitError (out of memory) or JobFailedError.
         """
-        self._arrivals.put((Run(job, publish, self._model, self.pace, self._styles), keep, leave))
+        self._arrivals.put(Run(job, snapshot, sink, self._model, self.throughput, styles=self._styles))
 
     def close(self) -> None:
         """Have the worker return after the step that is being taken, with nothing said of the jobs that are left."""
@@ -130,32 +113,31 @@ class DeviceWorker:
     def serve(self) -> bool:
         """Run what joins, until closed or the device has failed, and return whether it still works."""
         while not self._has_failed:
-            while not (self._leaves and self._arrivals.empty()):
+            while not (self._runs and self._arrivals.empty()):
                 arrival = self._arrivals.get()
                 if arrival is None:
                     return True
-                self._open(*arrival)
+                self._open(arrival)
             self._turn()
-        for run in list(self._leaves):
+        for run in list(self._runs):
             self._end(run, Requeued(None, is_lost=True))
         return False
 
-    def _open(self, run: Run, keep: Keep, leave: Leave) -> None:
-        self._keeps[run] = keep
-        self._leaves[run] = leave
-        self._share.join(run, weight(run.job.expected_seconds))
+    def _open(self, run: Run) -> None:
+        self._runs.append(run)
+        self._share.join(run, weight(run.job.plan.expected_seconds))
         self._attempt(run, Run.start)
 
     def _turn(self) -> None:
         """Let go of the jobs that must not go on, and have one of the others take a step."""
-        for run in list(self._leaves):
+        for run in list(self._runs):
             self._attempt(run, self._stop)
-        if self._leaves:
+        if self._runs:
             run = self._share.next()
             self._attempt(run, self._step)
 
     def _stop(self, run: Run) -> Outcome | None:
-        if run.job.must_leave:
+        if run.job.control.must_leave:
             return Requeued(run.snapshot())
         stop_reason = run.reason_to_stop(self._wait(run))
         return run.finish(stop_reason) if stop_reason else None
@@ -164,28 +146,24 @@ class DeviceWorker:
         started = time.perf_counter()
         run.step()
         run.report(self._eta(run))
-        self._keep(run)
+        run.save()
         self._share.charge(run, time.perf_counter() - started)
-
-    def _keep(self, run: Run) -> None:
-        if time.monotonic() >= run.job.next_checkpoint and (snapshot := run.snapshot()):
-            run.job.next_checkpoint = math.inf
-            self._keeps[run](snapshot)
 
     def _wait(self, run: Run) -> float:
         """Return the expected seconds until a job has its next turn, if nothing else comes."""
         seconds = 0.0
-        for other in self._leaves:
+        for other in self._runs:
             if lead := self._share.lead(other, run):
+                state = other.job.run
                 # A step that has begun is done to its end.
-                steps = math.ceil(lead / other.job.next_seconds) if other.job.next_seconds else 0
-                seconds += min(steps * other.job.next_seconds, other.job.remaining_seconds)
+                steps = math.ceil(lead / state.next_seconds) if state.next_seconds else 0
+                seconds += min(steps * state.next_seconds, state.remaining_seconds)
         return seconds
 
     def _eta(self, run: Run) -> float:
         """Return the expected seconds until a job has taken its last step, if nothing else comes."""
         now = time.monotonic()
-        return ends([each.job.claim(now) for each in self._leaves])[list(self._leaves).index(run)]
+        return ends([each.job.claim(now) for each in self._runs])[self._runs.index(run)]
 
     def _attempt(self, run: Run, action: Callable[[Run], Outcome | None]) -> None:
         """Do something with a job and end it with what that returns or raises, so that it touches no other."""
@@ -226,24 +204,23 @@ class DeviceWorker:
         job = run.job
         try:
             if run.shrink():
-                tiles = f"in tiles of {job.cost.tile_size}" if job.cost.tile_size else "as a whole"
-                width, height = job.spec.content.size
-                _log.warning("job %s goes on %s at %dx%d: memory ran out", job.id, tiles, width, height)
+                tile_size, size = job.run.cost.tile_size, job.run.spec.content.size
+                tiles = f"in tiles of {tile_size}" if tile_size else "as a whole"
+                _log.warning("job %s goes on %s at %dx%d: memory ran out", job.id, tiles, *size)
                 release_memory(self.device)
                 return None
         except Exception as error:
             if not _is_out_of_memory(error):
                 return self._failure(run, error)
-        return does_not_fit(job.spec, job.cost.peak_bytes, self.capacity, share=0.5)
+        return does_not_fit(job.run.spec, job.run.cost.peak_bytes, self.capacity, share=0.5)
 
     def _end(self, run: Run, outcome: Outcome) -> None:
-        leave = self._leaves.pop(run)
-        del self._keeps[run]
+        self._runs.remove(run)
         self._share.leave(run)
         run.close()
         if not self._has_failed:
             release_memory(self.device)
-        leave(outcome)
+        run.sink.leave(outcome)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

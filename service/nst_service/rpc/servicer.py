@@ -80,13 +80,13 @@ class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:  # noqa: N802
         """Say where a job stands."""
         owner = self._callers.of(context)
-        view = await self._scheduler.view(await self._job_id(request, owner), owner)
+        view = await self._scheduler.views.view(await self._job_id(request, owner), owner)
         return pb.GetJobResponse(job=job_to_proto(view, self._model))
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:  # noqa: N802
         """List the caller's jobs."""
         page = page_from_proto(request)
-        views = await self._scheduler.views(
+        views = await self._scheduler.views.page(
             self._callers.of(context), states=page.states, before=page.before, limit=page.size + 1
         )
         return jobs_to_proto(views, page.size, self._model)
@@ -101,7 +101,7 @@ class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
 
     async def _job_id(self, request: JobRequest, owner: Owner) -> str:
         check_job_name(request)
-        return request.job_id or await self._scheduler.job_id(request.request_id, owner)
+        return request.job_id or await self._scheduler.views.job_id(request.request_id, owner)
 
     async def Estimate(  # noqa: N802
         self, request: pb.EstimateRequest, context: Context
@@ -127,7 +127,7 @@ class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
         return pb.GetServerInfoResponse(
             version=self._version,
             weights=weights_to_proto(self._model),
-            devices=scheduler.devices,
+            devices=scheduler.views.devices,
             default_options=options_to_proto(TransferOptions.from_preset(DEFAULT_PRESET).completed()),
             default_output=output_to_proto(OutputOptions()),
             layers=self._model.layers,
@@ -136,9 +136,9 @@ class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
                 scheduler.limits,
                 scheduler.durability,
                 max_request_bytes=self._max_request_bytes,
-                max_queued_jobs=scheduler.max_queued,
+                max_queued_jobs=scheduler.queue_limits.max_queued,
             ),
-            queued_jobs=scheduler.queued_jobs,
-            running_jobs=scheduler.running_jobs,
+            queued_jobs=scheduler.views.queued_jobs,
+            running_jobs=scheduler.views.running_jobs,
             presets=[options_to_proto(TransferOptions.from_preset(preset).completed()) for preset in Preset],
         )

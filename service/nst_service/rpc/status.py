@@ -1,4 +1,4 @@
-"""From errors to gRPC statuses with google.rpc details, as the contract promises them."""
+"""The gRPC status of each error, with the google.rpc details that the contract promises."""
 
 import functools
 import logging
@@ -37,24 +37,24 @@ from nst_service.store.errors import (
 _log = logging.getLogger(__name__)
 
 DOMAIN = "nst"
-"""Of every ErrorInfo."""
+"""Domain of every ErrorInfo."""
 
 # A status travels in headers, twice and encoded, and what receives them refuses those above 8 KiB.
 _MAX_MESSAGE = 600
-"""Characters of a message."""
+"""Most characters of a message."""
 _MAX_DESCRIPTION = 300
-"""Characters of one violation."""
+"""Most characters of one violation."""
 _MAX_VIOLATIONS_BYTES = 2400
-"""Of all violations; those beyond are counted, not named."""
+"""Most bytes of all violations; those beyond are counted, not named."""
 _MAX_NAME = 64
-"""Characters of a name that the client itself has sent."""
+"""Most characters of a name that the client itself has sent."""
 
 _INCIDENT_BYTES = 8
 _QUOTA_RETRY_SECONDS = 1.0
-"""After which a client may see whether one of its jobs has ended."""
+"""Seconds after which a client may see whether one of its jobs has ended."""
 
 _STORE_RETRY_SECONDS = 5.0
-"""After which a client may see whether the store takes jobs again."""
+"""Seconds after which a client may see whether the store takes jobs again."""
 
 _STATUS_DETAILS_KEY = "grpc-status-details-bin"
 _CODES = {code.value[0]: code for code in grpc.StatusCode}

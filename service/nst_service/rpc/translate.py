@@ -1,4 +1,4 @@
-"""Between the messages of the contract and the types of engine and jobs, field by field, without any decision."""
+"""Translates between the messages of the contract and the types of engine and jobs, field by field; decides nothing."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +27,7 @@ from nst_service.engine.options import DEFAULT_PRESET, Limits, OutputOptions, St
 from nst_service.engine.spec import StyleInput, TransferRequest
 from nst_service.jobs import events
 from nst_service.jobs.log import LoggedEvent
-from nst_service.jobs.scheduler import Durability, JobView
+from nst_service.jobs.views import Durability, JobView
 from nst_service.lifecycle import JobState, StopReason
 from nst_service.store.records import DisconnectPolicy
 

@@ -1,1 +1,1 @@
-"""The memory of a transfer: how many bytes it holds, and what fits into the memory there is."""
+"""The memory of a transfer: how many bytes it holds, and what fits into a given memory."""

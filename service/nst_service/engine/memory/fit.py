@@ -1,4 +1,4 @@
-"""What fits into the memory there is: the tiles, the largest result, a shorter history of the optimiser."""
+"""How a transfer fits into a given memory: in tiles, at a smaller size, with a shorter history of the optimiser."""
 
 import dataclasses
 import sys
@@ -26,9 +26,9 @@ class Memory:
     """The memory that a transfer may hold on its device."""
 
     available: int = sys.maxsize
-    """Bytes."""
+    """Bytes that the transfer may hold at once."""
     backend: Backend = CPU_BACKEND
-    """What computes the convolutions there, and so decides how much they keep for the backward pass."""
+    """The implementation of the convolutions, on which depends how much they keep for the backward pass."""
 
     @classmethod
     def common(cls, memories: Iterable["Memory"]) -> "Memory":
@@ -43,7 +43,7 @@ class Memory:
 
 
 ANY_MEMORY = Memory()
-"""More memory than there is."""
+"""Memory for a transfer of any size."""
 
 
 class TileFit(NamedTuple):
@@ -52,13 +52,16 @@ class TileFit(NamedTuple):
     tile_size: int | None
     """Edge of the tiles in pixels, or None where pictures are taken as a whole."""
     peak_bytes: int
+    """The most bytes that are held at once."""
 
 
 class HistoryFit(NamedTuple):
     """A shorter history of L-BFGS, and the memory that a transfer holds with it."""
 
     steps: int
+    """Steps that the optimiser keeps."""
     peak_bytes: int
+    """The most bytes that are held at once."""
 
 
 def fitting_tile(options: TransferOptions, size: Size, styles: Sequence[Size], memory: Memory) -> TileFit:

@@ -55,7 +55,7 @@ def peak_bytes(
         size: the size of the result.
         styles: the sizes of the styles.
         tile_size: the edge of the tiles in pixels, or None where pictures are taken as a whole.
-        backend: what computes the convolutions.
+        backend: the implementation of the convolutions.
 
     Returns:
         Bytes, without the weights of the network and the pictures of the request.
@@ -104,7 +104,7 @@ def _picture_bytes(size: Size) -> int:
 
 
 def _evaluation_bytes(options: TransferOptions, size: Size, tile_size: int | None, backend: Backend) -> int:
-    """Return what the network holds for an evaluation of the objective and its gradient."""
+    """Return the bytes that the network holds for an evaluation of the objective and its gradient."""
     layers = options.active_layers
     part = _largest_part(size, tile_size, layers)
     network = _native_bytes(options, part) if backend is Backend.NATIVE else _torch_bytes(options, part)
@@ -117,13 +117,13 @@ def _evaluation_bytes(options: TransferOptions, size: Size, tile_size: int | Non
 
 
 def _torch_bytes(options: TransferOptions, part: Size) -> int:
-    """Return what operations of torch hold: all that is kept for the backward pass, and temporaries of one layer."""
+    """Return the bytes that operations of torch keep for the backward pass, and the temporaries of one layer."""
     steps = plan(options.active_layers, options.variant, Backend.TORCH)
     return sum(step.kept_bytes(part) for step in steps) + _TEMPORARIES * max(step.output_bytes(part) for step in steps)
 
 
 def _native_bytes(options: TransferOptions, part: Size) -> int:
-    """Return what the native kernel holds at the step where it is the most."""
+    """Return the bytes that the native kernel holds at the step where they are the most."""
     kept = most = 0
     for step in plan_in_bands(options.active_layers, options.variant, Backend.NATIVE):
         kept += step.kept_bytes(part)
@@ -132,7 +132,7 @@ def _native_bytes(options: TransferOptions, part: Size) -> int:
 
 
 def _style_bytes(options: TransferOptions, part: Size, backend: Backend) -> int:
-    """Return what the network holds for the features of a style, which need no backward pass."""
+    """Return the bytes that the network holds for the features of a style, which need no backward pass."""
     steps = plan(options.active_style_layers, options.variant, backend)
     if backend is Backend.NATIVE:
         return max(step.forward_bytes(part) for step in steps)
@@ -140,7 +140,7 @@ def _style_bytes(options: TransferOptions, part: Size, backend: Backend) -> int:
 
 
 def _statistics_bytes(options: TransferOptions, size: Size, styles: int, tile_size: int | None) -> int:
-    """Return what the statistics of the styles, of the picture and of its tiles take."""
+    """Return the bytes of the statistics of the styles, of the picture and of its tiles."""
     layers = options.active_style_layers
     if options.style_loss is StyleStatisticKind.SLICED_WASSERSTEIN:
         # Of each feature: its projections, part by part and together, sorted, their places, targets and slopes.

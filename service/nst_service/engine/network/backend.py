@@ -1,4 +1,4 @@
-"""What computes the convolutions of the network."""
+"""The implementations of the network's convolutions."""
 
 from enum import StrEnum
 
@@ -8,7 +8,7 @@ from nst_service.engine.arena import NATIVE
 
 
 class Backend(StrEnum):
-    """What computes the convolutions, which decides what they keep for the backward pass."""
+    """An implementation of the convolutions, on which depends what they keep for the backward pass."""
 
     NATIVE = "native"
     """The native kernel, on CPUs."""

@@ -30,11 +30,10 @@ class FrozenConv:
         Args:
             kernel: the weights.
             bias: (outputs,) float32, on the device to be used.
-            backend: what computes it.
-            precision: the numbers that a GPU convolves.
+            backend: the implementation.
+            precision: the numbers that a GPU multiplies.
         """
         self.algorithm: NativeConv | TorchConv
-        """The implementation."""
         if backend is Backend.NATIVE:
             self.algorithm = NativeConv(kernel, bias)
         else:

@@ -1,28 +1,29 @@
-"""The scales of pixels that networks were trained on."""
+"""The scales of the pixels that networks were trained on."""
 
 from enum import StrEnum
 
 Triple = tuple[float, float, float]
+"""A number for each of red, green and blue."""
 
 
 class InputScale(StrEnum):
-    """What a network expects its pixels to be."""
+    """The scale of pixels that a network expects."""
 
     TORCHVISION = "torchvision"
-    """RGB, ImageNet mean subtracted, divided by the ImageNet deviation."""
+    """RGB in [0, 1], minus the mean of ImageNet, divided by its standard deviation."""
     CAFFE = "caffe"
-    """BGR, 0 to 255, mean subtracted."""
+    """BGR in [0, 255], minus the mean of ImageNet."""
 
     @property
     def mean(self) -> Triple:
-        """What is subtracted from RGB pixels in [0, 1]."""
+        """The mean of each channel, which is subtracted from RGB pixels in [0, 1]."""
         if self is InputScale.CAFFE:
             return 123.68 / 255, 116.779 / 255, 103.939 / 255
         return 0.485, 0.456, 0.406
 
     @property
     def std(self) -> Triple:
-        """What RGB pixels in [0, 1] are divided by after that."""
+        """The deviation of each channel, by which RGB pixels are divided after the mean is subtracted."""
         if self is InputScale.CAFFE:
             return 1 / 255, 1 / 255, 1 / 255
         return 0.229, 0.224, 0.225

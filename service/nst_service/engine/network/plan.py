@@ -68,10 +68,10 @@ class ConvolutionStep:
     pooling: Pooling | None
     """The pooling after the ReLU; None where no pooling follows."""
     epilogue: Epilogue | None
-    """What the native kernel does in the same call as the convolution: rectify and pool, so that only pooled features
-    are ever in memory. None where the ReLU and the pooling come after it."""
+    """The ReLU and the pooling, where the native kernel does both in the same call as the convolution, so that only
+    pooled features are ever in memory. None where they come after it."""
     kept: frozenset[Kept]
-    """What is kept for the backward pass."""
+    """The tensors that are kept for the backward pass."""
 
     def kept_bytes(self, size: Size) -> int:
         """Return the bytes that the step keeps for the backward pass of a picture."""
@@ -152,7 +152,7 @@ def plan(layers: Collection[str], variant: Variant, backend: Backend) -> tuple[C
     Args:
         layers: the layers to visit, names out of `LAYERS`; at least one.
         variant: how the weights are applied.
-        backend: what computes the convolutions.
+        backend: the implementation of the convolutions.
     """
     convs = convs_through(layers)
     return tuple(

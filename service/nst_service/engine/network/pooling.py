@@ -1,4 +1,4 @@
-"""What stands between the blocks of the network: 2x2 pooling that halves height and width.
+"""The 2x2 pooling between the blocks of the network, which halves height and width.
 
 It rounds up: dropping the rows and columns that fill no 2x2 window would leave the picture's edge unstyled.
 """

@@ -1,4 +1,4 @@
-"""How exactly a GPU computes convolutions."""
+"""The precision in which a GPU computes convolutions."""
 
 from enum import StrEnum
 
@@ -6,16 +6,17 @@ import torch
 
 
 class Precision(StrEnum):
-    """The numbers that go into the convolutions of a GPU; a CPU always takes float32.
+    """The numbers that a GPU multiplies in convolutions; a CPU always multiplies float32.
 
-    Whatever goes in, sums are float32, and so are Gram matrices, losses, the optimiser and the picture.
+    Sums are float32 in every precision, and so are Gram matrices, losses, the optimiser and the picture.
     """
 
     FLOAT32 = "float32"
+    """Numbers of single precision, which are not rounded."""
     TF32 = "tf32"
-    """Products of numbers that are rounded to 10 bits: what torch does unless told otherwise."""
+    """Numbers that are rounded to 10 bits of mantissa before they are multiplied: the default of torch."""
     BFLOAT16 = "bfloat16"
-    """Features and their gradients in half the memory, rounded to 7 bits."""
+    """Numbers of 7 bits of mantissa: features and their gradients take half the memory."""
 
 
 def is_gpu(device: torch.device) -> bool:

@@ -1,4 +1,4 @@
-"""The weights of a convolution, as they are stored."""
+"""The stored form of a convolution's weights."""
 
 from typing import NamedTuple
 
@@ -8,21 +8,21 @@ from torch import Tensor
 
 
 class StoredKernel(NamedTuple):
-    """Weights (outputs, inputs, 3, 3), which may be stored in a quarter of the memory."""
+    """The weights of a convolution, either as they are or as indices into a table, in a quarter of the memory."""
 
     values: Tensor
-    """float32, or uint8 where they are places in a table."""
+    """(outputs, inputs, 3, 3): float32 weights, or uint8 indices into the table."""
     table: Tensor | None = None
-    """(256,) float32, in which the weights are."""
+    """(256,) float32: the weights that the indices stand for. None where the values are the weights."""
 
     @property
     def shape(self) -> torch.Size:
-        """(outputs, inputs, 3, 3)."""
+        """The shape of the kernel: (outputs, inputs, 3, 3)."""
         return self.values.shape
 
     def dense(self) -> Tensor:
-        """Return the weights, float32."""
+        """Return the weights (outputs, inputs, 3, 3), float32."""
         if self.table is None:
             return self.values
-        # torch would want the places in eight bytes each.
+        # Indices of torch would take eight bytes each.
         return torch.from_numpy(np.take(self.table.numpy(), self.values.numpy()))

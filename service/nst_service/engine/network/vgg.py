@@ -27,7 +27,7 @@ FeatureVisitor = Callable[[str, Tensor, Window], Sequence[Tensor]]
 """Takes the name of a layer and its features (1, C, h, w) in a window; returns the tensors that are wanted of them."""
 
 Visits = dict[str, list[Sequence[Tensor]]]
-"""What a visitor returned, by layer, part by part from top to bottom."""
+"""The tensors that a visitor returned, by layer, part by part from top to bottom."""
 
 
 class Vgg19:
@@ -36,7 +36,7 @@ class Vgg19:
     def __init__(self, weights: Weights, device: torch.device | str, precision: Precision = Precision.FLOAT32):
         self.device = torch.device(device)
         self.backend = Backend.of(self.device)
-        """What computes the convolutions."""
+        """The implementation of the convolutions."""
         self.weights_id = weights.id
         self.weights_sha256 = weights.sha256
         self.layers = LAYERS[: 2 * len(weights.convs)]

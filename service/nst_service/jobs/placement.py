@@ -24,7 +24,7 @@ _SHORTER = 0.5
 """Share of what is left of a running job that one which joins it may take."""
 _WEIGHT_EXPONENT = -0.25
 _LEAST_SECONDS = 1e-3
-"""Of a job, for its weight."""
+"""Least seconds that a job counts with in its weight."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class Claim:
     """What a job asks of a device."""
 
     seconds: float
-    """Of the device, still."""
+    """Seconds of the device that the job still needs."""
     weight: float
     memory: int
     """Bytes."""
@@ -45,9 +45,9 @@ class Room:
     """What a device offers."""
 
     jobs: int
-    """That may share it."""
+    """The number of jobs that may share the device."""
     memory: int
-    """Bytes that they may hold together."""
+    """Bytes that its jobs may hold together."""
 
 
 def weight(seconds: float) -> float:
@@ -63,7 +63,7 @@ def ends(claims: Sequence[Claim]) -> list[float]:
     ]
 
 
-def joining(
+def placements(
     running: Sequence[Sequence[Claim]], waiting: Sequence[Claim], rooms: Sequence[Room], now: float = 0.0
 ) -> Iterator[tuple[int, int]]:
     """Yield which of the waiting jobs now joins which device, as pairs of their indices.
@@ -99,7 +99,7 @@ class _Opening:
     """What a device has to offer for one more job."""
 
     seconds: float
-    """That the job must stay below."""
+    """Seconds that the job must stay below."""
     memory: float
     """Bytes that it may hold."""
 

@@ -1,9 +1,9 @@
 from collections import Counter
 
-from nst_service.jobs.fair_share import FairShare
+from nst_service.jobs.fair_queue import FairQueue
 
 
-def turns(share: FairShare[str], number: int, seconds: dict[str, float]) -> list[str]:
+def turns(share: FairQueue[str], number: int, seconds: dict[str, float]) -> list[str]:
     taken = []
     for _ in range(number):
         sharer = share.next()
@@ -12,8 +12,8 @@ def turns(share: FairShare[str], number: int, seconds: dict[str, float]) -> list
     return taken
 
 
-def shared(**weights: float) -> FairShare[str]:
-    share: FairShare[str] = FairShare()
+def shared(**weights: float) -> FairQueue[str]:
+    share: FairQueue[str] = FairQueue()
     for sharer, weight in weights.items():
         share.join(sharer, weight)
     return share

@@ -7,7 +7,7 @@ from nst_service.engine.pictures.picture import Picture
 from nst_service.engine.sizes import Size
 from nst_service.engine.spec import Style, TransferSpec
 from nst_service.jobs.errors import DoesNotFitError
-from nst_service.jobs.fitting import does_not_fit, fitted, reduced
+from nst_service.jobs.memory_fit import does_not_fit, fitted, reduced
 
 
 def spec_of(size: Size = (640, 480), style: Size = (640, 480), **options) -> TransferSpec:

@@ -1,0 +1,150 @@
+"""Whether a request becomes a job: read, checked, decoded, planned, and stored."""
+
+import contextlib
+import functools
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from nst_service.engine.spec import TransferSpec
+from nst_service.jobs.availability import Availability
+from nst_service.jobs.device_pool import DevicePool
+from nst_service.jobs.errors import DeadlineTooShortError, QueueFullError
+from nst_service.jobs.events import Accepted
+from nst_service.jobs.job import Job
+from nst_service.jobs.job_store import AsyncJobStore
+from nst_service.jobs.job_table import JobTable
+from nst_service.jobs.planner import Planner, accepted
+from nst_service.jobs.quotas import Owner, PendingBytes, QueueLimits, check_jobs
+from nst_service.jobs.stored_request import ReadRequest, StoredRequest
+from nst_service.store.records import StoredJob
+
+_PENDING_RETRY_SECONDS = 1.0
+"""Seconds after which there may be room to read a request again."""
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRequest:
+    """A request that is known to be possible."""
+
+    request: StoredRequest
+    spec: TransferSpec
+    owner: Owner
+
+
+class Admission:
+    """Refuses what cannot be, and makes jobs of the rest. Reads the queue and the devices, and changes neither."""
+
+    def __init__(
+        self,
+        store: AsyncJobStore,
+        table: JobTable,
+        pool: DevicePool,
+        planner: Planner,
+        availability: Availability,
+        *,
+        limits: QueueLimits,
+    ):
+        """Make the admission of a server.
+
+        Args:
+            store: keeps the jobs.
+            table: the jobs that the server knows.
+            pool: its devices.
+            planner: makes jobs of specifications.
+            availability: whether jobs are taken now.
+            limits: how much may wait.
+        """
+        self._store = store
+        self._table = table
+        self._pool = pool
+        self._planner = planner
+        self._availability = availability
+        self._max_queued = limits.max_queued
+        self._pending = PendingBytes(limits.max_pending_bytes, _PENDING_RETRY_SECONDS)
+
+    @contextlib.asynccontextmanager
+    async def prepared(
+        self, read: ReadRequest, owner: Owner, request_id: str | None, size: int
+    ) -> AsyncIterator[PreparedRequest | StoredJob]:
+        """Read and decode a request, or find the job that the same request has led to before.
+
+        As long as the context is open, the request counts among what waits. See `Scheduler.submit` for the arguments,
+        and for what is raised.
+        """
+        self._availability.check()
+        with self._pending.hold(size):
+            request: StoredRequest | None = None
+            if request_id is not None:
+                # A request that is repeated is not one more.
+                request = await self._read(read, owner)
+                if found := await self._store.find(owner.name, request):
+                    yield found
+                    return
+            self._check_room(owner)
+            with self._table.admitting(owner.name):
+                request = request or await self._read(read, owner)
+                spec = await self._in_thread(self._planner.prepare, request.request, owner)
+                self._availability.check()
+                yield PreparedRequest(request, spec, owner)
+
+    async def estimate(self, read: ReadRequest, owner: Owner, size: int) -> Accepted:
+        """Return what a job would begin with; its id is empty."""
+        with self._pending.hold(size):
+            request = await self._read(read, owner)
+            spec = await self._in_thread(self._planner.prepare, request.request, owner)
+        job = self._planner.plan(spec)
+        return accepted(job, self._pool.forecast([*self._table.waiting, job])[-1], job_id="")
+
+    async def take_on(self, prepared: PreparedRequest, deadline: float | None) -> Job | StoredJob:
+        """Store a prepared request as a job, which then has its Accepted; or find the one that came before it.
+
+        Raises:
+            DeadlineTooShortError: it cannot finish by its deadline.
+            StoreError: it cannot be stored.
+        """
+        request = prepared.request
+        job = self._planner.plan(
+            prepared.spec,
+            owner=prepared.owner.name,
+            request_id=request.request_id,
+            disconnect_policy=request.disconnect_policy,
+            deadline=deadline,
+        )
+        span = self._pool.forecast([*self._table.waiting, job])[-1]
+        seconds = span.end + self._pool.seconds_to_next_turn()
+        if deadline is not None and job.plan.accepted_at + seconds > deadline:
+            raise DeadlineTooShortError(seconds, max(0.0, deadline - job.plan.accepted_at))
+        event = accepted(job, span, job_id=job.id)
+        self._table.add(job)
+        try:
+            submission = await self._store.submit(job, request, event)
+        except BaseException:
+            self._table.remove(job)
+            raise
+        if not submission.created:
+            self._table.remove(job)
+            return submission.job
+        job.log.append(event)
+        return job
+
+    def _check_room(self, owner: Owner) -> None:
+        check_jobs(owner, self._table.held(owner.name, self._pool.running))
+        waiting = self._table.queue_length
+        if waiting >= self._max_queued + self._pool.idle_devices:
+            raise QueueFullError(f"{waiting} jobs", self._pool.retry_after(self._table.waiting))
+
+    async def _read(self, read: ReadRequest, owner: Owner) -> StoredRequest:
+        return await self._in_thread(read, functools.partial(self._store.picture, owner.name))
+
+    async def _in_thread(self, call: Callable[..., _Result], *args: Any) -> _Result:
+        """Do a part of the admission in a thread, unless a drain begins before its turn comes."""
+
+        def work() -> _Result:
+            self._availability.check()
+            return call(*args)
+
+        self._availability.check()
+        return await self._planner.in_thread(work)

@@ -1,0 +1,79 @@
+"""How jobs that other servers or earlier processes have left in the store go on here."""
+
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator
+
+from nst_service.jobs.errors import DoesNotFitError, JobError, JobFailedError, UnknownJobError
+from nst_service.jobs.job import Job
+from nst_service.jobs.job_store import AsyncJobStore
+from nst_service.jobs.job_table import JobTable
+from nst_service.jobs.planner import Planner
+from nst_service.jobs.views import Durability
+from nst_service.lifecycle import StopReason
+from nst_service.store.errors import CorruptBlobError, StoreError
+from nst_service.store.records import DisconnectPolicy, StoredJob
+
+_MAX_LOST_RUNS = 3
+"""Servers in a row that may have died with a job, without getting it further, before it counts as their killer."""
+
+_log = logging.getLogger(__name__)
+
+
+class Recovery:
+    """Reads jobs back from the store, and fails those there that can never go on."""
+
+    def __init__(self, store: AsyncJobStore, table: JobTable, planner: Planner, durability: Durability):
+        self._store = store
+        self._table = table
+        self._planner = planner
+        self._durability = durability
+
+    async def resumable(self) -> AsyncIterator[Job]:
+        """Yield the jobs that wait in the store, are not known here, and can go on.
+
+        Raises:
+            StoreError: the store cannot tell which jobs wait.
+        """
+        for stored in await self._store.queue():
+            if stored.id not in self._table and (job := await self._resume(stored)):
+                yield job
+
+    async def _resume(self, stored: StoredJob) -> Job | None:
+        try:
+            job = await self._read_back(stored)
+        except Exception as error:
+            if isinstance(error, StoreError | MemoryError) and not isinstance(error, CorruptBlobError):
+                _log.warning("job %s cannot go on yet: %s", stored.id, error)
+                return None
+            if isinstance(error, DoesNotFitError):
+                await self._fail(stored, error)
+                return None
+            # Whatever it is: no job keeps the server from the others.
+            _log.error("job %s cannot go on", stored.id, exc_info=error)
+            await self._fail(stored, JobFailedError("REQUEST_LOST", "the request could not be read back"))
+            return None
+        if stored.lost_runs >= _MAX_LOST_RUNS:
+            message = "the server has died with this job repeatedly"
+            await self._fail(stored, JobFailedError("KEEPS_CRASHING", message))
+            return None
+        is_ownerless = stored.disconnect_policy is DisconnectPolicy.CANCEL and stored.request_id is None
+        if stored.cancel_requested or is_ownerless:
+            job.control.stop_requested = StopReason.CANCELLED
+        elif stored.disconnect_policy is DisconnectPolicy.CANCEL and self._durability.is_alone:
+            # Elsewhere its followers may be with another server.
+            job.unfollowed_since = time.monotonic()
+        return job
+
+    async def _read_back(self, stored: StoredJob) -> Job:
+        request = await self._store.request(stored)
+        if request is None:
+            raise UnknownJobError(stored.id)
+        sizes = await self._store.sizes([stored])
+        spec = await self._planner.in_thread(self._planner.prepare_again, request, sizes[stored.id])
+        return self._planner.resume(stored, spec, await self._store.events(stored.id))
+
+    async def _fail(self, stored: StoredJob, error: JobError) -> None:
+        with contextlib.suppress(StoreError):
+            await self._store.fail_queued(stored.id, error)

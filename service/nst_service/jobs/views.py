@@ -1,0 +1,109 @@
+"""What is told of jobs to those who ask, wherever the jobs are."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from nst_service.engine.sizes import Size
+from nst_service.jobs.device_pool import DevicePool
+from nst_service.jobs.errors import UnknownJobError
+from nst_service.jobs.events import Progress
+from nst_service.jobs.job_store import AsyncJobStore
+from nst_service.jobs.job_table import JobTable
+from nst_service.jobs.quotas import ANYONE, Owner
+from nst_service.lifecycle import JobState
+from nst_service.store.records import StoredJob
+
+
+@dataclass(frozen=True, kw_only=True)
+class Durability:
+    """How jobs outlive calls and servers."""
+
+    checkpoint_seconds: float
+    """Least seconds between two checkpoints of a job."""
+    reattach_seconds: float
+    """Seconds for which a job that can be reattached goes on without a follower."""
+    retention_seconds: float
+    """Seconds for which a job is kept after its end."""
+    is_alone: bool
+    """Whether no other server shares the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """Where a job stands."""
+
+    stored: StoredJob
+    size: Size
+    """Size of its result in pixels."""
+    progress: Progress | None
+    """Its last progress; None where it does not run here."""
+
+
+class JobViews:
+    """Looks jobs up in the store, and adds what this server alone knows of those that it runs."""
+
+    def __init__(self, store: AsyncJobStore, table: JobTable, pool: DevicePool):
+        self._store = store
+        self._table = table
+        self._pool = pool
+
+    @property
+    def devices(self) -> list[str]:
+        """The names of the devices."""
+        return self._pool.names
+
+    @property
+    def queued_jobs(self) -> int:
+        """The number of jobs that wait on this server."""
+        return len(self._table.waiting)
+
+    @property
+    def running_jobs(self) -> int:
+        """The number of jobs that run on this server."""
+        return len(self._pool.running)
+
+    async def stored(self, job_id: str, owner: Owner) -> StoredJob:
+        """Return a job as the store has it.
+
+        Raises:
+            UnknownJobError: no job of this owner has this id.
+        """
+        stored = await self._store.job(job_id)
+        # Others get the same answer as for an id that no job has: they shall not learn which ids there are.
+        if stored is None or stored.owner != owner.name:
+            raise UnknownJobError(job_id)
+        return stored
+
+    async def job_id(self, request_id: str, owner: Owner = ANYONE) -> str:
+        """Return the id of the job that a request has led to, one that is being taken on included.
+
+        Raises:
+            UnknownJobError: no request of this owner has this id.
+        """
+        job = await self._store.job_of_request(owner.name, request_id) or self._table.of_request(owner.name, request_id)
+        if job is None:
+            raise UnknownJobError(request_id)
+        return job.id
+
+    async def view(self, job_id: str, owner: Owner = ANYONE) -> JobView:
+        """Return where a job stands.
+
+        Raises:
+            UnknownJobError: no job of this owner has this id.
+        """
+        (view,) = await self._views([await self.stored(job_id, owner)])
+        return view
+
+    async def page(
+        self, owner: Owner, *, states: Collection[JobState], before: int | None, limit: int
+    ) -> list[JobView]:
+        """Return where the jobs of an owner stand, newest first (see `Store.jobs` for the arguments)."""
+        return await self._views(await self._store.jobs(owner.name, states, before, limit))
+
+    async def _views(self, jobs: Sequence[StoredJob]) -> list[JobView]:
+        sizes = await self._store.sizes(jobs)
+        return [JobView(stored, sizes[stored.id], self._progress(stored.id)) for stored in jobs]
+
+    def _progress(self, job_id: str) -> Progress | None:
+        job = self._table.get(job_id)
+        return job.log.latest(Progress) if job else None
