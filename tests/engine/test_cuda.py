@@ -10,9 +10,10 @@ from nst_service.engine.network.layers import LAYERS
 from nst_service.engine.network.precision import Precision
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.network.weights import Weights
-from nst_service.engine.objective.criterion import Criterion, Evaluation
+from nst_service.engine.objective.criterion import Criterion
+from nst_service.engine.objective.evaluation import Evaluation
 from nst_service.engine.objective.targets import build_canvas, build_criterion
-from nst_service.engine.optim import transfer as transfer_module
+from nst_service.engine.optim import stage as stage_module
 from nst_service.engine.optim.snapshot import Snapshot
 from nst_service.engine.optim.transfer import optimize
 from nst_service.engine.options import Limits, TransferOptions
@@ -110,7 +111,7 @@ def test_recorded_steps_are_those_that_would_be_taken_one_by_one(
 ):
     spec = make_spec(**options, scales=2)
     *_, recorded = optimize(spec, on_gpu)
-    monkeypatch.setattr(transfer_module, "_STEPS_BEFORE_RECORDING", 10**6)
+    monkeypatch.setattr(stage_module, "_STEPS_BEFORE_RECORDING", 10**6)
     one_by_one = list(optimize(spec, on_gpu))
     assert [iterate.iteration for iterate in one_by_one] == list(range(1, 41))
     assert torch.equal(recorded.result(), one_by_one[-1].result())
@@ -131,7 +132,7 @@ def test_a_transfer_on_a_gpu_goes_on_from_a_snapshot(spec: TransferSpec, on_gpu:
     for last in optimize(spec, on_gpu):
         snapshots.append(last.snapshot(history=history))
     early = next(snapshot for snapshot in snapshots if snapshot.iteration > 5)
-    *_, again = optimize(spec, on_gpu, snapshot=Snapshot.from_bytes(b"".join(early.to_buffers())))
+    *_, again = optimize(spec, on_gpu, start=Snapshot.from_bytes(b"".join(early.to_buffers())))
     assert again.iteration == last.iteration
     assert again.best.loss == pytest.approx(last.best.loss, rel=0.02 if history else 0.5)
 

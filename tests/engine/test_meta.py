@@ -17,7 +17,9 @@ from nst_service.engine.network.weights import Weights
 from nst_service.engine.objective import targets as objective_module
 from nst_service.engine.objective.criterion import Criterion
 from nst_service.engine.objective.targets import build_canvas, build_criterion
-from nst_service.engine.optim.optimizers import LBFGS, Adam, either
+from nst_service.engine.optim.adam import Adam
+from nst_service.engine.optim.lbfgs import LBFGS
+from nst_service.engine.optim.selection import select_evaluation
 from nst_service.engine.options import ColorMode, Limits, TransferOptions
 from nst_service.engine.spec import StyleInput, TransferRequest, prepare
 from torch import Tensor
@@ -134,7 +136,7 @@ def check(criterion: Criterion, optimizer: LBFGS | Adam) -> None:
         for _ in range(5):
             optimizer.step(criterion)
             accepted = optimizer.accepted
-            best = accepted if best is None else either(accepted.value < best.value, accepted, best)
+            best = select_evaluation(accepted.value < best.value, accepted, best) if best else accepted
     assert {tensor.device for tensor in (*best.tensors(), *optimizer.tensors())} == {META}
     for picture in (best.pixels, best.gradient, optimizer.tensors()[0]):
         assert (picture.dtype, picture.shape) == (torch.float32, (1, 3, 31, 40))

@@ -17,6 +17,11 @@ class Size(NamedTuple):
         height, width = pixels.shape[-2:]
         return cls(width, height)
 
+    @property
+    def shape(self) -> "Shape":
+        """The last two dimensions of pixels of this size."""
+        return Shape(self.height, self.width)
+
 
 class Shape(NamedTuple):
     """The height and width of features or pixels, in the order of a tensor's last dimensions."""

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 from nst_service.engine.optim.preconditioner import FourierPreconditioner
+from nst_service.engine.sizes import Shape
 
 
 def test_slow_changes_are_kept_and_fast_ones_are_weakened():
@@ -13,9 +14,9 @@ def test_slow_changes_are_kept_and_fast_ones_are_weakened():
     assert torch.allclose(precondition(wave), wave * (0.02 / 0.22), atol=1e-6)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (7, 5), (16, 9)])
-def test_it_is_symmetric_and_positive_definite(size: tuple[int, int]):
-    precondition = FourierPreconditioner(torch.empty(1, 3, *size))
-    x, y = torch.randn(2, 1, 3, *size, dtype=torch.float64)
+@pytest.mark.parametrize("shape", [Shape(1, 1), Shape(7, 5), Shape(16, 9)])
+def test_it_is_symmetric_and_positive_definite(shape: Shape):
+    precondition = FourierPreconditioner(torch.empty(1, 3, *shape))
+    x, y = torch.randn(2, 1, 3, *shape, dtype=torch.float64)
     assert torch.allclose((x * precondition(y)).sum(), (y * precondition(x)).sum())
     assert (x * precondition(x)).sum() > 0

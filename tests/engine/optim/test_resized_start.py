@@ -61,24 +61,24 @@ def test_a_transfer_goes_on_at_a_smaller_size_from_its_best_picture_and_counts_o
     spec = make_spec(**options)
     for iteration in (2, 4):
         iterate = at(spec, model, iteration)
-        draft = resize_start(Snapshot.from_bytes(b"".join(iterate.snapshot().to_buffers())), smaller(spec))
-        assert isinstance(draft, ResizedStart)
-        rest = list(optimize(smaller(spec), model, snapshot=draft))
+        resized = resize_start(Snapshot.from_bytes(b"".join(iterate.snapshot().to_buffers())), smaller(spec))
+        assert isinstance(resized, ResizedStart)
+        rest = list(optimize(smaller(spec), model, start=resized))
         steps = [step.iteration for step in rest]
         # Where a scale was done, its last step is taken once more.
         assert steps == list(range(steps[0], 7))
         assert iteration <= steps[0] <= iteration + 1
         assert rest[-1].result().shape == (1, 3, 25, 32)
         first = rest[0].evaluation.pixels
-        assert first.shape[-1] < iterate.size[0]
+        assert first.shape[-1] < iterate.size.width
         seen = functional.interpolate(iterate.picture(), first.shape[-2:], mode="bicubic", antialias=True)
         assert (first - seen).abs().mean() < 0.02
 
 
-def test_a_draft_starts_better_than_the_content(make_spec: MakeSpec, model: Vgg19):
+def test_a_resized_start_begins_better_than_the_content(make_spec: MakeSpec, model: Vgg19):
     spec = make_spec(iterations=20)
-    draft = resize_start(at(spec, model, 15).snapshot(), smaller(spec))
-    first = next(optimize(smaller(spec), model, snapshot=draft))
+    resized = resize_start(at(spec, model, 15).snapshot(), smaller(spec))
+    first = next(optimize(smaller(spec), model, start=resized))
     assert first.evaluation.loss < 0.5 * next(optimize(smaller(spec), model)).evaluation.loss
 
 
@@ -88,11 +88,11 @@ def test_fewer_pixels_are_expected_to_take_less(make_spec: MakeSpec, model: Vgg1
     # So long that what the test takes is nothing beside it.
     snapshot = dataclasses.replace(at(spec, model, 3).snapshot(), seconds=3e9)
     for start, now in ((snapshot, once), (resize_start(snapshot, once), twice)):
-        first = next(optimize(now, model, snapshot=resize_start(start, now)))
+        first = next(optimize(now, model, start=resize_start(start, now)))
         share = step_pixels(now.content.size) / step_pixels(spec.content.size)
         assert first.seconds == pytest.approx(3e9)
         assert first.next_seconds == pytest.approx(3e9 * share / 4, rel=1e-3)
-        again = next(optimize(now, model, snapshot=Snapshot.from_bytes(b"".join(first.snapshot().to_buffers()))))
+        again = next(optimize(now, model, start=Snapshot.from_bytes(b"".join(first.snapshot().to_buffers()))))
         assert again.eta_seconds == first.eta_seconds == pytest.approx(2 * first.next_seconds)
 
 
@@ -103,10 +103,10 @@ def test_a_transfer_at_the_size_of_its_snapshot_stays_as_it_is(make_spec: MakeSp
         assert resize_start(snapshot, spec) is snapshot
 
 
-def test_a_draft_may_become_smaller_still(make_spec: MakeSpec, model: Vgg19):
+def test_a_resized_start_may_become_smaller_still(make_spec: MakeSpec, model: Vgg19):
     spec = make_spec()
-    draft = resize_start(at(spec, model, 3).snapshot(), smaller(spec))
-    again = resize_start(draft, smaller(spec, 24))
+    resized = resize_start(at(spec, model, 3).snapshot(), smaller(spec))
+    again = resize_start(resized, smaller(spec, 24))
     assert (again.size, again.done, again.iteration) == ((24, 18), 3, 3)
     assert resize_start(again, smaller(spec, 24)) is again
 
@@ -114,20 +114,20 @@ def test_a_draft_may_become_smaller_still(make_spec: MakeSpec, model: Vgg19):
 def test_snapshots_of_a_transfer_that_went_on_smaller_are_of_its_size(make_spec: MakeSpec, model: Vgg19):
     spec = make_spec(iterations=8)
     *_, last = steps = list(
-        optimize(smaller(spec), model, snapshot=resize_start(at(spec, model, 3).snapshot(), smaller(spec)))
+        optimize(smaller(spec), model, start=resize_start(at(spec, model, 3).snapshot(), smaller(spec)))
     )
-    snapshot = next(optimize(smaller(spec), model, snapshot=resize_start(at(spec, model, 3).snapshot(), smaller(spec))))
-    *_, again = optimize(smaller(spec), model, snapshot=Snapshot.from_bytes(b"".join(snapshot.snapshot().to_buffers())))
+    snapshot = next(optimize(smaller(spec), model, start=resize_start(at(spec, model, 3).snapshot(), smaller(spec))))
+    *_, again = optimize(smaller(spec), model, start=Snapshot.from_bytes(b"".join(snapshot.snapshot().to_buffers())))
     assert [step.iteration for step in steps] == [4, 5, 6, 7, 8]
     assert torch.equal(again.result(), last.result())
 
 
 @pytest.mark.parametrize("change", [{"scale": 3}, {"scale": 0}, {"done": 9}, {"done": -1}, {"iteration": 0}])
-def test_a_draft_of_another_transfer_is_refused(make_spec: MakeSpec, model: Vgg19, change: dict[str, int]):
+def test_a_resized_start_of_another_transfer_is_refused(make_spec: MakeSpec, model: Vgg19, change: dict[str, int]):
     spec = make_spec(scales=2)
-    draft = resize_start(at(spec, model, 2).snapshot(), smaller(spec))
+    resized = resize_start(at(spec, model, 2).snapshot(), smaller(spec))
     with pytest.raises(SnapshotError):
-        next(optimize(smaller(spec), model, snapshot=dataclasses.replace(draft, **change)))
+        next(optimize(smaller(spec), model, start=dataclasses.replace(resized, **change)))
 
 
 def test_a_reduced_specification_says_from_what_it_was_reduced(make_spec: MakeSpec):

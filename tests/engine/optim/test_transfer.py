@@ -1,6 +1,7 @@
 import dataclasses
 import itertools
 import math
+import time
 
 import pytest
 import torch
@@ -8,7 +9,6 @@ from nst_service.engine.choices import Init, OptimizerKind
 from nst_service.engine.errors import InvalidRequestError
 from nst_service.engine.network.layers import LAYERS
 from nst_service.engine.network.vgg import Vgg19
-from nst_service.engine.optim import transfer as transfer_module
 from nst_service.engine.optim.transfer import TargetProgress, TerminationReason, optimize, transfer
 from nst_service.engine.options import Limits, TransferOptions
 from nst_service.engine.spec import StyleInput, TransferRequest, prepare
@@ -70,7 +70,7 @@ def test_time_between_the_steps_counts_neither_as_work_nor_against_the_budget(
     request_: TransferRequest, model: Vgg19, monkeypatch: pytest.MonkeyPatch
 ):
     clock = itertools.count()
-    monkeypatch.setattr(transfer_module.time, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(clock)))
     options = dataclasses.replace(request_.options, time_budget_seconds=500.0)
     spec = prepare(dataclasses.replace(request_, options=options), LIMITS, LAYERS)
     iterates = []

@@ -1,11 +1,13 @@
-"""What an optimiser's pixels mean: from what it changes to what the network sees and to what leaves the engine."""
+"""The canvas: what the pixels that an optimiser changes mean, to the network and in the finished picture."""
 
 from dataclasses import dataclass
 
 from torch import Tensor
+from torch.nn import functional
 
 from nst_service.engine.choices import ColorMode
 from nst_service.engine.pictures.colors import luminance, with_chroma_lab, with_chroma_yiq
+from nst_service.engine.sizes import Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,10 +15,11 @@ class Canvas:
     """How pixels become a picture."""
 
     content: Tensor
-    """(1, 3, H, W) in [0, 1]."""
+    """Pixels of the content picture, (1, 3, H, W) in [0, 1]."""
     mask: Tensor | None = None
-    """(1, 1, H, W): 1 where the picture may change, 0 where the content stays."""
+    """Mask (1, 1, H, W): 1 where the picture may change, 0 where the content stays. None if all of it may change."""
     color: ColorMode = ColorMode.STYLE
+    """Where the colours of the finished picture come from."""
 
     def compose(self, pixels: Tensor) -> Tensor:
         """Return what the network sees of pixels (1, 3, H, W); differentiable."""
@@ -29,11 +32,23 @@ class Canvas:
 
     def finish(self, pixels: Tensor) -> Tensor:
         """Return the picture that leaves the engine, (1, 3, H, W) in [0, 1]."""
-        seen = self.compose(pixels).clamp(0, 1)
+        composed = self.compose(pixels).clamp(0, 1)
         match self.color:
             case ColorMode.LUMINANCE | ColorMode.YIQ:
-                return with_chroma_yiq(seen, self.content)
+                return with_chroma_yiq(composed, self.content)
             case ColorMode.LAB:
-                return with_chroma_lab(seen, self.content)
+                return with_chroma_lab(composed, self.content)
             case _:
-                return seen
+                return composed
+
+    def resampled(self, pixels: Tensor, target: "Canvas") -> Tensor:
+        """Return pixels (1, 3, H, W) of this canvas on another one, which may have another size.
+
+        Only the change of the content is interpolated, so that the content stays sharp. On the same canvas, the pixels
+        are returned as they are.
+        """
+        if target is self:
+            return pixels
+        shape = Shape.of(target.content)
+        change = functional.interpolate(pixels - self.content, shape, mode="bicubic", align_corners=False)
+        return (target.content + change).clamp_(0, 1)

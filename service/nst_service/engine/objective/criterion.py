@@ -9,8 +9,6 @@ scaling of neural-style (Johnson, 2015), where every term is a mean:
 import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NewType
 
 import torch
 from torch import Tensor
@@ -19,56 +17,9 @@ from nst_service.engine.network.layers import Window
 from nst_service.engine.network.plan import REFERENCE_VARIANT, Variant
 from nst_service.engine.network.tiles import Tile, count_tiles, tiles
 from nst_service.engine.network.vgg import FeatureVisitor, Vgg19, Visits
+from nst_service.engine.objective.evaluation import Evaluation, Values
 from nst_service.engine.objective.losses import FeatureLoss, PixelLoss, Term
 from nst_service.engine.sizes import Size
-
-Values = NewType("Values", Tensor)
-"""One number for each term, (n,), on the device."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
-    """The objective at one picture."""
-
-    pixels: Tensor
-    """(1, 3, H, W) float32."""
-    gradient: Tensor
-    """(1, 3, H, W), the derivative of the loss by the pixels."""
-    terms: tuple[Term, ...]
-    values: Values
-    """Every term, weighted."""
-
-    def __post_init__(self) -> None:
-        if self.values.shape != (len(self.terms),):
-            raise ValueError("each term has a value")
-
-    @property
-    def value(self) -> Tensor:
-        """The sum of all terms, a scalar on the device."""
-        return self.values.sum()
-
-    @property
-    def is_finite(self) -> Tensor:
-        """Whether the loss and its gradient are finite, a scalar on the device."""
-        return self.value.isfinite() & self.gradient.isfinite().all()
-
-    @property
-    def loss(self) -> float:
-        """The sum of all terms. Waits for the device."""
-        return self.value.item()
-
-    def tensors(self) -> tuple[Tensor, ...]:
-        """Return its pixels, gradient and values."""
-        return self.pixels, self.gradient, self.values
-
-    def with_tensors(self, tensors: Sequence[Tensor]) -> "Evaluation":
-        """Return an evaluation of the same terms that has other pixels, gradient and values."""
-        pixels, gradient, values = tensors
-        return Evaluation(pixels=pixels, gradient=gradient, terms=self.terms, values=Values(values))
-
-    def term_values(self) -> dict[Term, float]:
-        """Return every term as a number. Waits for the device."""
-        return dict(zip(self.terms, self.values.tolist(), strict=True))
 
 
 class Extractor:

@@ -1,7 +1,9 @@
-"""What is known of the curvature before the first step: slow changes of a picture matter most."""
+"""The curvature that is assumed before the first step: slow changes of a picture matter most."""
 
 import torch
 from torch import Tensor
+
+from nst_service.engine.sizes import Shape
 
 _CORNER = 0.02
 """Cycles per pixel up to which all frequencies count alike."""
@@ -17,13 +19,12 @@ class FourierPreconditioner:
 
     def __init__(self, pixels: Tensor):
         """Make one for gradients like pixels (1, 3, H, W)."""
-        self._size = pixels.shape[-2:]
-        height, width = self._size
-        rows = torch.fft.fftfreq(height, device=pixels.device)[:, None]
-        columns = torch.fft.rfftfreq(width, device=pixels.device)[None]
+        self._shape = Shape.of(pixels)
+        rows = torch.fft.fftfreq(self._shape.height, device=pixels.device)[:, None]
+        columns = torch.fft.rfftfreq(self._shape.width, device=pixels.device)[None]
         self._factors = _CORNER / (_CORNER + torch.hypot(rows, columns))
 
     def __call__(self, gradient: Tensor) -> Tensor:
-        """Return a gradient (1, 3, H, W) with its frequencies weighed: symmetric and positive definite."""
-        preconditioned: Tensor = torch.fft.irfft2(torch.fft.rfft2(gradient) * self._factors, s=self._size)
+        """Return a gradient (1, 3, H, W) with its frequencies weighted: symmetric and positive definite."""
+        preconditioned: Tensor = torch.fft.irfft2(torch.fft.rfft2(gradient) * self._factors, s=self._shape)
         return preconditioned

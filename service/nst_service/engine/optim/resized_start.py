@@ -1,4 +1,4 @@
-"""A transfer that goes on at another size than it began with: its picture, and how far it is."""
+"""The start of a transfer that goes on at another size than it began with: its picture, and how far it is."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from nst_service.engine.spec import TransferSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResizedStart:
-    """Where a transfer stands, without all that is known of the size it was at: losses, gradients, curvature."""
+    """Where a transfer stands, without what is known at its former size only: losses, gradients, curvature."""
 
     scale: int
     """The scale being worked on, from 1, coarse to fine."""
@@ -22,22 +22,23 @@ class ResizedStart:
     iteration: int
     """Steps done over all scales."""
     seconds: float
-    """Of work since the first step began."""
+    """Seconds of work since the first step began."""
     excess_seconds: float
-    """Of these, what the work until now would not have taken at this size: it was done at another one."""
-    pixels: Tensor
-    """The picture to go on from, (1, 3, H, W) in [0, 1]."""
+    """Seconds of these that the work would not have taken at this size: it was done at another one."""
+    result_pixels: Tensor
+    """The pixels of the result so far, (1, 3, H, W) in [0, 1], to go on from."""
 
     @property
     def size(self) -> Size:
-        """Of the scale being worked on, in pixels."""
-        return Size.of(self.pixels)
+        """Size in pixels of the scale being worked on."""
+        return Size.of(self.result_pixels)
 
 
 def resize_start(start: Snapshot | ResizedStart, spec: TransferSpec) -> Snapshot | ResizedStart:
     """Return where a transfer stands, for the same transfer at the size of a specification.
 
-    What is of that size already stays as it is, and so does what no scale of it fits: `transfer` refuses that.
+    A start that has this size already is returned as it is. So is one of a scale that the specification does not have:
+    `transfer` refuses it.
     """
     scales = schedule(spec.content.size, spec.options.scale_iterations)
     if not 1 <= start.scale <= len(scales):
@@ -45,24 +46,17 @@ def resize_start(start: Snapshot | ResizedStart, spec: TransferSpec) -> Snapshot
     scale = scales[start.scale - 1]
     if start.size == scale.size:
         return start
-    as_if_here = step_pixels(scale.size) / step_pixels(start.size)
+    work_ratio = step_pixels(scale.size) / step_pixels(start.size)
     # A step must be left: only what has been evaluated is a result.
-    again = max(0, start.done + 1 - scale.iterations)
-    width, height = scale.size
+    repeated = max(0, start.done + 1 - scale.iterations)
     pixels = functional.interpolate(
-        _picture(start), (height, width), mode="bicubic", align_corners=False, antialias=True
+        start.result_pixels, scale.size.shape, mode="bicubic", align_corners=False, antialias=True
     )
     return ResizedStart(
         scale=start.scale,
-        done=start.done - again,
-        iteration=start.iteration - again,
+        done=start.done - repeated,
+        iteration=start.iteration - repeated,
         seconds=start.seconds,
-        excess_seconds=start.seconds - as_if_here * (start.seconds - start.excess_seconds),
-        pixels=pixels.clamp_(0, 1),
+        excess_seconds=start.seconds - work_ratio * (start.seconds - start.excess_seconds),
+        result_pixels=pixels.clamp_(0, 1),
     )
-
-
-def _picture(start: Snapshot | ResizedStart) -> Tensor:
-    if isinstance(start, ResizedStart):
-        return start.pixels
-    return start.best.pixels if start.average is None else start.average

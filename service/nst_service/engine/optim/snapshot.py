@@ -1,4 +1,7 @@
-"""Where a transfer stands, so that it can go on exactly from there: in memory, and as bytes that nobody need trust."""
+"""Snapshots: where a transfer stands, so that it can go on exactly from there, in memory and as bytes.
+
+Nobody need trust the bytes: those of anything else end in a SnapshotError.
+"""
 
 import contextlib
 import dataclasses
@@ -15,21 +18,24 @@ from safetensors.torch import load
 from torch import Tensor
 
 from nst_service.engine.errors import SnapshotError
-from nst_service.engine.objective.criterion import Evaluation, Values
-from nst_service.engine.optim.optimizers import OptimizerState
+from nst_service.engine.objective.evaluation import Evaluation, Values
+from nst_service.engine.optim.optimizer import OptimizerState
 from nst_service.engine.sizes import Size
 
 _VERSION = 3
-"""Of the bytes: grows with every change of what they hold."""
+"""Version of the bytes, which grows with every change of what they hold."""
 _LENGTH = struct.Struct("<Q")
-"""Of the header of a safetensors file."""
+"""Length of the header of a safetensors file."""
 _KEY = "nst_snapshot"
-"""Of the metadata. There is one: the library writes several in any order."""
+"""Key of the metadata. There is only one, since the library writes several in any order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """Where a transfer stands after a step. No later step changes it, and any thread may read it."""
+    """Where a transfer stands after a step. No later step changes it, and any thread may read it.
+
+    The names of its fields, and of those of the values in it, are the keys of stored snapshots: they stay as they are.
+    """
 
     scale: int
     """The scale being worked on, from 1, coarse to fine."""
@@ -38,23 +44,29 @@ class Snapshot:
     iteration: int
     """Steps done over all scales."""
     seconds: float
-    """Of work since the first step began."""
+    """Seconds of work since the first step began."""
     excess_seconds: float
-    """Of these, what the work until now would not have taken at this size: it was done at another one."""
+    """Seconds of these that the work would not have taken at this size: it was done at another one."""
     step_seconds: float
-    """Of the last step alone."""
+    """Seconds of the last step alone."""
     optimizer: OptimizerState
+    """Where the optimiser stands."""
     best: Evaluation
     """The evaluation with the least loss at this scale."""
     least_losses: tuple[float, ...]
-    """Up to each of the last steps of this scale, oldest first: as many as `min_improvement` needs."""
+    """Least loss up to each of the last steps of this scale, oldest first: as many as `min_improvement` needs."""
     average: Tensor | None
     """Moving average of the iterates of this scale, (1, 3, H, W), where the options ask for it."""
 
     @property
     def size(self) -> Size:
-        """Of the scale being worked on, in pixels."""
+        """Size in pixels of the scale being worked on."""
         return Size.of(self.optimizer.accepted.pixels)
+
+    @property
+    def result_pixels(self) -> Tensor:
+        """The pixels of the result so far, (1, 3, H, W) in [0, 1] (see `result_pixels`)."""
+        return result_pixels(self.best, self.average)
 
     def to(self, device: torch.device) -> "Snapshot":
         """Return the same with its tensors on a device."""
@@ -63,9 +75,10 @@ class Snapshot:
         return _unpacked(packed, {name: tensor.to(device) for name, tensor in packer.tensors.items()}, self.size)
 
     def to_buffers(self) -> list[memoryview]:
-        """Return all of it as the parts of a safetensors file, whatever device it is on.
+        """Return the contents of a safetensors file in several buffers, whatever device the tensors are on.
 
-        On a CPU they are its tensors, and nothing is copied. Can be done in another thread while the transfer goes on.
+        On a CPU the buffers are the tensors, and nothing is copied. Another thread may do this while the transfer goes
+        on.
         """
         packer = _Packer()
         packed = packer.pack(self)
@@ -76,9 +89,9 @@ class Snapshot:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Snapshot":
-        """Return what `to_buffers` made buffers of, which have become one, on the CPU.
+        """Return the snapshot, on the CPU, whose `to_buffers` were concatenated to these bytes.
 
-        Whoever has kept them sees that they are the same: there is no checksum here.
+        There is no checksum in them: whoever stores them checks that they are the same.
 
         Raises:
             SnapshotError: truncated, of another version, or something else altogether.
@@ -99,6 +112,11 @@ class Snapshot:
             raise SnapshotError("is a snapshot that contradicts itself") from error
 
 
+def result_pixels(best: Evaluation, average: Tensor | None) -> Tensor:
+    """Return the pixels of a result, (1, 3, H, W) in [0, 1]: the average of the iterates, or else the best of them."""
+    return best.pixels if average is None else average
+
+
 def _header(tensors: Mapping[str, Tensor], state: str) -> bytes:
     """Return what stands before the tensors of a safetensors file; the library would copy them to write it."""
     header: dict[str, object] = {"__metadata__": {_KEY: state}}
@@ -107,7 +125,7 @@ def _header(tensors: Mapping[str, Tensor], state: str) -> bytes:
         begin, end = end, end + tensor.nbytes
         header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
-    # So that what follows is aligned.
+    # The tensors that follow are aligned.
     text += b" " * (-len(text) % _LENGTH.size)
     return _LENGTH.pack(len(text)) + text
 
@@ -119,11 +137,11 @@ def _state(data: bytes) -> Any:
 
 
 class _Packer:
-    """Makes values something that JSON can hold: names stand for their tensors."""
+    """Turns values into what JSON can hold, with names in place of their tensors."""
 
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
-        """By their names."""
+        """The tensors by their names."""
         self._names: dict[int, str] = {}
 
     def pack(self, value: object) -> Any:
@@ -139,7 +157,7 @@ class _Packer:
                 return value
 
     def _name(self, tensor: Tensor) -> str:
-        # The best evaluation is mostly the one that the optimiser stands on: it is kept once.
+        # The best evaluation is mostly the one that was accepted last: it is stored once.
         name = self._names.setdefault(tensor.data_ptr(), str(len(self._names)))
         self.tensors[name] = tensor
         return name
@@ -151,7 +169,7 @@ def _unpacked(packed: Any, tensors: Mapping[str, Tensor], size: Size) -> Snapsho
 
 
 class _Unpacker:
-    """Makes values of known types of what `_Packer` has made of them, and trusts nothing that it is given."""
+    """Turns what `_Packer` has made back into values of known types, and trusts nothing that it is given."""
 
     def __init__(self, tensors: Mapping[str, Tensor], size: Size):
         width, height = size
@@ -159,7 +177,7 @@ class _Unpacker:
         self._shape = (1, 3, height, width)
 
     def unpack(self, kind: Any, packed: Any) -> Any:
-        """Return a value of a type. Raises almost anything where it is none of that type."""
+        """Return a value of a type. Raises almost anything if it is not of that type."""
         if isinstance(kind, UnionType):
             return self._first_of(get_args(kind), packed)
         if kind is Tensor:

@@ -1,59 +1,39 @@
 """The optimisation as a generator: one optimiser step, or one part of its targets, per `next()`."""
 
-import math
 import time
-from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-import torch
 from torch import Tensor
-from torch.nn import functional
 
-from nst_service.engine.choices import Init, OptimizerKind
 from nst_service.engine.devices import release_memory
 from nst_service.engine.errors import SnapshotError
-from nst_service.engine.network.precision import is_gpu
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.objective.canvas import Canvas
-from nst_service.engine.objective.criterion import Criterion, Evaluation
+from nst_service.engine.objective.criterion import Criterion
+from nst_service.engine.objective.evaluation import Evaluation
 from nst_service.engine.objective.style_cache import StyleCache
 from nst_service.engine.objective.targets import CriterionBuilder, build_canvas
-from nst_service.engine.optim.cuda_graph import RecordedStep
-from nst_service.engine.optim.optimizers import (
-    LBFGS,
-    Adam,
-    AdamState,
-    LBFGSState,
-    Optimizer,
-    OptimizerState,
-    either,
-    kept,
-    kept_tensor,
-)
+from nst_service.engine.optim.initial_pixels import initial_pixels
+from nst_service.engine.optim.optimizer import is_state_of, make_optimizer
 from nst_service.engine.optim.resized_start import ResizedStart
 from nst_service.engine.optim.snapshot import Snapshot
-from nst_service.engine.options import TransferOptions
-from nst_service.engine.scales import Scale, schedule
+from nst_service.engine.optim.stage import Stage
+from nst_service.engine.optim.timing import Stopwatch, TimePlan
+from nst_service.engine.scales import schedule
 from nst_service.engine.sizes import Size
 from nst_service.engine.spec import TransferSpec
 
-_NOISE_MEAN, _NOISE_DEVIATION = 0.5, 0.1
-"""Of the noise that INIT_RANDOM starts from, on the 0..1 scale."""
-_IMPROVEMENT_WINDOW = 10
-"""Iterations over which `min_improvement` is measured."""
 _TURN_SECONDS = 0.05
-"""Of steps that a GPU takes before the host looks at any of them."""
-_STEPS_BEFORE_RECORDING = 2
-"""The first one of an optimiser is not like the others, and the second one has all kernels loaded."""
+"""Seconds of steps that a GPU takes before the host looks at any of them."""
 
 
 class TerminationReason(StrEnum):
     """Why a transfer ended by itself."""
 
     ITERATIONS = "iterations"
-    """All of them are done."""
+    """All iterations are done."""
     CONVERGED = "converged"
     """The loss no longer falls by `min_improvement`."""
     TIME_BUDGET = "time_budget"
@@ -67,17 +47,18 @@ class TargetProgress:
     scale: int
     """The scale being worked on, from 1, coarse to fine."""
     scales: int
+    """Number of scales."""
     part: int
     """Parts done, from 1."""
     parts: int
-    """A picture whose features are needed has one, or as many as it has tiles."""
+    """Number of parts: one for each picture whose features are needed, or one for each of its tiles."""
     part_seconds: float
-    """Of the last part alone."""
+    """Seconds of the last part alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Iterate:
-    """Where an optimisation stands after one step."""
+    """Where an optimisation stands after a turn."""
 
     iteration: int
     """Steps done, from 1, over all scales. A CPU takes one per turn, a GPU several."""
@@ -86,25 +67,26 @@ class Iterate:
     scale: int
     """The scale being worked on, from 1, coarse to fine."""
     scales: int
+    """Number of scales."""
     seconds: float
-    """Of work since the first step began; what others did between the steps does not count."""
+    """Seconds of work since the first step began; what others did between the turns does not count."""
     step_seconds: float
-    """Of this step alone."""
+    """Seconds of this step alone."""
     size: Size
-    """Of the scale being worked on, in pixels."""
+    """Size in pixels of the scale being worked on."""
     next_seconds: float
     """Expected seconds of the next turn."""
     eta_seconds: float
     """Expected seconds of work until the last iteration."""
     termination: TerminationReason | None
-    """Why this is the last one, or None where more follow."""
+    """Why this is the last iterate, or None where more follow."""
     evaluation: Evaluation
-    """What the optimiser stands on."""
+    """The evaluation that the optimiser accepted last."""
     best: Evaluation
     """The evaluation with the least loss at this scale."""
     _excess_seconds: float
-    _stage: "_Stage"
-    _full: Canvas
+    _stage: Stage
+    _full_canvas: Canvas
 
     @property
     def is_last(self) -> bool:
@@ -113,33 +95,34 @@ class Iterate:
 
     def picture(self) -> Tensor:
         """Return the picture as it stands, (1, 3, h, w) in [0, 1], at the size of the scale."""
-        return self._stage.canvas.finish(self._stage.current)
+        return self._stage.canvas.finish(self._stage.current_pixels)
 
     def result(self) -> Tensor:
         """Return the best picture so far, (1, 3, H, W) in [0, 1], at full size."""
-        return self._full.finish(_carried(self._stage.chosen, self._stage.canvas, self._full))
+        pixels = self._stage.canvas.resampled(self._stage.result_pixels, self._full_canvas)
+        return self._full_canvas.finish(pixels)
 
     def snapshot(self, *, history: bool = True) -> Snapshot:
-        """Return what `transfer` needs to go on after this step.
+        """Return what `transfer` needs to go on after this turn.
 
-        As all that this class returns, it is of the last step: ask before the next.
+        Like all that this class returns, it is of the last turn: ask before the next.
 
         Args:
-            history: whether with the steps that L-BFGS has learnt from, which are copied (see `Optimizer.state`).
+            history: whether to include the curvature pairs of L-BFGS, which are copied (see `Optimizer.state`).
         """
         return self._stage.snapshot(self.seconds, self._excess_seconds, history=history)
 
 
 Transfer = Generator[TargetProgress | Iterate, None, None]
-"""What `transfer` returns."""
+"""The generator that `transfer` returns."""
 
 
 def transfer(
     spec: TransferSpec,
     model: Vgg19,
     tile: int | None = None,
-    styles: StyleCache | None = None,
-    snapshot: Snapshot | ResizedStart | None = None,
+    style_cache: StyleCache | None = None,
+    start: Snapshot | ResizedStart | None = None,
 ) -> Transfer:
     """Stylise: yield after every turn of the optimiser, until one ends the transfer or the generator is closed.
 
@@ -154,340 +137,182 @@ def transfer(
         spec: what to do.
         model: the network.
         tile: edge of a tile in pixels, or None to take pictures as a whole.
-        styles: statistics of styles that are known already, and where those that are computed shall be kept. The
-            result is the same without.
-        snapshot: of a transfer of the same specification, to go on from. What it was taken of is yielded again, first
-            of all: there is a picture from the start. The targets of its scale are computed again, without counting
-            as work; with the same tile and on the same CPU, all further steps are those that the other one took.
-            Or a draft, to go on from its picture: the first step is the one after those that it has done.
+        style_cache: statistics of styles that are known already; those that are computed are added. The result does
+            not depend on it.
+        start: where to go on from, or None to begin. A snapshot is of a transfer of the same specification. Its
+            iterate is yielded first of all, so that there is a picture from the start. The targets of its scale are
+            computed again, without counting as work; with the same tile and on the same CPU, all further steps are
+            those that the other transfer took. A resized start has only a picture: its first iterate is the one after
+            the steps that it has done.
 
     Raises:
         NonFiniteLossError: the loss is infinite or undefined and no recovery helped.
-        SnapshotError: the snapshot is of a transfer of something else.
+        SnapshotError: the start is of a transfer of something else.
     """
-    # Handed on, so that nobody but the run holds the snapshot, which may be as large as all that a step needs.
-    return _Transfer(spec, model, tile, styles).run(snapshot)
+    # Handed on, so that nobody but the run holds the start, which may be as large as all that a step needs.
+    excess_seconds = 0.0 if start is None else start.excess_seconds
+    return _Run(spec, model, tile, style_cache, excess_seconds).run(start)
 
 
 def optimize(
     spec: TransferSpec,
     model: Vgg19,
     tile: int | None = None,
-    styles: StyleCache | None = None,
-    snapshot: Snapshot | ResizedStart | None = None,
+    style_cache: StyleCache | None = None,
+    start: Snapshot | ResizedStart | None = None,
 ) -> Iterator[Iterate]:
     """Yield what `transfer` yields after the turns of the optimiser."""
-    for step in transfer(spec, model, tile, styles, snapshot):
+    for step in transfer(spec, model, tile, style_cache, start):
         if isinstance(step, Iterate):
             yield step
 
 
-class _Stopwatch:
-    """Counts seconds of work."""
-
-    def __init__(self, seconds: float = 0.0) -> None:
-        self._seconds = seconds
-        self._resumed = time.perf_counter()
-
-    def pause(self) -> float:
-        """Stop counting and return the seconds until now."""
-        self._seconds += time.perf_counter() - self._resumed
-        return self._seconds
-
-    def resume(self) -> None:
-        """Go on counting."""
-        self._resumed = time.perf_counter()
-
-
-class _Stage:
-    """One scale of a transfer, and how far it is."""
+class _Run:
+    """One run of `transfer`."""
 
     def __init__(
         self,
-        number: int,
-        scale: Scale,
-        canvas: Canvas,
-        optimizer: Optimizer,
-        options: TransferOptions,
-        *,
-        iteration: int = 0,
+        spec: TransferSpec,
+        model: Vgg19,
+        tile: int | None,
+        style_cache: StyleCache | None,
+        excess_seconds: float,
     ):
-        """Begin a scale.
-
-        Args:
-            number: of the scale, from 1.
-            scale: its size and iterations.
-            canvas: of that size.
-            optimizer: where it starts.
-            options: of the transfer.
-            iteration: steps done at coarser scales.
-        """
-        self.number = number
-        self.scale = scale
-        self.canvas = canvas
-        self.optimizer = optimizer
-        self.iteration = iteration
-        """Steps done over all scales."""
-        self.done = 0
-        """Steps done at this one."""
-        self.step_seconds: float
-        """Of the last step."""
-        self.best: Evaluation
-        self._has_best = False
-        self._options = options
-        self._average: Tensor | None = None
-        self._losses: deque[float] = deque(maxlen=_IMPROVEMENT_WINDOW + 1)
-        self._taken = 0
-        """Steps that were taken here, by this process."""
-        self._recorded: RecordedStep | None = None
-
-    @classmethod
-    def restored(cls, snapshot: Snapshot, scale: Scale, canvas: Canvas, options: TransferOptions) -> "_Stage":
-        """Return the scale that a snapshot was taken of, as far as it was."""
-        optimizer = _restored_optimizer(options, snapshot.optimizer)
-        stage = cls(snapshot.scale, scale, canvas, optimizer, options, iteration=snapshot.iteration)
-        stage.done = snapshot.done
-        stage.step_seconds = snapshot.step_seconds
-        stage.best, stage._has_best = snapshot.best, True
-        stage._average = snapshot.average
-        stage._losses.extend(snapshot.least_losses)
-        return stage
-
-    def snapshot(self, seconds: float, excess_seconds: float, *, history: bool) -> Snapshot:
-        """Return how far it is, after so many seconds of work (see `Snapshot`)."""
-        return Snapshot(
-            scale=self.number,
-            done=self.done,
-            iteration=self.iteration,
-            seconds=seconds,
-            excess_seconds=excess_seconds,
-            step_seconds=self.step_seconds,
-            optimizer=self.optimizer.state(history=history),
-            best=kept(self.best),
-            least_losses=tuple(self._losses),
-            average=None if self._average is None else kept_tensor(self._average),
-        )
-
-    @property
-    def evaluation(self) -> Evaluation:
-        """What the optimiser stands on."""
-        return self.optimizer.accepted
-
-    def turn(self, criterion: Criterion, steps: int) -> None:
-        """Take steps of the optimiser.
-
-        Raises:
-            NonFiniteLossError: see `Optimizer.verify`.
-        """
-        started = time.perf_counter()
-        for _ in range(steps):
-            self._step(criterion)
-        # Waits for the device.
-        self.optimizer.verify()
-        self._losses.append(self.best.loss)
-        self.step_seconds = (time.perf_counter() - started) / steps
-
-    @property
-    def is_recorded(self) -> bool:
-        """Whether its steps follow each other without the host."""
-        return self._recorded is not None
-
-    def forget_recording(self) -> None:
-        """Give back the memory of the steps that are recorded."""
-        self._recorded = None
-
-    def _step(self, criterion: Criterion) -> None:
-        """Take a step without waiting for the device."""
-        is_on_gpu = is_gpu(self.canvas.content.device)
-        if is_on_gpu and self._taken == _STEPS_BEFORE_RECORDING and not criterion.needs_host_sync:
-            self._recorded = RecordedStep(lambda: self._compute(criterion), self._tensors, self._adopt)
-        if self._recorded:
-            self._recorded()
-        else:
-            self._compute(criterion)
-        self._taken += 1
-        self.done += 1
-        self.iteration += 1
-
-    def _compute(self, criterion: Criterion) -> None:
-        self.optimizer.step(criterion)
-        evaluation = self.evaluation
-        better = either(evaluation.value < self.best.value, evaluation, self.best) if self._has_best else evaluation
-        self.best, self._has_best = better, True
-        if self._options.averaging:
-            # The first iterate begins the average, so that nothing pulls it towards black.
-            earlier = evaluation.pixels if self._average is None else self._average
-            self._average = torch.lerp(evaluation.pixels, earlier, self._options.averaging)
-
-    def _tensors(self) -> Sequence[Tensor]:
-        """Return the tensors that a step replaces."""
-        average = () if self._average is None else (self._average,)
-        return *self.best.tensors(), *average, *self.optimizer.tensors()
-
-    def _adopt(self, tensors: Sequence[Tensor]) -> None:
-        """Take others for those."""
-        pixels, gradient, values, *others = tensors
-        self.best = self.best.with_tensors((pixels, gradient, values))
-        if self._average is not None:
-            self._average, *others = others
-        self.optimizer.adopt(others)
-
-    @property
-    def is_flat(self) -> bool:
-        """Whether the last iterations improved the loss by less than `min_improvement`."""
-        if len(self._losses) <= _IMPROVEMENT_WINDOW:
-            return False
-        return self._losses[0] - self._losses[-1] < self._options.min_improvement * self._losses[0]
-
-    @property
-    def current(self) -> Tensor:
-        """The pixels to look at: the average of the iterates, or where the optimiser stands."""
-        return self.evaluation.pixels if self._average is None else self._average
-
-    @property
-    def chosen(self) -> Tensor:
-        """The pixels to keep: the average of the iterates, or the best of them."""
-        return self.best.pixels if self._average is None else self._average
-
-
-class _Transfer:
-    """One run of `transfer`."""
-
-    def __init__(self, spec: TransferSpec, model: Vgg19, tile: int | None, styles: StyleCache | None):
         self._spec = spec
         self._options = spec.options
         self._model = model
         self._tile = tile
-        self._styles = styles
-        self._full = build_canvas(spec, model.device)
+        self._style_cache = style_cache
+        self._full_canvas = build_canvas(spec, model.device)
         self._scales = schedule(spec.content.size, spec.options.scale_iterations)
-        self._total_work = sum(scale.work for scale in self._scales)
-        self._watch = _Stopwatch()
-        self._excess_seconds = 0.0
-        """See `Snapshot`."""
+        self._time_plan = TimePlan(self._scales, spec.options.time_budget_seconds, excess_seconds)
+        self._stopwatch = Stopwatch()
 
-    def run(self, snapshot: Snapshot | ResizedStart | None) -> Transfer:
-        stage: _Stage | None = None
-        if snapshot is not None:
-            self._excess_seconds = snapshot.excess_seconds
-        if isinstance(snapshot, ResizedStart):
-            stage = yield from self._redrawn(snapshot)
-        elif snapshot is not None:
-            self._check(snapshot)
-            builder, seconds = self._builder(snapshot.scale), snapshot.seconds
-            scale = self._scales[snapshot.scale - 1]
-            stage = _Stage.restored(snapshot.to(self._model.device), scale, builder.canvas, self._options)
-            del snapshot
-            yield self._iterate(stage, seconds)
-            self._watch = _Stopwatch(seconds)
-            if not self._termination(stage, seconds):
-                criterion = yield from self._criterion(builder, stage.number)
-                # These targets have been counted when they were computed for the first time.
-                self._watch = _Stopwatch(seconds)
-                yield from self._optimize(stage, criterion)
+    def run(self, start: Snapshot | ResizedStart | None) -> Transfer:
+        stage: Stage | None = None
+        if isinstance(start, ResizedStart):
+            stage = yield from self._run_resized(start)
+        elif start is not None:
+            self._check(start)
+            builder, seconds = self._builder(start.scale), start.seconds
+            scale = self._scales[start.scale - 1]
+            stage = Stage.restored(start.to(self._model.device), scale, builder.canvas, self._options)
+            # The stage holds what it needs of it.
+            del start
+            yield from self._run_restored(stage, builder, seconds)
         for number in range(1 if stage is None else stage.number + 1, len(self._scales) + 1):
             if stage is not None:
                 # What it has used fits nothing of the next scale.
                 release_memory(self._model.device)
             builder = self._builder(number)
-            criterion = yield from self._criterion(builder, number)
-            stage = self._opened(number, builder, stage)
+            criterion = yield from self._compute_targets(builder, number)
+            stage = self._next_stage(number, builder, stage)
             if number == 1:
                 # The time begins with the first step.
-                self._watch = _Stopwatch()
+                self._stopwatch = Stopwatch()
             yield from self._optimize(stage, criterion)
 
-    def _redrawn(self, draft: ResizedStart) -> Generator[TargetProgress | Iterate, None, _Stage]:
-        """Work on the rest of the scale of a draft, and return it."""
-        self._check_place(draft)
-        builder = self._builder(draft.scale)
-        criterion = yield from self._criterion(builder, draft.scale)
-        optimizer = _optimizer(self._options, draft.pixels.to(self._model.device))
-        scale = self._scales[draft.scale - 1]
-        stage = _Stage(draft.scale, scale, builder.canvas, optimizer, self._options, iteration=draft.iteration)
-        stage.done = draft.done
-        self._watch = _Stopwatch(draft.seconds)
+    def _run_restored(
+        self, stage: Stage, builder: CriterionBuilder, seconds: float
+    ) -> Generator[TargetProgress | Iterate, None, None]:
+        """Take the steps that the stage of a snapshot has left, after so many seconds of work."""
+        yield self._iterate(stage, seconds)
+        self._stopwatch = Stopwatch(seconds)
+        if not self._termination(stage, seconds):
+            criterion = yield from self._compute_targets(builder, stage.number)
+            # These targets have been counted when they were computed for the first time.
+            self._stopwatch = Stopwatch(seconds)
+            yield from self._optimize(stage, criterion)
+
+    def _run_resized(self, start: ResizedStart) -> Generator[TargetProgress | Iterate, None, Stage]:
+        """Take the steps that the scale of a resized start has left, and return the stage."""
+        self._check_position(start)
+        builder = self._builder(start.scale)
+        criterion = yield from self._compute_targets(builder, start.scale)
+        optimizer = make_optimizer(self._options, start.result_pixels.to(self._model.device))
+        stage = Stage(
+            start.scale,
+            self._scales[start.scale - 1],
+            builder.canvas,
+            optimizer,
+            self._options,
+            done=start.done,
+            iteration=start.iteration,
+        )
+        self._stopwatch = Stopwatch(start.seconds)
         yield from self._optimize(stage, criterion)
         return stage
 
     def _builder(self, number: int) -> CriterionBuilder:
         scale = self._scales[number - 1]
         spec = self._spec.at(scale.size)
-        canvas = self._full if scale.is_last else build_canvas(spec, self._model.device)
-        return CriterionBuilder(spec, self._model, canvas, self._tile, self._styles)
+        canvas = self._full_canvas if scale.is_last else build_canvas(spec, self._model.device)
+        return CriterionBuilder(spec, self._model, canvas, self._tile, self._style_cache)
 
-    def _criterion(self, builder: CriterionBuilder, number: int) -> Generator[TargetProgress, None, Criterion]:
-        """Compute the targets of a scale; yield after every part."""
+    def _compute_targets(self, builder: CriterionBuilder, number: int) -> Generator[TargetProgress, None, Criterion]:
+        """Compute the targets of a scale, yield after every part, and return the criterion."""
         started = time.perf_counter()
         for part in builder.extract():
-            preparing = TargetProgress(
+            progress = TargetProgress(
                 scale=number,
                 scales=len(self._scales),
                 part=part,
                 parts=builder.parts,
                 part_seconds=time.perf_counter() - started,
             )
-            self._watch.pause()
-            yield preparing
-            self._watch.resume()
+            self._stopwatch.pause()
+            yield progress
+            self._stopwatch.resume()
             started = time.perf_counter()
         criterion = builder.build()
         # What the targets have used fits little of the steps.
         release_memory(self._model.device)
         return criterion
 
-    def _opened(self, number: int, builder: CriterionBuilder, coarser: _Stage | None) -> _Stage:
-        """Return a scale before its first step."""
+    def _next_stage(self, number: int, builder: CriterionBuilder, coarser: Stage | None) -> Stage:
+        """Return a stage before its first step, which goes on from a coarser one if there is one."""
         spec, canvas = builder.spec, builder.canvas
         if coarser is None:
-            optimizer = _optimizer(self._options, _initial_pixels(spec).to(self._model.device))
+            optimizer = make_optimizer(self._options, initial_pixels(spec).to(self._model.device))
         else:
-            optimizer = coarser.optimizer.moved(_carried(coarser.chosen, coarser.canvas, canvas))
-        done = 0 if coarser is None else coarser.iteration
-        return _Stage(number, self._scales[number - 1], canvas, optimizer, self._options, iteration=done)
+            optimizer = coarser.optimizer.resampled(coarser.canvas.resampled(coarser.result_pixels, canvas))
+        iteration = 0 if coarser is None else coarser.iteration
+        return Stage(number, self._scales[number - 1], canvas, optimizer, self._options, iteration=iteration)
 
     def _check(self, snapshot: Snapshot) -> None:
-        self._check_place(snapshot)
+        """Raise SnapshotError for a snapshot of another transfer."""
+        self._check_position(snapshot)
         is_averaged = snapshot.average is not None
-        if not (
-            snapshot.done >= 1 and is_averaged == (self._options.averaging > 0) and self._is_ours(snapshot.optimizer)
-        ):
+        is_ours = is_averaged == (self._options.averaging > 0) and is_state_of(snapshot.optimizer, self._options)
+        if snapshot.done < 1 or not is_ours:
             raise SnapshotError("is a snapshot of another transfer")
 
-    def _check_place(self, snapshot: Snapshot | ResizedStart) -> None:
-        number, done = snapshot.scale, snapshot.done
+    def _check_position(self, start: Snapshot | ResizedStart) -> None:
+        """Raise SnapshotError for a start at a scale, size or iteration that the transfer does not have."""
+        number, done = start.scale, start.done
         iterations = [scale.iterations for scale in self._scales]
         if not (
             1 <= number <= len(self._scales)
-            and snapshot.size == self._scales[number - 1].size
+            and start.size == self._scales[number - 1].size
             and 0 <= done <= iterations[number - 1]
-            and done <= snapshot.iteration <= sum(iterations[: number - 1]) + done
+            and done <= start.iteration <= sum(iterations[: number - 1]) + done
         ):
             raise SnapshotError("is a snapshot of another transfer")
 
-    def _is_ours(self, state: OptimizerState) -> bool:
-        match self._options.optimizer:
-            case OptimizerKind.LBFGS:
-                return isinstance(state, LBFGSState) and len(state.pairs) == min(
-                    state.steps, self._options.curvature_pairs
-                )
-            case OptimizerKind.ADAM:
-                return isinstance(state, AdamState)
-
-    def _optimize(self, stage: _Stage, criterion: Criterion) -> Iterator[Iterate]:
-        """Take the steps that a scale has left; yield after every turn."""
+    def _optimize(self, stage: Stage, criterion: Criterion) -> Iterator[Iterate]:
+        """Take the steps that a stage has left; yield after every turn."""
         termination = None
         while not termination:
-            stage.turn(criterion, self._steps_of_turn(stage))
-            elapsed = self._watch.pause()
+            stage.take_steps(criterion, self._steps_of_turn(stage))
+            elapsed = self._stopwatch.pause()
             termination = self._termination(stage, elapsed)
             yield self._iterate(stage, elapsed)
-            self._watch.resume()
-        stage.forget_recording()
+            self._stopwatch.resume()
+        stage.discard_recording()
 
-    def _steps_of_turn(self, stage: _Stage) -> int:
-        """Return how many steps to take before anybody looks at the picture again."""
-        # Whoever waits for a loss that no longer falls must look at every one, or the clock would decide on the result.
+    def _steps_of_turn(self, stage: Stage) -> int:
+        """Return the number of steps before anybody looks at the picture again."""
+        # With `min_improvement`, every loss is looked at: else the clock would decide on the result.
         if not stage.is_recorded or self._options.min_improvement:
             return 1
         steps = min(int(_TURN_SECONDS / stage.step_seconds), stage.scale.iterations - stage.done)
@@ -495,9 +320,8 @@ class _Transfer:
             steps = min(steps, every - stage.iteration % every)
         return max(1, steps)
 
-    def _iterate(self, stage: _Stage, elapsed: float) -> Iterate:
+    def _iterate(self, stage: Stage, elapsed: float) -> Iterate:
         """Return where the transfer stands, after so many seconds of work."""
-        pace = self._pace(stage, elapsed)
         return Iterate(
             iteration=stage.iteration,
             total_iterations=sum(scale.iterations for scale in self._scales),
@@ -506,82 +330,20 @@ class _Transfer:
             size=stage.scale.size,
             seconds=elapsed,
             step_seconds=stage.step_seconds,
-            next_seconds=pace * stage.scale.step_work * self._steps_of_turn(stage),
-            eta_seconds=self._eta(elapsed, pace * (self._total_work - self._work(stage))),
+            next_seconds=self._time_plan.step_seconds(stage, elapsed) * self._steps_of_turn(stage),
+            eta_seconds=self._time_plan.remaining_seconds(stage, elapsed),
             termination=self._termination(stage, elapsed) if stage.scale.is_last else None,
             evaluation=stage.evaluation,
             best=stage.best,
-            _excess_seconds=self._excess_seconds,
+            _excess_seconds=self._time_plan.excess_seconds,
             _stage=stage,
-            _full=self._full,
+            _full_canvas=self._full_canvas,
         )
 
-    def _work(self, stage: _Stage) -> float:
-        """Return the work until now, in pixels; a scale that ended early counts as if it had not."""
-        coarser = sum(scale.work for scale in self._scales[: stage.number - 1])
-        return coarser + stage.done * stage.scale.step_work
-
-    def _pace(self, stage: _Stage, elapsed: float) -> float:
-        """Return the seconds that a pixel of work takes, after so many seconds of it."""
-        return (elapsed - self._excess_seconds) / self._work(stage)
-
-    def _termination(self, stage: _Stage, elapsed: float) -> TerminationReason | None:
-        """Return why a scale ends after so many seconds of work, or None."""
-        if stage.done == stage.scale.iterations:
+    def _termination(self, stage: Stage, elapsed: float) -> TerminationReason | None:
+        """Return why a stage ends after so many seconds of work, or None."""
+        if stage.is_done:
             return TerminationReason.ITERATIONS
-        # A scale that ended early leaves its time to the next.
-        planned = sum(scale.work for scale in self._scales[: stage.number])
-        allowed = self._options.time_budget_seconds * planned / self._total_work or math.inf
-        next_seconds = self._pace(stage, elapsed) * stage.scale.step_work
-        if elapsed + next_seconds > allowed:
+        if not self._time_plan.allows_another_step(stage, elapsed):
             return TerminationReason.TIME_BUDGET
-        return TerminationReason.CONVERGED if stage.is_flat else None
-
-    def _eta(self, elapsed: float, seconds: float) -> float:
-        budget = self._options.time_budget_seconds
-        return min(seconds, max(0.0, budget - elapsed)) if budget else seconds
-
-
-def _carried(pixels: Tensor, source: Canvas, target: Canvas) -> Tensor:
-    """Return pixels of one scale at another: the change of the content is enlarged, and the content stays sharp."""
-    if source is target:
-        return pixels
-    change = functional.interpolate(
-        pixels - source.content, target.content.shape[-2:], mode="bicubic", align_corners=False
-    )
-    return (target.content + change).clamp_(0, 1)
-
-
-def _initial_pixels(spec: TransferSpec) -> Tensor:
-    """Return where the optimisation starts, (1, 3, H, W) in [0, 1], the same on every device."""
-    match spec.options.init:
-        case Init.CONTENT:
-            return spec.content.to_tensor()
-        case Init.RANDOM:
-            noise = torch.Generator().manual_seed(spec.options.seed)
-            shape = (1, 3, spec.content.height, spec.content.width)
-            return torch.empty(shape).normal_(_NOISE_MEAN, _NOISE_DEVIATION, generator=noise).clamp_(0, 1)
-        case Init.STYLE:
-            return spec.styles[0].picture.resized(spec.content.size).to_tensor()
-        case Init.PICTURE:
-            assert spec.init_picture is not None
-            return spec.init_picture.to_tensor()
-
-
-def _optimizer(options: TransferOptions, pixels: Tensor) -> Optimizer:
-    learning_rate = options.learning_rate
-    assert learning_rate is not None
-    match options.optimizer:
-        case OptimizerKind.LBFGS:
-            return LBFGS(pixels, learning_rate=learning_rate, history=options.curvature_pairs)
-        case OptimizerKind.ADAM:
-            return Adam(pixels, learning_rate=learning_rate)
-
-
-def _restored_optimizer(options: TransferOptions, state: OptimizerState) -> Optimizer:
-    match state:
-        case LBFGSState():
-            assert options.learning_rate is not None
-            return LBFGS.restored(state, learning_rate=options.learning_rate, history=options.curvature_pairs)
-        case AdamState():
-            return Adam.restored(state)
+        return TerminationReason.CONVERGED if stage.has_converged else None

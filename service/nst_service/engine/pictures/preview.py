@@ -32,6 +32,6 @@ def preview(pixels: Tensor, *, longest_edge: int) -> EncodedPreview:
     pixels = pixels.detach().float().clamp(0, 1)
     if max(size) > longest_edge:
         size = fit(size, longest_edge)
-        pixels = functional.interpolate(pixels, (size.height, size.width), mode="bilinear", antialias=True)
+        pixels = functional.interpolate(pixels, size.shape, mode="bilinear", antialias=True)
     data = encode(pixels, format=OutputFormat.JPEG, quality=_QUALITY)
     return EncodedPreview(data, size.width, size.height)
