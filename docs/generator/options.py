@@ -18,11 +18,15 @@ may also be a path, and on the command line it is one. The contract prefixes a v
 _NOT_OPTIONS = frozenset({"request_id", "disconnect_policy", "options", "output"})
 """Fields of `StylizeRequest` that another section describes."""
 
+_WITH_ENUMS = ("TransferOptions", "OutputOptions", "StylizeRequest")
+"""Messages whose options may have named values."""
+
 
 def body() -> str:
     """Return the page."""
     source = contract()
-    enums = ("Preset", "StyleLoss", "Pooling", "Padding", "ColorMode", "Optimizer", "Init", "PictureFormat")
+    options = (field for name in _WITH_ENUMS for field in source.messages[name].fields)
+    enums = [option.type for option in options if option.type in source.enums]
     return "\n".join(
         [
             _INTRODUCTION,
@@ -43,7 +47,7 @@ def body() -> str:
             "## The job\n",
             _fields(source, "StylizeRequest", "", "request_id", "disconnect_policy"),
             "## Values\n",
-            *(_enum(source, name) for name in (*enums, "DisconnectPolicy")),
+            *(_enum(source, name) for name in enums),
         ]
     )
 

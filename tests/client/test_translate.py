@@ -40,6 +40,15 @@ def test_a_dataclass_has_every_field_of_its_message(kind, message):
     assert names == {field.name for field in message.DESCRIPTOR.fields} - {"details"}
 
 
+def test_every_event_of_the_contract_is_known_but_for_the_parts_of_the_picture():
+    kinds = {field.name: field.message_type for field in pb.JobEvent.DESCRIPTOR.oneofs_by_name["event"].fields}
+    for name in kinds.keys() - {"result_header", "result_chunk"}:
+        message = pb.JobEvent(sequence=1)
+        getattr(message, name).SetInParent()
+        event = event_from_proto(message)
+        assert type(event).__name__ == kinds[name].name
+
+
 @pytest.mark.parametrize(
     ("kind", "wrapper"),
     [

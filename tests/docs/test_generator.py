@@ -106,6 +106,12 @@ def test_every_field_of_a_request_is_required_or_has_a_default(message: str):
         assert field.text.endswith("."), field.name
 
 
+@pytest.mark.parametrize("message", OPTIONS)
+def test_the_engine_has_every_option_of_the_contract(message: str):
+    names = {field.name for field in contract().messages[message].fields}
+    assert names - {"picture", "mask"} == set(OPTIONS[message].__slots__)
+
+
 @pytest.mark.parametrize(("message", "name", "accepted"), list(ranges()))
 def test_the_contract_names_the_range_that_the_engine_checks(message: str, name: str, accepted: Range):
     named = plain_number(field(message, name).range)

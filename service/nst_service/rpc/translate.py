@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, TypeVar, assert_never
 
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
@@ -234,6 +234,8 @@ def event_to_proto(logged: LoggedEvent, model: Vgg19) -> pb.JobEvent:
             message.result_chunk.CopyFrom(pb.ResultChunk(offset=event.offset, data=bytes(event.data)))
         case events.Completed() as event:
             message.completed.CopyFrom(completed_to_proto(event, model))
+        case unknown:
+            assert_never(unknown)
     return message
 
 
