@@ -15,6 +15,9 @@ from bench.environments import last_line
 
 _FOLDERS = ("proto", "client", "service")
 """The folders of a checkout that hold its packages."""
+_SOURCES = (".cpp", ".h", ".inc")
+"""Suffixes of the sources of the native kernel."""
+_BUILD = "run `python setup.py build_ext --inplace` there"
 
 
 class CheckoutError(Exception):
@@ -35,10 +38,20 @@ class Checkout:
         """The folders that hold the packages."""
         return tuple(self.root / folder for folder in _FOLDERS)
 
-    @property
     def has_native_kernel(self) -> bool:
-        """Whether the C++ kernel has been built in this checkout."""
-        return any((self.root / "service").rglob("*.so"))
+        """Return whether the C++ kernel has been built in this checkout.
+
+        Raises:
+            CheckoutError: it was built before its sources changed.
+        """
+        service = self.root / "service" / "nst_service"
+        for stub in service.rglob("_*.pyi"):
+            for library in stub.parent.glob(f"{stub.stem}.*.so"):
+                sources = (path for path in service.rglob("native/*") if path.suffix in _SOURCES)
+                if any(path.stat().st_mtime > library.stat().st_mtime for path in sources):
+                    raise CheckoutError(f"the native kernel of {self.root} is outdated: {_BUILD}")
+                return True
+        return False
 
     @property
     def environment(self) -> dict[str, str]:
@@ -106,14 +119,13 @@ def this_and(other: Path) -> tuple[Checkout, Checkout]:
     """Return the checkout that this file belongs to and another one.
 
     Raises:
-        CheckoutError: the other folder holds no nst, or only one of the two has the native kernel.
+        CheckoutError: the other folder holds no nst, only one of the two has the native kernel, or it is outdated.
     """
     ours, theirs = Checkout("this", ROOT), Checkout("other", other.resolve())
     if not (theirs.root / "service" / "nst_service").is_dir():
         raise CheckoutError(f"{theirs.root} is no checkout of nst")
-    for built, missing in ((ours, theirs), (theirs, ours)):
-        if built.has_native_kernel and not missing.has_native_kernel:
-            raise CheckoutError(
-                f"{missing.root} has no native kernel, {built.root} has one: run `python setup.py build_ext --inplace`"
-            )
+    have_kernel = {checkout: checkout.has_native_kernel() for checkout in (ours, theirs)}
+    if len(set(have_kernel.values())) > 1:
+        missing = ours if have_kernel[theirs] else theirs
+        raise CheckoutError(f"only {missing.root} has no native kernel: {_BUILD}")
     return ours, theirs

@@ -74,7 +74,7 @@ def main() -> int:
             print(error, file=sys.stderr)
             return 1
         differences = [_show(comparison) for comparison in comparisons]
-    kernel = "with" if ours.has_native_kernel else "without"
+    kernel = "with" if ours.has_native_kernel() else "without"
     seconds = time.monotonic() - started
     print(f"{len(comparisons)} comparisons {kernel} the native kernel, {sum(differences)} differ, {seconds:.0f} s")
     return 1 if any(differences) else 0
