@@ -184,8 +184,8 @@ def _property(definition: ast.FunctionDef | ast.AsyncFunctionDef) -> Attribute:
 
 def _is_public(definition: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     if definition.name == "__init__":
-        # "Use ..." names the method that makes the object instead.
-        return not (ast.get_docstring(definition) or "Use").startswith("Use")
+        text = ast.get_docstring(definition) or ""
+        return bool(text) and "Programs get it from" not in text
     return not definition.name.startswith("_")
 
 
