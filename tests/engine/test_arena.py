@@ -66,9 +66,9 @@ def test_gradients_that_meet_are_added_in_place():
 
         @staticmethod
         def backward(_: Any, *gradients: Tensor) -> Tensor:
-            by_input = empty_features(*_LARGE).copy_(gradients[0])
-            made.append(by_input.data_ptr())
-            return by_input
+            grad_input = empty_features(*_LARGE).copy_(gradients[0])
+            made.append(grad_input.data_ptr())
+            return grad_input
 
     x = empty_features(*_LARGE).fill_(1).requires_grad_()
     met: list[int] = []

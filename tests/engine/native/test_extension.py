@@ -120,6 +120,13 @@ def test_an_argument_of_a_wrong_type_is_named(function: str, wrong: object):
                 _call(function, **{name: wrong})
 
 
+@pytest.mark.parametrize("function", _OF_A_CONVOLUTION)
+def test_a_scale_is_any_number_that_a_float_holds(function: str):
+    _call(function, scale=1)
+    with pytest.raises(TypeError, match="argument 'scale' must be a float"):
+        _call(function, scale=2**5000)
+
+
 @pytest.mark.parametrize("function", _FUNCTIONS)
 def test_an_address_is_no_tensor(function: str):
     for name, value in _FUNCTIONS[function]().items():

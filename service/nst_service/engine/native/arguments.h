@@ -45,8 +45,12 @@ class Argument {
     }
 
     float number() const {
-        if (!PyFloat_Check(value_)) throw error(PyExc_TypeError, "a float");
-        return float(PyFloat_AsDouble(value_));
+        const double result = PyFloat_AsDouble(value_);
+        if (PyErr_Occurred()) {
+            PyErr_Clear();
+            throw error(PyExc_TypeError, "a float");
+        }
+        return float(result);
     }
 
     // Returns an integer that is the argument, or a part of it.
