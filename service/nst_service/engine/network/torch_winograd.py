@@ -14,13 +14,14 @@ from torch.nn import functional
 from nst_service.engine.sizes import Shape
 
 _LEAST_CHANNELS = 128
-"""Of input and output, from which the products outweigh the transforms of `TorchWinograd`."""
+"""Channels of inputs and outputs from which the products outweigh the transforms of `TorchWinograd`."""
 
 
 _BLOCK = 512
-"""Winograd tiles that are worked on at once: bounds the memory of the transforms."""
+"""Winograd tiles that are transformed at once, which bounds the memory of the transforms."""
 
 
+# The matrices B^T, G and A^T of Lavin & Gray, section 4.3.
 _INPUT = (
     (4, 0, -5, 0, 1, 0),
     (0, -4, -4, 1, 1, 0),
@@ -45,11 +46,11 @@ _OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, 
 
 
 class TorchWinograd:
-    """A convolution by operations of torch, for machines on which the native one was not built."""
+    """A convolution by Winograd's algorithm in operations of torch, for CPUs without the native kernel."""
 
     @staticmethod
     def fits(kernel: Tensor) -> bool:
-        """Whether this way is the fastest for a kernel (outputs, inputs, 3, 3)."""
+        """Return whether this algorithm is the fastest for a kernel (outputs, inputs, 3, 3)."""
         return kernel.device.type == "cpu" and min(kernel.shape[:2]) >= _LEAST_CHANNELS
 
     def __init__(self, kernel: Tensor, bias: Tensor):
@@ -65,7 +66,7 @@ class TorchWinograd:
         self._output = _squared(_OUTPUT)
 
     def forward(self, x: Tensor, *, padding: int, relu: bool) -> Tensor:
-        """Convolve features (1, C, H, W) with zeros around them; returns channels-last memory order."""
+        """Return the convolution of features (1, C, H, W), padded with zeros, in channels-last memory order."""
         _, inputs, height, width = x.shape
         height, width = height + 2 * padding - 2, width + 2 * padding - 2
         rows, columns = -(-height // 4), -(-width // 4)
@@ -95,7 +96,7 @@ class TorchWinograd:
         return result.relu_() if relu else result
 
     def backward(self, gradient: Tensor, shape: Shape, *, padding: int) -> Tensor:
-        """Return the gradient by an input (1, C, *size), in channels-last memory order."""
+        """Return the gradient with respect to an input (1, C, *shape), in channels-last memory order."""
         _, outputs, height, width = gradient.shape
         rows, columns = -(-height // 4), -(-width // 4)
         inputs = self._weights.shape[1]
@@ -120,13 +121,13 @@ class TorchWinograd:
 
 
 def _blocks(rows: int, columns: int) -> Iterator[tuple[int, int]]:
-    """Yield the first row of each block of tiles, and how many rows it has."""
+    """Yield the first row of each block of Winograd tiles, and its number of rows."""
     step = max(1, _BLOCK // columns)
     for row in range(0, rows, step):
         yield row, min(step, rows - row)
 
 
 def _squared(transform: tuple[tuple[float, ...], ...]) -> Tensor:
-    """Return the transform of rows and columns at once."""
+    """Return the matrix that transforms the rows and the columns of a flattened tile at once."""
     matrix = torch.tensor(transform, dtype=torch.float32)
     return torch.kron(matrix, matrix)
