@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,8 @@ _FOLDERS = ("proto", "client", "service")
 """The folders of a checkout that hold its packages."""
 _SOURCES = (".cpp", ".h", ".inc")
 """Suffixes of the sources of the native kernel."""
+_INTERRUPT_SECONDS = 10.0
+"""Seconds that a process gets to end after it was interrupted."""
 _BUILD = "run `python setup.py build_ext --inplace` there"
 
 
@@ -106,10 +109,14 @@ class Running:
         if code := self.process.returncode:
             raise self._error(f"the process ended with {code}: {last_line(self.log.read_text(errors='replace'))}")
 
-    def kill(self) -> None:
-        """End the process if it still runs."""
-        self.process.kill()
-        self.process.communicate()
+    def interrupt(self) -> None:
+        """Interrupt the process if it still runs, so that it ends its own server, and wait until it ends."""
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.communicate(timeout=_INTERRUPT_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.communicate()
 
     def _error(self, message: str) -> CheckoutError:
         return CheckoutError(f"{self.checkout.name}: {message} (see {self.log})")

@@ -107,7 +107,7 @@ def _measure(
         for checkout in checkouts:
             arguments = [str(content), str(style), str(folder / checkout.name), str(args.threads)]
             runners.append(checkout.start(_RUNNER, arguments, folder / f"{checkout.name}.log"))
-            stack.callback(runners[-1].kill)
+            stack.callback(runners[-1].interrupt)
         for runner in runners:
             runner.ask({**job, "evaluations": _WARM_UP_EVALUATIONS})
         answers: dict[Checkout, list[dict[str, Any]]] = {checkout: [] for checkout in checkouts}

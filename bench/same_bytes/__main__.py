@@ -96,7 +96,7 @@ def _compare(ours: Checkout, theirs: Checkout, folder: Path, names: Sequence[str
             output.mkdir(parents=True)
             arguments = ["run", str(pictures), str(output), *names]
             runners.append(checkout.start(_RUNNER, arguments, output / "log.txt"))
-            stack.callback(runners[-1].kill)
+            stack.callback(runners[-1].interrupt)
         for runner in runners:
             runner.finish()
     for name in names:

@@ -1,9 +1,9 @@
 """Sends requests to a server of the checkout that this process imports nst from, and keeps what comes back.
 
     python -m bench.same_bytes.runner run PICTURES OUTPUT NAME ...
-    python -m bench.same_bytes.runner resume OUTPUT DATA
+    python -m bench.same_bytes.runner resume OUTPUT DATA NAME
 
-Every result leaves two files: the picture, and a JSON file with what the server says of it.
+Each result consists of two files: the picture, and a JSON file with what the server reports about it.
 """
 
 import argparse
