@@ -1,14 +1,13 @@
 """The plan of VGG-19: the steps that compute some of its layers, and the memory that each of them takes.
 
-`Vgg19` executes a plan, and `engine.memory.footprint` sums the bytes of its steps. What a step does, what it keeps for
-the backward pass and what it holds while it runs are decided here and nowhere else.
+`Vgg19` executes a plan, and `engine.memory.footprint` sums the bytes of its steps. So a change of what a step keeps for
+the backward pass, or of what it holds while it runs, is a change of the operation itself and of this module only.
 """
 
 import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
-from itertools import pairwise
 from typing import NamedTuple
 
 from nst_service.engine.choices import Padding, Pooling
@@ -155,10 +154,10 @@ def plan(layers: Collection[str], variant: Variant, backend: Backend) -> tuple[C
         backend: the implementation of the convolutions.
     """
     convs = convs_through(layers)
+    is_pooled = (*map(opens_block, convs[1:]), False)
     return tuple(
-        _step(conv, layers, variant.pooling if following and opens_block(following) else None, backend)
-        for conv, following in pairwise((*convs, None))
-        if conv is not None
+        _step(conv, layers, variant.pooling if pools else None, backend)
+        for conv, pools in zip(convs, is_pooled, strict=True)
     )
 
 
