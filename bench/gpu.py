@@ -22,7 +22,7 @@ from nst_service.engine.estimate import step_flops
 from nst_service.engine.network.precision import Precision
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.network.weights import load_weights
-from nst_service.engine.objective.targets import build_canvas, build_criterion
+from nst_service.engine.objective.builder import build_canvas, build_criterion
 from nst_service.engine.optim.transfer import optimize
 from nst_service.engine.options import TransferOptions
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.network.weights import load_weights
-from nst_service.engine.objective.targets import build_canvas, build_criterion
+from nst_service.engine.objective.builder import build_canvas, build_criterion
 from torch import Tensor
 
 from bench.runners.nst import specification

@@ -10,9 +10,9 @@ from nst_service.engine.network.layers import LAYERS
 from nst_service.engine.network.precision import Precision
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.network.weights import Weights
+from nst_service.engine.objective.builder import build_canvas, build_criterion
 from nst_service.engine.objective.criterion import Criterion
 from nst_service.engine.objective.evaluation import Evaluation
-from nst_service.engine.objective.targets import build_canvas, build_criterion
 from nst_service.engine.optim import stage as stage_module
 from nst_service.engine.optim.snapshot import Snapshot
 from nst_service.engine.optim.transfer import optimize

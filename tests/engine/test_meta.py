@@ -14,9 +14,9 @@ from nst_service.engine.network.layers import LAYERS
 from nst_service.engine.network.precision import Precision
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.network.weights import Weights
-from nst_service.engine.objective import targets as objective_module
+from nst_service.engine.objective import targets as targets_module
+from nst_service.engine.objective.builder import build_canvas, build_criterion
 from nst_service.engine.objective.criterion import Criterion
-from nst_service.engine.objective.targets import build_canvas, build_criterion
 from nst_service.engine.optim.adam import Adam
 from nst_service.engine.optim.lbfgs import LBFGS
 from nst_service.engine.optim.selection import select_evaluation
@@ -48,8 +48,8 @@ def criterion_of(
 ) -> Callable[..., Criterion]:
     """Returns the objective of options on the meta device."""
     # Targets may be looked at while they are computed: no step waits for them.
-    monkeypatch.setattr(objective_module, "digest", lambda _pixels: "")
-    monkeypatch.setattr(objective_module, "match_colors", lambda pixels, _reference: pixels)
+    monkeypatch.setattr(targets_module, "digest", lambda _pixels: "")
+    monkeypatch.setattr(targets_module, "match_colors", lambda pixels, _reference: pixels)
 
     def make(
         preset: Preset = Preset.BALANCED,

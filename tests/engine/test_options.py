@@ -17,8 +17,8 @@ from nst_service.engine.network.layers import LAYERS
 from nst_service.engine.network.stored_kernel import StoredKernel
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.network.weights import Weights
+from nst_service.engine.objective.builder import build_canvas, build_criterion
 from nst_service.engine.objective.losses import LossKind
-from nst_service.engine.objective.targets import build_canvas, build_criterion
 from nst_service.engine.optim.transfer import Iterate, TerminationReason, optimize
 from nst_service.engine.options import Limits, TransferOptions, transfer_violations
 from nst_service.engine.pictures.encode import encode

@@ -7,7 +7,7 @@ from nst_service.engine.choices import Padding, Pooling, StyleStatisticKind
 from nst_service.engine.network.layers import LAYERS
 from nst_service.engine.network.tiles import halo_of, tiles
 from nst_service.engine.network.vgg import Vgg19
-from nst_service.engine.objective.targets import build_canvas, build_criterion
+from nst_service.engine.objective.builder import build_canvas, build_criterion
 from nst_service.engine.options import Limits, OutputOptions, TransferOptions
 from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
 from PIL import Image

@@ -4,7 +4,8 @@ import pytest
 import torch
 from nst_service.engine.network.layers import WHOLE
 from nst_service.engine.network.vgg import Vgg19
-from nst_service.engine.objective.criterion import Criterion, Extractor
+from nst_service.engine.objective.criterion import Criterion
+from nst_service.engine.objective.extractor import Extractor
 from nst_service.engine.objective.losses import ContentLoss, StyleLoss, TotalVariationLoss
 from nst_service.engine.objective.statistics import GramStatistic, Region
 from nst_service.engine.pictures.decode import decode

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from nst_service.engine.network.layers import WHOLE
+from nst_service.engine.network.layers import WHOLE, Window
 from nst_service.engine.objective.losses import StyleLoss
 from nst_service.engine.objective.statistics import (
     GramStatistic,
@@ -58,7 +58,11 @@ class TestEveryStyleStatistic:
     def test_parts_combine_to_the_whole(self, statistic: StyleStatistic):
         x = features(1)
         region = whole(x)
-        windows = [(slice(0, 4), slice(None)), (slice(4, None), slice(0, 5)), (slice(4, None), slice(5, None))]
+        windows = [
+            Window(slice(0, 4), slice(None)),
+            Window(slice(4, None), slice(0, 5)),
+            Window(slice(4, None), slice(5, None)),
+        ]
         parts = [statistic.gather(x[(..., *window)], region, window) for window in windows]
         aim = statistic.distance_to(statistic.blend([(statistic.gather(features(2), region, WHOLE), 1.0)]))
         torch.testing.assert_close(aim(statistic.combine(parts)), aim(statistic.gather(x, region, WHOLE)))

@@ -9,6 +9,7 @@ from nst_service.engine.network.vgg import FeatureVisitor, Vgg19, Visits
 from nst_service.engine.objective.style_cache import StyleCache, StyleKey
 from nst_service.engine.optim.transfer import Iterate, TargetProgress, transfer
 from nst_service.engine.options import Limits, TransferOptions
+from nst_service.engine.sizes import Size
 from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
 from torch import Tensor
 
@@ -132,7 +133,7 @@ def test_a_result_does_not_depend_on_what_ran_before(make_spec, model: Vgg19, lo
 
 
 def key(name: str) -> StyleKey:
-    return StyleKey(name, (1, 3, 8, 8), ("relu1_1",), StyleStatisticKind.GRAM, 0, REFERENCE_VARIANT, None, "", "cpu")
+    return StyleKey(name, Size(8, 8), ("relu1_1",), StyleStatisticKind.GRAM, 0, REFERENCE_VARIANT, None, "", "cpu")
 
 
 def test_those_that_were_not_used_for_the_longest_time_are_forgotten():

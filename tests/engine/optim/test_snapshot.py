@@ -215,7 +215,7 @@ def test_a_transfer_may_go_on_in_tiles(make_spec: Callable[..., TransferSpec], m
     spec = make_spec(scales=2)
     *_, whole = optimize(spec, model)
     for iteration in (2, 4):
-        *_, tiled = optimize(spec, model, tile=16, start=snapshot_of(spec, model, iteration))
+        *_, tiled = optimize(spec, model, tile_size=16, start=snapshot_of(spec, model, iteration))
         assert tiled.iteration == whole.iteration
         assert (tiled.result() - whole.result()).abs().max() < 0.05
 

@@ -49,6 +49,11 @@ def conv_of(layer: str) -> str:
     return layer.replace("relu", "conv")
 
 
+def channels_of(layer: str) -> int:
+    """Return the number of channels of a layer: 64 to 512."""
+    return KERNEL_SHAPES[conv_of(layer)][0]
+
+
 def block_of(layer: str) -> int:
     """Return the block of a layer, 1 to 5; its features are 2 ** (block - 1) times smaller than the picture."""
     return int(layer[len("conv")])

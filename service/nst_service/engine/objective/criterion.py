@@ -3,77 +3,23 @@
 Gatys, Ecker & Bethge, "Image Style Transfer Using Convolutional Neural Networks" (CVPR 2016), equations 1 to 7, in the
 scaling of neural-style (Johnson, 2015), where every term is a mean:
 
-    J(x) = content_weight * sum of ContentLoss + style_weight * sum of style losses + tv_weight * total variation + ...
+    J(x) = content_weight * sum of ContentLoss + style_weight * sum of StyleLoss + tv_weight * total variation + ...
 """
 
-import functools
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from nst_service.engine.network.layers import Window
-from nst_service.engine.network.plan import REFERENCE_VARIANT, Variant
-from nst_service.engine.network.tiles import Tile, count_tiles, tiles
-from nst_service.engine.network.vgg import FeatureVisitor, Vgg19, Visits
+from nst_service.engine.network.vgg import Visits
 from nst_service.engine.objective.evaluation import Evaluation, Values
+from nst_service.engine.objective.extractor import Extractor
 from nst_service.engine.objective.losses import FeatureLoss, PixelLoss, Term
-from nst_service.engine.sizes import Size
 
-
-class Extractor:
-    """Computes features of a picture, whole or tile by tile."""
-
-    def __init__(self, model: Vgg19, variant: Variant = REFERENCE_VARIANT, tile: int | None = None):
-        """Make an extractor.
-
-        Args:
-            model: the network.
-            variant: how its weights are applied.
-            tile: edge of the core of a tile in pixels, or None to take pictures as a whole.
-        """
-        self._model = model
-        self._variant = variant
-        self._tile = tile
-
-    @property
-    def is_tiled(self) -> bool:
-        """Whether pictures are taken tile by tile."""
-        return self._tile is not None
-
-    def count(self, size: Size) -> int:
-        """Return how many parts a picture has."""
-        return 1 if self._tile is None else count_tiles(size, self._tile)
-
-    def visit_features(self, pixels: Tensor, layers: Sequence[str], visit: FeatureVisitor) -> Iterator[Visits]:
-        """Visit the features of a picture (1, 3, H, W), tile by tile or as a whole.
-
-        Args:
-            pixels: of the picture.
-            layers: whose features are visited.
-            visit: called with features and their window in those of the whole picture (see `Vgg19.visit_features`);
-                each of them comes once.
-
-        Yields:
-            What `visit` returned for each tile, by layer, part by part.
-        """
-        if self._tile is None:
-            yield self._model.visit_features(pixels, layers, visit, self._variant)
-            return
-        for tile in tiles(Size.of(pixels), self._tile, layers):
-            rows, columns = tile.pixels
-            visit_core = functools.partial(_visit_core, visit, tile)
-            yield self._model.visit_features(pixels[..., rows, columns], layers, visit_core, self._variant)
-
-
-def _visit_core(visit: FeatureVisitor, tile: Tile, layer: str, features: Tensor, window: Window) -> Sequence[Tensor]:
-    first = window.rows.start or 0
-    core = tile.core_in_part(layer, range(first, first + features.shape[2]))
-    if core is None:
-        return ()
-    inside, in_picture = core
-    return visit(layer, features[(..., *inside)], in_picture)
+_WeightedTerm = tuple[Term, Tensor]
+"""A term and its weighted value, a scalar."""
 
 
 class Criterion:
@@ -90,8 +36,8 @@ class Criterion:
 
         Args:
             extractor: computes the features.
-            feature_losses: see `losses`.
-            pixel_losses: see `losses`.
+            feature_losses: losses on features.
+            pixel_losses: losses on the picture itself.
             compose: makes the picture that the network sees out of the pixels; differentiable.
         """
         self._extractor = extractor
@@ -102,7 +48,7 @@ class Criterion:
 
     @property
     def needs_host_sync(self) -> bool:
-        """Whether an evaluation makes the host wait for the device."""
+        """Whether the host must wait for the device in an evaluation."""
         return self._extractor.is_tiled or any(loss.needs_host_sync for loss in self._feature_losses)
 
     def __call__(self, pixels: Tensor) -> Evaluation:
@@ -110,70 +56,78 @@ class Criterion:
         pixels = pixels.detach().requires_grad_()
         picture = self._compose(pixels) if self._compose else pixels
         if self._extractor.is_tiled and self._layers:
-            values, gradient = self._evaluate_tiles(picture, pixels)
+            weighted_terms, gradient = self._evaluate_tiles(picture, pixels)
         else:
-            values, gradient = self._evaluate_whole(picture, pixels)
-        terms = _summed(values)
+            weighted_terms, gradient = self._evaluate_whole(picture, pixels)
+        values = _values_by_term(weighted_terms)
         return Evaluation(
             pixels=pixels.detach(),
             gradient=gradient.contiguous(),
-            terms=tuple(terms),
-            values=Values(torch.stack(list(terms.values()))),
+            terms=tuple(values),
+            values=Values(torch.stack(list(values.values()))),
         )
 
-    def _evaluate_whole(self, picture: Tensor, pixels: Tensor) -> tuple[list[tuple[Term, Tensor]], Tensor]:
-        values: list[tuple[Term, Tensor]] = []
-        for gathered in self._extractor.visit_features(picture, self._layers, self._statistics) if self._layers else ():
-            parts = self._by_loss(gathered)
-            values += [
-                (loss.term, loss.value(loss.combine(part)))
-                for loss, part in zip(self._feature_losses, parts, strict=True)
-            ]
-        values += [(loss.term, loss.value(picture)) for loss in self._pixel_losses]
-        (gradient,) = torch.autograd.grad(torch.stack([value for _, value in values]).sum(), pixels)
-        return values, gradient
+    def _evaluate_whole(self, picture: Tensor, pixels: Tensor) -> tuple[list[_WeightedTerm], Tensor]:
+        """Return the terms of a picture and the gradient with respect to the pixels, in one backward pass."""
+        terms: list[_WeightedTerm] = []
+        for visits in self._extractor.visit_features(picture, self._layers, self._gather) if self._layers else ():
+            for loss, partials in zip(self._feature_losses, self._partials_by_loss(visits), strict=True):
+                terms.append((loss.term, loss.value(loss.combine(partials))))
+        terms += [(loss.term, loss.value(picture)) for loss in self._pixel_losses]
+        (gradient,) = torch.autograd.grad(_total(terms), pixels)
+        return terms, gradient
 
-    def _statistics(self, layer: str, features: Tensor, window: Window) -> list[Tensor]:
-        return [loss.gather(features, window) for loss in self._feature_losses if loss.term.layer == layer]
+    def _evaluate_tiles(self, picture: Tensor, pixels: Tensor) -> tuple[list[_WeightedTerm], Tensor]:
+        """Return the terms of a picture and the gradient with respect to the pixels, tile by tile.
 
-    def _by_loss(self, gathered: Mapping[str, Sequence[Sequence[Tensor]]]) -> list[Sequence[Tensor]]:
-        """Return the statistics of each loss, part by part, of those that were gathered by layer."""
-        of_layers = {layer: zip(*filter(len, parts), strict=True) for layer, parts in gathered.items()}
-        return [next(of_layers[loss.term.layer]) for loss in self._feature_losses]
-
-    def _evaluate_tiles(self, picture: Tensor, pixels: Tensor) -> tuple[list[tuple[Term, Tensor]], Tensor]:
-        """Gather the statistics of the whole picture first, then the gradient tile by tile."""
+        The statistics of the whole picture are gathered first. Their gradients are then passed on to each tile.
+        """
         seen = picture.detach()
         with torch.no_grad():
-            by_tile = [self._by_loss(it) for it in self._extractor.visit_features(seen, self._layers, self._statistics)]
-        values: list[tuple[Term, Tensor]] = []
-        slopes: list[Iterator[Tensor]] = []
-        for loss, of_tiles in zip(self._feature_losses, zip(*by_tile, strict=True), strict=True):
-            leaves = [part.requires_grad_() for parts in of_tiles for part in parts]
+            all_visits = self._extractor.visit_features(seen, self._layers, self._gather)
+            partials_by_tile = [self._partials_by_loss(visits) for visits in all_visits]
+        terms: list[_WeightedTerm] = []
+        # Those of each loss with respect to its partial statistics, in their order.
+        gradients: list[Iterator[Tensor]] = []
+        for loss, tiles in zip(self._feature_losses, zip(*partials_by_tile, strict=True), strict=True):
+            leaves = [partial.requires_grad_() for partials in tiles for partial in partials]
             value = loss.value(loss.combine(leaves))
-            slopes.append(iter(torch.autograd.grad(value, leaves)))
-            values.append((loss.term, value))
+            gradients.append(iter(torch.autograd.grad(value, leaves)))
+            terms.append((loss.term, value))
         seen.requires_grad_()
         gradient = torch.zeros_like(seen)
-        for gathered in self._extractor.visit_features(seen, self._layers, self._statistics):
-            local = [
-                (next(slope) * part).sum()
-                for slope, parts in zip(slopes, self._by_loss(gathered), strict=True)
-                for part in parts
+        for visits in self._extractor.visit_features(seen, self._layers, self._gather):
+            products = [
+                (next(grad_partials) * partial).sum()
+                for grad_partials, partials in zip(gradients, self._partials_by_loss(visits), strict=True)
+                for partial in partials
             ]
-            gradient += torch.autograd.grad(torch.stack(local).sum(), seen)[0]
+            gradient += torch.autograd.grad(torch.stack(products).sum(), seen)[0]
         if self._pixel_losses:
-            pixel_values = [(loss.term, loss.value(seen)) for loss in self._pixel_losses]
-            gradient += torch.autograd.grad(torch.stack([value for _, value in pixel_values]).sum(), seen)[0]
-            values += pixel_values
+            pixel_terms = [(loss.term, loss.value(seen)) for loss in self._pixel_losses]
+            gradient += torch.autograd.grad(_total(pixel_terms), seen)[0]
+            terms += pixel_terms
         if picture is not pixels:
             (gradient,) = torch.autograd.grad(picture, pixels, gradient)
-        return values, gradient
+        return terms, gradient
+
+    def _gather(self, layer: str, features: Tensor, window: Window) -> list[Tensor]:
+        """Return the partial statistic of each loss on a layer."""
+        return [loss.gather(features, window) for loss in self._feature_losses if loss.term.layer == layer]
+
+    def _partials_by_loss(self, visits: Visits) -> list[Sequence[Tensor]]:
+        """Return the partial statistics of each loss, window by window."""
+        by_layer = {layer: zip(*filter(len, windows), strict=True) for layer, windows in visits.items()}
+        return [next(by_layer[loss.term.layer]) for loss in self._feature_losses]
 
 
-def _summed(values: Sequence[tuple[Term, Tensor]]) -> dict[Term, Tensor]:
-    """Add up the terms of the same name: a style loss has one for each region."""
-    terms: dict[Term, list[Tensor]] = defaultdict(list)
-    for term, value in values:
-        terms[term].append(value.detach())
-    return {term: parts[0] if len(parts) == 1 else torch.stack(parts).sum() for term, parts in terms.items()}
+def _total(terms: Sequence[_WeightedTerm]) -> Tensor:
+    return torch.stack([value for _, value in terms]).sum()
+
+
+def _values_by_term(terms: Sequence[_WeightedTerm]) -> dict[Term, Tensor]:
+    """Return the value of each term; those of one name are added up: a style loss has one for each region."""
+    by_term: dict[Term, list[Tensor]] = defaultdict(list)
+    for term, value in terms:
+        by_term[term].append(value.detach())
+    return {term: values[0] if len(values) == 1 else torch.stack(values).sum() for term, values in by_term.items()}

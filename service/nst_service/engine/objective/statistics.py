@@ -13,6 +13,7 @@ from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 
 from nst_service.engine.arena import empty_features
+from nst_service.engine.choices import StyleStatisticKind
 from nst_service.engine.network.layers import Window
 from nst_service.engine.sizes import Shape
 
@@ -215,6 +216,32 @@ class _TraceOfSquareRoot(torch.autograd.Function):
         (derivative,) = ctx.saved_tensors  # type: ignore[attr-defined]
         grad_covariance: Tensor = gradients[0] * derivative
         return grad_covariance, None
+
+
+def make_statistic(kind: StyleStatisticKind, channels: int, *, seed: int, device: torch.device) -> StyleStatistic:
+    """Return the statistic of a kind for a layer.
+
+    Args:
+        kind: kind of the statistic.
+        channels: number of channels of the layer.
+        seed: seed of the directions of a sliced Wasserstein loss.
+        device: device of the features.
+    """
+    match kind:
+        case StyleStatisticKind.GRAM:
+            return GramStatistic()
+        case StyleStatisticKind.MOMENTS:
+            return MomentsStatistic()
+        case StyleStatisticKind.SLICED_WASSERSTEIN:
+            return SlicedProjectionsStatistic(_random_directions(channels, seed).to(device))
+
+
+def _random_directions(channels: int, seed: int) -> Tensor:
+    """Return orthonormal directions (channels, SLICED_DIRECTIONS) on the CPU, the same for every device."""
+    generator = torch.Generator().manual_seed(seed)
+    basis, _ = torch.linalg.qr(torch.randn(channels, channels, generator=generator))
+    directions: Tensor = basis[:, :SLICED_DIRECTIONS].contiguous()
+    return directions
 
 
 def summed(tensors: Sequence[Tensor]) -> Tensor:

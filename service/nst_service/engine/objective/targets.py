@@ -1,260 +1,159 @@
-"""From a specification to its criterion: the targets, and the losses that lead to them."""
+"""The targets of a specification: the features and statistics that its losses compare with."""
 
 import itertools
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from nst_service.engine.arena import channels_last
 from nst_service.engine.choices import ColorMode, StyleStatisticKind
-from nst_service.engine.network.layers import KERNEL_SHAPES, Window, conv_of, features_shape
+from nst_service.engine.network.layers import Window, channels_of, features_shape
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.objective.canvas import Canvas
-from nst_service.engine.objective.criterion import Criterion, Extractor
-from nst_service.engine.objective.losses import (
-    ContentLoss,
-    FeatureLoss,
-    LaplacianLoss,
-    PixelLoss,
-    StyleLoss,
-    TemporalLoss,
-    TotalVariationLoss,
-    laplacian,
-)
-from nst_service.engine.objective.statistics import (
-    SLICED_DIRECTIONS,
-    GramStatistic,
-    MomentsStatistic,
-    Region,
-    SlicedProjectionsStatistic,
-    StyleStatistic,
-)
-from nst_service.engine.objective.style_cache import Statistics, StyleCache, StyleKey, digest
+from nst_service.engine.objective.extractor import Extractor
+from nst_service.engine.objective.statistics import Region, StyleStatistic, make_statistic
+from nst_service.engine.objective.style_cache import LayerStatistics, StyleCache, StyleKey, digest
 from nst_service.engine.pictures.colors import luminance, match_colors, match_luminance
-from nst_service.engine.pictures.picture import mask_to_tensor
+from nst_service.engine.sizes import Size
 from nst_service.engine.spec import Style, TransferSpec
 
 
-def build_canvas(spec: TransferSpec, device: torch.device) -> Canvas:
-    """Return how the pixels of a specification become its picture."""
-    mask = None if spec.content_mask is None else mask_to_tensor(spec.content_mask).to(device)
-    return Canvas(spec.content.to_tensor().to(device), mask, spec.options.color)
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """The targets of a specification."""
+
+    content: Mapping[str, Tensor]
+    """Features of the content picture, (1, C, h, w), by content layer."""
+    statistics: Mapping[str, StyleStatistic]
+    """The statistic that is compared at each style layer."""
+    styles: tuple[LayerStatistics, ...]
+    """What that statistic is of each style of the specification."""
 
 
-def build_criterion(spec: TransferSpec, model: Vgg19, canvas: Canvas, tile: int | None = None) -> Criterion:
-    """Compute the targets of a specification and compose its losses, without a pause (see `CriterionBuilder`)."""
-    builder = CriterionBuilder(spec, model, canvas, tile)
-    for _ in builder.extract():
-        pass
-    return builder.build()
-
-
-class CriterionBuilder:
-    """Computes the targets of a specification part by part, then composes its losses."""
+class TargetComputation:
+    """Computes the targets of a specification part by part. A part is a picture, or a tile of one."""
 
     def __init__(
         self,
         spec: TransferSpec,
         model: Vgg19,
         canvas: Canvas,
-        tile: int | None = None,
-        styles: StyleCache | None = None,
+        tile_size: int | None = None,
+        style_cache: StyleCache | None = None,
     ):
-        """Make a builder.
+        """Prepare a computation.
 
         Args:
-            spec: what shall be done.
+            spec: specification of the transfer.
             model: the network.
-            canvas: of this specification.
-            tile: edge of a tile in pixels, or None to take pictures as a whole.
-            styles: statistics that are known already, and where those that are computed shall be kept.
+            canvas: canvas of this specification.
+            tile_size: edge of a tile in pixels, or None to take pictures as a whole.
+            style_cache: statistics of styles that are known already; those that are computed are added.
         """
-        self.spec = spec
+        self._spec = spec
         self._options = spec.options
         self._model = model
-        self.canvas = canvas
-        self._tile = tile
-        self._styles = styles or StyleCache(0)
-        self._extractor = Extractor(model, spec.options.variant, tile)
-        layers = spec.options.active_layers
-        self._scales: Mapping[str, float] = (
-            model.activation_scales(layers, spec.options.pooling)
-            if spec.options.normalize
-            else dict.fromkeys(layers, 1.0)
-        )
+        self._canvas = canvas
+        self._tile_size = tile_size
+        self._style_cache = style_cache or StyleCache(0)
+        self._extractor = Extractor(model, spec.options.variant, tile_size)
         self._statistics = {layer: self._statistic(layer) for layer in spec.options.active_style_layers}
         self._content: dict[str, Tensor] = {}
-        self._gathered: list[Statistics] = []
-        """The statistics of every style by layer."""
+        self._styles: list[LayerStatistics] = []
 
     @property
     def parts(self) -> int:
-        """How many parts there are: a picture whose targets are needed has one, or as many as it has tiles."""
-        contents = [self.spec.content] if self._options.active_content_layers else []
-        styles = [style.picture for style in self.spec.styles] if self._statistics else []
-        return sum(self._extractor.count(picture.size) for picture in (*contents, *styles))
+        """The number of parts: one for each picture whose features are needed, or one for each of its tiles."""
+        contents = [self._spec.content] if self._options.active_content_layers else []
+        styles = [style.picture for style in self._spec.styles] if self._statistics else []
+        return sum(self._extractor.count_tiles(picture.size) for picture in (*contents, *styles))
 
     @torch.no_grad()
-    def extract(self) -> Iterator[int]:
-        """Compute the targets; yield after every part how many are done. A style that is known is done at once."""
+    def run(self) -> Iterator[int]:
+        """Compute the targets; yield the number of parts done after each. A style in the cache is done at once."""
         done = 0
-        for extraction in (self._extract_content(), *map(self._extract_style, self.spec.styles)):
-            for parts in extraction:
+        for computation in (self._compute_content(), *map(self._compute_style, self._spec.styles)):
+            for parts in computation:
                 done += parts
                 yield done
 
-    @torch.no_grad()
-    def build(self) -> Criterion:
-        """Compose the losses, once all is extracted; terms of weight zero are left out."""
-        return Criterion(
-            self._extractor,
-            [*self._content_losses(), *self._style_losses()],
-            list(self._pixel_losses()),
-            self.canvas.compose,
-        )
+    @property
+    def targets(self) -> Targets:
+        """The targets, after `run`."""
+        return Targets(self._content, self._statistics, tuple(self._styles))
 
-    def _extract_content(self) -> Iterator[int]:
-        """Compute the features of the whole content picture; yield the number of parts after every one."""
+    def _compute_content(self) -> Iterator[int]:
+        """Compute the features of the whole content picture; yield the number of parts done in each step."""
         layers = list(self._options.active_content_layers)
         if not layers:
             return
-        # What the network shall see is the content picture as the canvas shows it.
-        content = self.canvas.compose(self.canvas.content)
+        # The network sees the content picture as the canvas shows it.
+        content = self._canvas.compose(self._canvas.content)
         self._content = {layer: self._empty_features(layer) for layer in layers}
 
-        def keep(layer: str, features: Tensor, window: Window) -> list[Tensor]:
+        def store(layer: str, features: Tensor, window: Window) -> list[Tensor]:
             self._content[layer][(..., *window)] = features
             return []
 
-        for _ in self._extractor.visit_features(content, layers, keep):
+        for _ in self._extractor.visit_features(content, layers, store):
             yield 1
 
     def _empty_features(self, layer: str) -> Tensor:
-        height, width = features_shape(self.spec.content.size, layer)
-        features = torch.empty(1, _channels(layer), height, width, device=self._model.device)
-        return features.contiguous(memory_format=torch.channels_last)
+        shape = features_shape(self._spec.content.size, layer)
+        return channels_last(torch.empty(1, channels_of(layer), *shape, device=self._model.device))
 
-    def _extract_style(self, style: Style) -> Iterator[int]:
-        """Gather the statistics of a whole style picture; yield the number of parts after every one, or after all."""
+    def _compute_style(self, style: Style) -> Iterator[int]:
+        """Compute the statistics of a whole style picture; yield the number of parts done in each step."""
         if not self._statistics:
             return
         pixels = self._style_pixels(style)
         key = self._style_key(pixels)
-        if known := self._styles.get(key):
-            self._gathered.append(known)
-            yield self._extractor.count(style.picture.size)
+        if cached := self._style_cache.get(key):
+            self._styles.append(cached)
+            yield self._extractor.count_tiles(style.picture.size)
             return
-        layers = list(self._statistics)
 
-        def statistic(layer: str, features: Tensor, window: Window) -> list[Tensor]:
-            whole = Region(None, math.prod(features_shape(style.picture.size, layer)))
+        def gather(layer: str, features: Tensor, window: Window) -> list[Tensor]:
+            whole = Region.whole(features_shape(style.picture.size, layer))
             return [self._statistics[layer].gather(features, whole, window)]
 
-        parts: dict[str, list[Tensor]] = {layer: [] for layer in layers}
-        for tile in self._extractor.visit_features(pixels, layers, statistic):
-            for layer, gathered_parts in tile.items():
-                parts[layer] += itertools.chain.from_iterable(gathered_parts)
+        partials: dict[str, list[Tensor]] = {layer: [] for layer in self._statistics}
+        for visits in self._extractor.visit_features(pixels, list(self._statistics), gather):
+            for layer, windows in visits.items():
+                partials[layer] += itertools.chain.from_iterable(windows)
             yield 1
-        gathered = {layer: self._statistics[layer].combine(parts[layer]) for layer in layers}
-        self._gathered.append(gathered)
-        self._styles.put(key, gathered)
+        computed = {layer: statistic.combine(partials[layer]) for layer, statistic in self._statistics.items()}
+        self._styles.append(computed)
+        self._style_cache.put(key, computed)
+
+    def _style_pixels(self, style: Style) -> Tensor:
+        """Return what the network sees of a style picture, (1, 3, h, w) in [0, 1]."""
+        pixels = style.picture.to_tensor().to(self._model.device)
+        match self._options.color:
+            case ColorMode.MATCH:
+                return match_colors(pixels, self._canvas.content)
+            case ColorMode.LUMINANCE:
+                grey = match_luminance(luminance(pixels), luminance(self._canvas.content))
+                return grey.expand_as(pixels)
+            case _:
+                return pixels
 
     def _style_key(self, pixels: Tensor) -> StyleKey:
         options = self._options
         return StyleKey(
             pixels_sha256=digest(pixels),
-            shape=tuple(pixels.shape),
+            size=Size.of(pixels),
             layers=tuple(self._statistics),
-            style_loss=options.style_loss,
+            statistic=options.style_loss,
             seed=options.seed if options.style_loss is StyleStatisticKind.SLICED_WASSERSTEIN else 0,
             variant=options.variant,
-            tile=self._tile,
+            tile_size=self._tile_size,
             weights_sha256=self._model.weights_sha256,
             device=str(self._model.device),
         )
 
-    def _content_losses(self) -> Iterator[FeatureLoss]:
-        for layer, weight in self._options.active_content_layers.items():
-            yield ContentLoss(layer, weight / self._scales[layer] ** 2, self._content[layer])
-
-    def _style_losses(self) -> Iterator[StyleLoss]:
-        if not self._statistics:
-            return
-        styles = list(zip(self.spec.styles, self._gathered, strict=True))
-        if everywhere := [(style, gathered) for style, gathered in styles if style.mask is None]:
-            yield from self._losses_of(everywhere, None)
-        for style, gathered in styles:
-            if style.mask is not None:
-                yield from self._losses_of([(style, gathered)], mask_to_tensor(style.mask).to(self._model.device))
-
-    def _losses_of(self, styles: Sequence[tuple[Style, Statistics]], mask: Tensor | None) -> Iterator[StyleLoss]:
-        """Yield the losses of styles, each with its statistics, that are blended in one region."""
-        share = sum(style.share for style, _ in styles)
-        for layer, statistic in self._statistics.items():
-            region = self._region(layer, mask)
-            if region.area > 0:
-                target = statistic.blend([(gathered[layer], style.share / share) for style, gathered in styles])
-                weight = share * self._options.active_style_layers[layer] * self._factor(layer, statistic)
-                yield StyleLoss(layer, weight, statistic, target, region)
-
-    def _factor(self, layer: str, statistic: StyleStatistic) -> float:
-        """Return what makes a style loss free of scale, where that is asked for."""
-        # A Gram matrix is divided by the number of channels.
-        channels = _channels(layer) if self._options.normalize and isinstance(statistic, GramStatistic) else 1
-        return float(channels**2 / self._scales[layer] ** statistic.degree)
-
-    def _style_pixels(self, style: Style) -> Tensor:
-        pixels = style.picture.to_tensor().to(self._model.device)
-        match self._options.color:
-            case ColorMode.MATCH:
-                return match_colors(pixels, self.canvas.content)
-            case ColorMode.LUMINANCE:
-                grey = match_luminance(luminance(pixels), luminance(self.canvas.content))
-                return grey.expand_as(pixels)
-            case _:
-                return pixels
-
-    def _region(self, layer: str, mask: Tensor | None) -> Region:
-        """Return a mask at the resolution of a layer: each feature counts as much as the pixels it stands for."""
-        height, width = features_shape(self.spec.content.size, layer)
-        if mask is None:
-            return Region(None, width * height)
-        small = functional.interpolate(mask, (height, width), mode="area")
-        return Region(small, small.sum().item())
-
     def _statistic(self, layer: str) -> StyleStatistic:
-        match self._options.style_loss:
-            case StyleStatisticKind.GRAM:
-                return GramStatistic()
-            case StyleStatisticKind.MOMENTS:
-                return MomentsStatistic()
-            case StyleStatisticKind.SLICED_WASSERSTEIN:
-                return SlicedProjectionsStatistic(self._directions(_channels(layer)))
-
-    def _directions(self, channels: int) -> Tensor:
-        generator = torch.Generator().manual_seed(self._options.seed)
-        basis, _ = torch.linalg.qr(torch.randn(channels, channels, generator=generator))
-        directions: Tensor = basis[:, :SLICED_DIRECTIONS].contiguous()
-        return directions.to(self._model.device)
-
-    def _pixel_losses(self) -> Iterator[PixelLoss]:
-        options, content = self._options, self.canvas.content
-        if options.tv_weight > 0:
-            # Scale-free: a mean over the pixels in [0, 1].
-            factor = 1 / (255 * content.numel()) if options.normalize else 1
-            yield TotalVariationLoss(factor * options.tv_weight)
-        if options.laplacian_weight > 0:
-            yield LaplacianLoss(options.laplacian_weight, laplacian(self.canvas.compose(content)))
-        if self.spec.reference is not None and options.temporal_weight > 0:
-            mask = self.spec.reference_mask
-            yield TemporalLoss(
-                options.temporal_weight,
-                self.spec.reference.to_tensor().to(self._model.device),
-                None if mask is None else mask_to_tensor(mask).to(self._model.device),
-            )
-
-
-def _channels(layer: str) -> int:
-    return KERNEL_SHAPES[conv_of(layer)][0]
+        kind, seed = self._options.style_loss, self._options.seed
+        return make_statistic(kind, channels_of(layer), seed=seed, device=self._model.device)

@@ -10,11 +10,12 @@ from torch import Tensor
 from nst_service.engine.devices import release_memory
 from nst_service.engine.errors import SnapshotError
 from nst_service.engine.network.vgg import Vgg19
+from nst_service.engine.objective.builder import build_canvas, compose_criterion
 from nst_service.engine.objective.canvas import Canvas
 from nst_service.engine.objective.criterion import Criterion
 from nst_service.engine.objective.evaluation import Evaluation
 from nst_service.engine.objective.style_cache import StyleCache
-from nst_service.engine.objective.targets import CriterionBuilder, build_canvas
+from nst_service.engine.objective.targets import TargetComputation
 from nst_service.engine.optim.initial_pixels import initial_pixels
 from nst_service.engine.optim.optimizer import is_state_of, make_optimizer
 from nst_service.engine.optim.resized_start import ResizedStart
@@ -120,7 +121,7 @@ Transfer = Generator[TargetProgress | Iterate, None, None]
 def transfer(
     spec: TransferSpec,
     model: Vgg19,
-    tile: int | None = None,
+    tile_size: int | None = None,
     style_cache: StyleCache | None = None,
     start: Snapshot | ResizedStart | None = None,
 ) -> Transfer:
@@ -136,7 +137,7 @@ def transfer(
     Args:
         spec: what to do.
         model: the network.
-        tile: edge of a tile in pixels, or None to take pictures as a whole.
+        tile_size: edge of a tile in pixels, or None to take pictures as a whole.
         style_cache: statistics of styles that are known already; those that are computed are added. The result does
             not depend on it.
         start: where to go on from, or None to begin. A snapshot is of a transfer of the same specification. Its
@@ -151,18 +152,18 @@ def transfer(
     """
     # Handed on, so that nobody but the run holds the start, which may be as large as all that a step needs.
     excess_seconds = 0.0 if start is None else start.excess_seconds
-    return _Run(spec, model, tile, style_cache, excess_seconds).run(start)
+    return _Run(spec, model, tile_size, style_cache, excess_seconds).run(start)
 
 
 def optimize(
     spec: TransferSpec,
     model: Vgg19,
-    tile: int | None = None,
+    tile_size: int | None = None,
     style_cache: StyleCache | None = None,
     start: Snapshot | ResizedStart | None = None,
 ) -> Iterator[Iterate]:
     """Yield what `transfer` yields after the turns of the optimiser."""
-    for step in transfer(spec, model, tile, style_cache, start):
+    for step in transfer(spec, model, tile_size, style_cache, start):
         if isinstance(step, Iterate):
             yield step
 
@@ -174,14 +175,14 @@ class _Run:
         self,
         spec: TransferSpec,
         model: Vgg19,
-        tile: int | None,
+        tile_size: int | None,
         style_cache: StyleCache | None,
         excess_seconds: float,
     ):
         self._spec = spec
         self._options = spec.options
         self._model = model
-        self._tile = tile
+        self._tile_size = tile_size
         self._style_cache = style_cache
         self._full_canvas = build_canvas(spec, model.device)
         self._scales = schedule(spec.content.size, spec.options.scale_iterations)
@@ -194,32 +195,32 @@ class _Run:
             stage = yield from self._run_resized(start)
         elif start is not None:
             self._check(start)
-            builder, seconds = self._builder(start.scale), start.seconds
-            scale = self._scales[start.scale - 1]
-            stage = Stage.restored(start.to(self._model.device), scale, builder.canvas, self._options)
+            seconds, scale = start.seconds, self._scales[start.scale - 1]
+            spec, canvas = self._set_up(start.scale)
+            stage = Stage.restored(start.to(self._model.device), scale, canvas, self._options)
             # The stage holds what it needs of it.
             del start
-            yield from self._run_restored(stage, builder, seconds)
+            yield from self._run_restored(stage, spec, seconds)
         for number in range(1 if stage is None else stage.number + 1, len(self._scales) + 1):
             if stage is not None:
                 # What it has used fits nothing of the next scale.
                 release_memory(self._model.device)
-            builder = self._builder(number)
-            criterion = yield from self._compute_targets(builder, number)
-            stage = self._next_stage(number, builder, stage)
+            spec, canvas = self._set_up(number)
+            criterion = yield from self._prepare(number, spec, canvas)
+            stage = self._next_stage(number, spec, canvas, stage)
             if number == 1:
                 # The time begins with the first step.
                 self._stopwatch = Stopwatch()
             yield from self._optimize(stage, criterion)
 
     def _run_restored(
-        self, stage: Stage, builder: CriterionBuilder, seconds: float
+        self, stage: Stage, spec: TransferSpec, seconds: float
     ) -> Generator[TargetProgress | Iterate, None, None]:
         """Take the steps that the stage of a snapshot has left, after so many seconds of work."""
         yield self._iterate(stage, seconds)
         self._stopwatch = Stopwatch(seconds)
         if not self._termination(stage, seconds):
-            criterion = yield from self._compute_targets(builder, stage.number)
+            criterion = yield from self._prepare(stage.number, spec, stage.canvas)
             # These targets have been counted when they were computed for the first time.
             self._stopwatch = Stopwatch(seconds)
             yield from self._optimize(stage, criterion)
@@ -227,13 +228,13 @@ class _Run:
     def _run_resized(self, start: ResizedStart) -> Generator[TargetProgress | Iterate, None, Stage]:
         """Take the steps that the scale of a resized start has left, and return the stage."""
         self._check_position(start)
-        builder = self._builder(start.scale)
-        criterion = yield from self._compute_targets(builder, start.scale)
+        spec, canvas = self._set_up(start.scale)
+        criterion = yield from self._prepare(start.scale, spec, canvas)
         optimizer = make_optimizer(self._options, start.result_pixels.to(self._model.device))
         stage = Stage(
             start.scale,
             self._scales[start.scale - 1],
-            builder.canvas,
+            canvas,
             optimizer,
             self._options,
             done=start.done,
@@ -243,35 +244,35 @@ class _Run:
         yield from self._optimize(stage, criterion)
         return stage
 
-    def _builder(self, number: int) -> CriterionBuilder:
+    def _set_up(self, number: int) -> tuple[TransferSpec, Canvas]:
+        """Return the specification of a scale and its canvas."""
         scale = self._scales[number - 1]
         spec = self._spec.at(scale.size)
-        canvas = self._full_canvas if scale.is_last else build_canvas(spec, self._model.device)
-        return CriterionBuilder(spec, self._model, canvas, self._tile, self._style_cache)
+        return spec, self._full_canvas if scale.is_last else build_canvas(spec, self._model.device)
 
-    def _compute_targets(self, builder: CriterionBuilder, number: int) -> Generator[TargetProgress, None, Criterion]:
+    def _prepare(self, number: int, spec: TransferSpec, canvas: Canvas) -> Generator[TargetProgress, None, Criterion]:
         """Compute the targets of a scale, yield after every part, and return the criterion."""
         started = time.perf_counter()
-        for part in builder.extract():
+        computation = TargetComputation(spec, self._model, canvas, self._tile_size, self._style_cache)
+        for part in computation.run():
             progress = TargetProgress(
                 scale=number,
                 scales=len(self._scales),
                 part=part,
-                parts=builder.parts,
+                parts=computation.parts,
                 part_seconds=time.perf_counter() - started,
             )
             self._stopwatch.pause()
             yield progress
             self._stopwatch.resume()
             started = time.perf_counter()
-        criterion = builder.build()
+        criterion = compose_criterion(spec, self._model, canvas, computation.targets, self._tile_size)
         # What the targets have used fits little of the steps.
         release_memory(self._model.device)
         return criterion
 
-    def _next_stage(self, number: int, builder: CriterionBuilder, coarser: Stage | None) -> Stage:
+    def _next_stage(self, number: int, spec: TransferSpec, canvas: Canvas, coarser: Stage | None) -> Stage:
         """Return a stage before its first step, which goes on from a coarser one if there is one."""
-        spec, canvas = builder.spec, builder.canvas
         if coarser is None:
             optimizer = make_optimizer(self._options, initial_pixels(spec).to(self._model.device))
         else:
