@@ -114,7 +114,7 @@ async def test_a_picture_that_is_none_is_named(request_: pb.StylizeRequest, fiel
     async with serving() as (_, stub):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.Estimate(pb.EstimateRequest(stylize=request_))
-    assert f"{field}: is no picture" in caught.value.details()
+    assert f"{field}: cannot be read as a picture" in caught.value.details()
 
 
 async def test_pictures_that_do_not_fit_are_worked_on_in_tiles(request_: pb.StylizeRequest):
