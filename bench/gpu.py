@@ -17,14 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from nst_service.engine.devices import resolve_devices, resolve_precision, set_up_process
+from nst_service.config import ServerConfig
+from nst_service.engine.devices import resolve_devices, set_up_process
 from nst_service.engine.estimate import step_flops
 from nst_service.engine.network.precision import Precision
 from nst_service.engine.network.vgg import Vgg19
-from nst_service.engine.network.weights import load_weights
 from nst_service.engine.objective.builder import build_canvas, build_criterion
 from nst_service.engine.optim.transfer import optimize
 from nst_service.engine.options import TransferOptions
+from nst_service.runtime import load_models
 
 from bench import ROOT, machine
 from bench.pictures import pairs
@@ -69,7 +70,7 @@ def _measure(
     args: argparse.Namespace, folder: Path, size: int, device: torch.device, rates: dict[Precision, float]
 ) -> list[Row]:
     defaults = TransferOptions()
-    weights, exported = load_weights("caffe"), folder / "weights.pt"
+    exported = folder / "weights.pt"
     export_weights(exported, PLAIN.pixels)
     task = Task(
         content="",
@@ -84,12 +85,11 @@ def _measure(
     )
     task = pairs(args.pictures, 1)[0].given(task, folder, size)
     spec = specification(task)
-    judge = Vgg19(weights, device)
+    judge = _model(device, Precision.FLOAT32)
     operations = args.iterations * step_flops(spec.options, spec.content.size, None)
     rows = []
     for precision in Precision:
-        set_up_process([device], resolve_precision(precision, [device]))
-        model = Vgg19(weights, device, precision)
+        model = _model(device, precision)
         for _ in range(2):
             # The second run finds all kernels loaded, like a job of a warm server.
             *_, last = optimize(spec, model)
@@ -106,6 +106,12 @@ def _measure(
         floor = operations / rates[precision]
         rows.append(Row(program=f"plain loop, {precision}", size=size, seconds=seconds, floor_seconds=floor, loss=None))
     return rows
+
+
+def _model(device: torch.device, precision: Precision) -> Vgg19:
+    """Set up this process for a precision and return a network in it, as a server would."""
+    (model,) = load_models(ServerConfig(device=str(device), precision=precision.value))
+    return model
 
 
 def report(device: torch.device, rates: dict[Precision, float], rows: Sequence[Row], iterations: int) -> str:

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import torch
-from nst_service.engine.network.vgg import Vgg19
-from nst_service.engine.network.weights import load_weights
+from nst_service.config import ServerConfig
 from nst_service.engine.objective.builder import build_canvas, build_criterion
+from nst_service.runtime import load_models
 from torch import Tensor
 
 from bench.runners.nst import specification
@@ -17,7 +17,7 @@ class Judge:
 
     def __init__(self, task: Task):
         """Build the objective of a task. The options of its program do not matter."""
-        model = Vgg19(load_weights("caffe"), "cpu")
+        (model,) = load_models(ServerConfig(device="cpu"))
         spec = specification(task)
         self._criterion = build_criterion(spec, model, build_canvas(spec, model.device))
 

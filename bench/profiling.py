@@ -4,10 +4,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import torch
-from nst_service.engine.network.vgg import Vgg19
-from nst_service.engine.network.weights import load_weights
+from nst_service.config import ServerConfig
 from nst_service.engine.optim.transfer import optimize
+from nst_service.runtime import load_models
 from torch.profiler import ProfilerActivity, profile
 
 from bench.pictures import Pair
@@ -18,7 +17,8 @@ from bench.task import Task
 def measure_profile(task: Task, pair: Pair, folder: Path, *, size: int, evaluations: int) -> dict[str, Any]:
     """Run the engine under torch's profiler and return its operators, slowest first."""
     spec = specification(dataclasses.replace(pair.given(task, folder, size), evaluations=1 + evaluations))
-    iterates = optimize(spec, Vgg19(load_weights("caffe"), torch.device("cpu")))
+    (model,) = load_models(ServerConfig(device="cpu"))
+    iterates = optimize(spec, model)
     next(iterates)  # Computes the targets, and transforms the weights.
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         for _ in iterates:

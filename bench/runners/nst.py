@@ -25,6 +25,7 @@ def main() -> None:
     recorder = Recorder(task)
     device = torch.device("cpu")
     set_up_process([device])
+    # Not by `nst_service.runtime`: the modules of the store would count as memory of the engine.
     model = Vgg19(load_weights("caffe"), device)
     spec = specification(task)
     # A server would choose the same tiles.
