@@ -22,6 +22,7 @@ from nst_service.engine.objective.losses import LossKind
 from nst_service.engine.optim.transfer import Iterate, TerminationReason, optimize
 from nst_service.engine.options import Limits, TransferOptions, transfer_violations
 from nst_service.engine.pictures.encode import encode
+from nst_service.engine.sizes import Size
 from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
 
 LIMITS = Limits(max_input_pixels=10**6, max_image_size=512, max_iterations=1000, max_styles=2)
@@ -175,7 +176,7 @@ def test_scales_are_worked_on_coarse_to_fine_and_the_result_has_full_size(
         content=content_png, styles=(StyleInput(data=style_png, options=_large()),), options=options
     )
     iterates = list(optimize(prepare(request, LIMITS, LAYERS), model))
-    assert [(it.scale, it.size) for it in iterates] == 3 * [(1, (96, 74))] + 2 * [(2, (192, 148))]
+    assert [(it.scale, it.size) for it in iterates] == 3 * [(1, Size(96, 74))] + 2 * [(2, Size(192, 148))]
     assert [it.iteration for it in iterates] == [1, 2, 3, 4, 5]
     assert {it.result().shape for it in iterates} == {(1, 3, 148, 192)}
     assert iterates[0].picture().shape == (1, 3, 74, 96)

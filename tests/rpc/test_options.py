@@ -100,7 +100,7 @@ async def test_sixteen_bits_are_refused_where_the_format_has_eight(request_: pb.
     async with serving() as (_, stub):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.Estimate(pb.EstimateRequest(stylize=request_))
-    assert "output.bits: is 16, accepted with jpeg is 8" in caught.value.details()
+    assert "output.bits: is 16; JPEG has 8 bits per channel" in caught.value.details()
 
 
 @pytest.mark.parametrize("field", ["content_mask", "reference", "reference_mask", "styles[0].mask"])
@@ -151,7 +151,7 @@ async def test_a_result_that_does_not_fit_is_made_smaller_where_the_request_allo
     # The same again has the size that it has, wherever it is made.
     assert read_metadata(path).options.image_size == accepted.width
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-    assert "options.min_image_size: is 2049, accepted is 0, or" in refused.value.details()
+    assert "options.min_image_size: is 2049; accepted values are 0, and" in refused.value.details()
 
 
 async def test_what_ran_before_does_not_change_a_result(request_: pb.StylizeRequest):

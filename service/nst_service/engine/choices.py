@@ -13,7 +13,7 @@ class OutputFormat(StrEnum):
 
 
 class Padding(StrEnum):
-    """What a convolution reads beyond the edge of its input."""
+    """Values that a convolution reads beyond the edge of its input."""
 
     ZERO = "zero"
     """Zeros, as the network was trained. They act like a black frame, which no picture has."""
@@ -22,7 +22,7 @@ class Padding(StrEnum):
 
 
 class Pooling(StrEnum):
-    """What reduces the resolution between two blocks of the network."""
+    """Operations that reduce the resolution between two blocks of the network."""
 
     MAX = "max"
     """The maximum of four features, as the network was trained."""
@@ -33,7 +33,7 @@ class Pooling(StrEnum):
 
 
 class ColorMode(StrEnum):
-    """Where the colours of the result come from."""
+    """Sources of the colours of a result."""
 
     STYLE = "style"
     """The style."""
@@ -63,7 +63,7 @@ class OptimizerKind(StrEnum):
 
 
 class Init(StrEnum):
-    """What an optimisation starts from."""
+    """Pictures that an optimisation can start from."""
 
     CONTENT = "content"
     RANDOM = "random"

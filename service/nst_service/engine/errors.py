@@ -1,24 +1,24 @@
-"""Errors of the engine. Their messages are meant for the client: they name no path and quote no library."""
+"""Errors of the engine. Their messages are meant for clients: they name no file and quote no library."""
 
 from dataclasses import dataclass
 
 
 class EngineError(Exception):
-    """Root of everything that the engine raises on purpose."""
+    """The base class of all errors that the engine raises on purpose."""
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One thing that is wrong with a request."""
+    """One invalid field of a request."""
 
     field: str
-    """Path of the field in the request: "content", "styles[1].scale", "options.iterations"."""
+    """The path of the field in the request: "content", "styles[1].scale", "options.iterations"."""
     description: str
-    """What was wrong and what is accepted."""
+    """A predicate of the field that says what is wrong and what is accepted: "is 0; accepted values are 1 to 100"."""
 
 
 class InvalidRequestError(EngineError):
-    """The request cannot be carried out as it stands."""
+    """The request has invalid fields."""
 
     def __init__(self, violations: list[Violation]):
         super().__init__("; ".join(f"{violation.field}: {violation.description}" for violation in violations))
@@ -26,11 +26,11 @@ class InvalidRequestError(EngineError):
 
 
 class PictureError(EngineError):
-    """Bytes that are no acceptable picture."""
+    """The bytes are no acceptable picture. The message is a predicate, as that of a `Violation` is."""
 
 
 class WeightsError(EngineError):
-    """Weights that cannot be found, read or trusted. The message is for the operator and may name a file."""
+    """The weights cannot be found, read or trusted. The message is for the operator and may name a file."""
 
 
 class NonFiniteLossError(EngineError):
@@ -38,4 +38,4 @@ class NonFiniteLossError(EngineError):
 
 
 class SnapshotError(EngineError):
-    """Bytes that are no snapshot, or a snapshot of another transfer."""
+    """The bytes are no snapshot, or a snapshot is of another transfer."""

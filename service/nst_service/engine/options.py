@@ -1,4 +1,4 @@
-"""What a stylisation can be told, with every default and every accepted range: the one place where they stand."""
+"""The options of a stylisation, with every default and every accepted range: the one place where they stand."""
 
 import dataclasses
 from collections.abc import Collection, Iterator, Mapping
@@ -26,7 +26,9 @@ class Range:
     """An interval of accepted values."""
 
     low: float
+    """The lowest accepted value, or the lower bound where `open_low` holds."""
     high: float
+    """The highest accepted value."""
     open_low: bool = False
     """Whether `low` itself is refused."""
 
@@ -39,10 +41,10 @@ class Range:
 
 
 WEIGHT = Range(0, 10**12)
-"""Of a loss or of a layer."""
+"""Accepted weights of a loss or of a layer."""
 
 EDGE = Range(0, WRITTEN_FORMATS[OutputFormat.JPEG].longest_edge)
-"""Of the longest edge of a result, in pixels: as much as a JPEG holds."""
+"""Accepted longest edges of a result in pixels: as much as a JPEG holds."""
 
 LayerWeights = Mapping[str, float]
 """Weight of each layer by its name."""
@@ -51,7 +53,7 @@ KEEP_SIZE = 0
 """The `image_size` that keeps the size of the content picture."""
 
 DEFAULT_LEARNING_RATES = MappingProxyType({OptimizerKind.LBFGS: 1.0, OptimizerKind.ADAM: 0.02})
-"""Where `learning_rate` is not given."""
+"""Learning rate of each optimiser where `learning_rate` is not given."""
 
 
 _BALANCED: Mapping[str, Any] = MappingProxyType(
@@ -69,59 +71,73 @@ _BALANCED: Mapping[str, Any] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferOptions:
-    """How to stylise. Weights and layers are those of the objective in `criterion`.
+    """The options of a transfer. Weights and layers are those of the objective in `criterion`.
 
-    The defaults here are those of the preset "reference"; `from_preset` gives those of any.
+    The defaults here are those of the preset "reference"; `from_preset` gives those of any preset.
     """
 
     preset: Preset = Preset.REFERENCE
-    """Where the options come from that were not given."""
+    """The preset that options are taken from that were not given."""
     content_weight: Annotated[float, WEIGHT] = 5.0
+    """Weight of the content loss."""
     style_weight: Annotated[float, WEIGHT] = 100.0
+    """Weight of the style loss."""
     tv_weight: Annotated[float, WEIGHT] = 1e-3
+    """Weight of the total variation."""
     laplacian_weight: Annotated[float, WEIGHT] = 0.0
+    """Weight of the Laplacian loss."""
     temporal_weight: Annotated[float, WEIGHT] = 1.0
-    """Counts only where there is a reference picture."""
+    """Weight of the temporal loss, which counts only where there is a reference picture."""
     content_layers: LayerWeights = field(default_factory=lambda: {"relu4_2": 1.0})
+    """Weight of each layer in the content loss."""
     style_layers: LayerWeights = field(default_factory=lambda: {f"relu{block}_1": 1.0 for block in range(1, 6)})
+    """Weight of each layer in the style loss."""
     style_loss: StyleStatisticKind = StyleStatisticKind.GRAM
+    """The statistic of features that the style loss compares."""
     normalize: bool = False
-    """Whether every term is made free of scale: features are divided by their mean activation (see
+    """Whether every term is free of scale: features are divided by their mean activation (see
     `Vgg19.activation_scales`), Gram matrices are not divided by the number of channels, and the total variation is a
     mean over the pixels in [0, 1]."""
     pooling: Pooling = Pooling.MAX
+    """The operation that reduces the resolution between two blocks of the network."""
     padding: Padding = Padding.ZERO
+    """The values that a convolution reads beyond the edge of its input."""
     color: ColorMode = ColorMode.STYLE
+    """The source of the colours of the result."""
     iterations: Annotated[int, Range(1, 100_000)] = 500
     """Evaluations of the objective, over all scales."""
     scales: Annotated[int, Range(1, 8)] = 1
-    """Sizes that are worked on one after the other, each twice as large as the one before."""
+    """Number of sizes that are worked on one after the other, each twice as large as the one before."""
     scale_iterations: tuple[int, ...] = ()
-    """Iterations of each scale, coarse to fine; empty: as many at each."""
+    """Iterations of each scale, coarse to fine; if empty, `iterations` are divided equally."""
     optimizer: OptimizerKind = OptimizerKind.LBFGS
+    """The optimiser that changes the pixels."""
     learning_rate: Annotated[float | None, Range(0, 10, open_low=True)] = None
-    """None: the optimiser's own, out of `DEFAULT_LEARNING_RATES`."""
+    """Factor on the steps of the optimiser; None stands for its own, out of `DEFAULT_LEARNING_RATES`."""
     lbfgs_history: Annotated[int, Range(1, 100)] = 10
+    """Number of past steps that L-BFGS learns the curvature from."""
     averaging: Annotated[float, Range(0, 0.999)] = 0.0
     """Decay of the moving average of iterates that previews and the result show; 0 shows an iterate itself."""
     min_improvement: Annotated[float, Range(0, 1)] = 0.0
-    """A scale ends when ten iterations lower its loss by less than this share; 0 never."""
+    """Share of the loss: a scale ends when ten iterations lower it by less. With 0 that ends no scale."""
     time_budget_seconds: Annotated[float, Range(0, 10**6)] = 0.0
     """Seconds of optimisation, over all scales; 0 for as long as it takes."""
     init: Init = Init.CONTENT
+    """The picture that the optimisation starts from."""
     image_size: Annotated[int, EDGE] = 512
     """Longest edge of the result in pixels, or KEEP_SIZE."""
     min_image_size: Annotated[int, EDGE] = 0
-    """Longest edge in pixels down to which the result may be reduced where memory does not suffice; 0 not at all."""
+    """Smallest allowed longest edge in pixels of a result that is reduced because memory is short; 0 disables that."""
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0
+    """Seed of all random numbers."""
     preview_every: Annotated[int, Range(0, 2**31 - 1)] = 0
-    """Iterations between two previews; 0 for none."""
+    """Number of iterations between two previews; 0 disables them."""
     preview_size: Annotated[int, Range(16, 1024)] = 256
     """Longest edge of previews in pixels."""
 
     @classmethod
     def from_preset(cls, preset: Preset, **given: Any) -> "TransferOptions":
-        """Return the options of a preset, but for those that are given or follow from them."""
+        """Return the options of a preset, with those that are given and what follows from them."""
         if shares := given.get("scale_iterations"):
             given = {"scales": len(shares), "iterations": sum(shares), **given}
         return cls(preset=preset, **{**PRESETS[preset], **given})
@@ -133,14 +149,14 @@ class TransferOptions:
             options = dataclasses.replace(options, learning_rate=DEFAULT_LEARNING_RATES[options.optimizer])
         if not options.scale_iterations:
             share, rest = divmod(options.iterations, options.scales)
-            # What cannot be shared goes to the coarse scales: they are cheap.
+            # The remainder goes to the coarse scales: they are cheap.
             shares = tuple(share + (scale < rest) for scale in range(options.scales))
             options = dataclasses.replace(options, scale_iterations=shares)
         return options
 
     @property
     def variant(self) -> Variant:
-        """How the weights of the network are applied."""
+        """The variant of the network: how its weights are applied."""
         return Variant(self.pooling, self.padding)
 
     @property
@@ -174,64 +190,68 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = MappingProxyType(
         Preset.RECONSTRUCT: {**_BALANCED, "style_weight": 0.0, "tv_weight": 3.0, "init": Init.RANDOM, "scales": 1},
     }
 )
-"""What each preset changes of the reference: the objective of Gatys, Ecker & Bethge in the scaling of neural-style."""
+"""Options of each preset that differ from the reference: the objective of Gatys, Ecker & Bethge as neural-style
+scales it."""
 
 
 DEFAULT_PRESET = Preset.BALANCED
-"""Where none is given."""
+"""The preset of a request that names none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StyleOptions:
-    """How one style picture counts."""
+    """The options of one style picture."""
 
     weight: Annotated[float, Range(0, WEIGHT.high, open_low=True)] = 1.0
-    """Share among all styles; they are normalised to sum to one."""
+    """Share among all styles; the shares are normalised to sum to one."""
     scale: Annotated[float, Range(0.1, 4)] = 1.0
     """Longest edge as a multiple of the content's longest edge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputOptions:
-    """How the finished picture is encoded."""
+    """The options of the result file."""
 
     format: OutputFormat = OutputFormat.PNG
+    """The file format."""
     quality: Annotated[int, Range(1, 100)] = 95
-    """Of JPEG and WebP."""
+    """Quality of JPEG and WebP."""
     bits: Annotated[int, Range(8, 16)] = 8
-    """Per channel: 8, or 16 in PNG and TIFF."""
+    """Bits per channel: 8, or 16 in PNG and TIFF."""
     metadata: bool = True
     """Whether the file says how it was made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a server refuses to exceed."""
+    """The limits of a server."""
 
     max_input_pixels: int
-    """Width times height of one picture in a request."""
+    """Most pixels, width times height, of one picture in a request."""
     max_image_size: int
-    """Longest edge of a result in pixels."""
+    """Longest accepted edge of a result in pixels."""
     max_iterations: int
+    """Most iterations of a transfer."""
     max_styles: int
+    """Most styles of a transfer."""
 
 
 def range_violations(options: TransferOptions | StyleOptions | OutputOptions, path: str) -> Iterator[Violation]:
-    """Yield a violation for each numeric option that is not in its range, its field under the given path."""
+    """Yield a violation for each numeric option that is not in its range; `path` is that of the options."""
     for name, hint in get_type_hints(type(options), include_extras=True).items():
         value = getattr(options, name)
         if get_origin(hint) is Annotated and value is not None:
             accepted: Range = get_args(hint)[1]
             if value not in accepted:
-                yield Violation(f"{path}.{name}", f"is {value}, accepted is {accepted}")
+                yield Violation(f"{path}.{name}", f"is {value}; accepted values are {accepted}")
 
 
 def transfer_violations(options: TransferOptions, limits: Limits, available: Collection[str]) -> Iterator[Violation]:
-    """Yield everything that is wrong with the options, field by field.
+    """Yield a violation for each thing that is wrong with the options of a transfer.
 
     Args:
-        options: what to check.
-        limits: of the server.
+        options: options to check.
+        limits: limits of the server.
         available: layers that the network has.
     """
     out_of_range = list(range_violations(options, "options"))
@@ -239,45 +259,47 @@ def transfer_violations(options: TransferOptions, limits: Limits, available: Col
     for name, limit in (("iterations", limits.max_iterations), ("image_size", limits.max_image_size)):
         path, value = f"options.{name}", getattr(options, name)
         if value > limit and all(violation.field != path for violation in out_of_range):
-            yield Violation(path, f"is {value}, this server accepts at most {limit}")
+            yield Violation(path, f"is {value}; this server accepts at most {limit}")
     yield from _schedule_violations(options)
     for name in ("content_layers", "style_layers"):
         yield from _layer_violations(f"options.{name}", getattr(options, name), available)
     if not options.active_layers:
         yield Violation(
-            "options.content_weight", "no content or style layer has a weight above 0: there is nothing to optimise"
+            "options.content_weight", "leaves nothing to optimise: no content or style layer has a weight above 0"
         )
 
 
 def output_violations(output: OutputOptions) -> Iterator[Violation]:
-    """Yield everything that is wrong with the output options."""
+    """Yield a violation for each thing that is wrong with the output options."""
     yield from range_violations(output, "output")
-    accepted = WRITTEN_FORMATS[output.format].written_bits
-    if 8 <= output.bits <= 16 and output.bits not in accepted:
-        choice = " or ".join(map(str, accepted))
-        yield Violation("output.bits", f"is {output.bits}, accepted with {output.format} is {choice}")
+    written = WRITTEN_FORMATS[output.format]
+    if 8 <= output.bits <= 16 and output.bits not in written.written_bits:
+        accepted = " or ".join(map(str, written.written_bits))
+        yield Violation("output.bits", f"is {output.bits}; {written.name} has {accepted} bits per channel")
 
 
 def _schedule_violations(options: TransferOptions) -> Iterator[Violation]:
     path, shares = "options.scale_iterations", options.scale_iterations
     if not shares:
         if 1 <= options.iterations < options.scales <= 8:
-            yield Violation("options.iterations", f"is {options.iterations}, fewer than the {options.scales} scales")
+            least = f"each of the {options.scales} scales needs at least 1"
+            yield Violation("options.iterations", f"is {options.iterations}; {least}")
         return
     if len(shares) != options.scales:
-        yield Violation(path, f"has {len(shares)} entries, expected is one for each of {options.scales} scales")
+        needed = f"it needs one for each scale, and options.scales is {options.scales}"
+        yield Violation(path, f"has {len(shares)} entries; {needed}")
     elif min(shares) < 1:
-        yield Violation(path, f"has an entry of {min(shares)}, accepted is 1 and above")
+        yield Violation(path, f"has an entry of {min(shares)}; accepted values are 1 and above")
     elif sum(shares) != options.iterations:
-        yield Violation(path, f"adds up to {sum(shares)}, expected are options.iterations, {options.iterations}")
+        yield Violation(path, f"adds up to {sum(shares)}; the sum must be options.iterations, {options.iterations}")
 
 
 def _layer_violations(path: str, layers: LayerWeights, available: Collection[str]) -> Iterator[Violation]:
     for layer, weight in layers.items():
         if layer not in available:
-            yield Violation(path, f"unknown layer {layer[:32]!r}, accepted are {', '.join(available)}")
+            yield Violation(path, f"names an unknown layer {layer[:32]!r}; accepted layers are {', '.join(available)}")
         elif weight not in WEIGHT:
-            yield Violation(path, f"the weight of {layer} is {weight}, accepted is {WEIGHT}")
+            yield Violation(path, f"gives {layer} a weight of {weight}; accepted weights are {WEIGHT}")
 
 
 def _scaled(layers: LayerWeights, factor: float) -> dict[str, float]:

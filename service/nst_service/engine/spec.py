@@ -1,4 +1,4 @@
-"""From the bytes and options of a request to a specification that is known to be possible."""
+"""The specification of a transfer: what a valid request asks for, with decoded pictures at their working sizes."""
 
 import dataclasses
 import math
@@ -28,29 +28,36 @@ from nst_service.engine.sizes import Size, fit, scaled
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StyleInput:
-    """A style picture as it came."""
+    """A style picture as it was received."""
 
     data: bytes
+    """The encoded picture."""
     mask: bytes | None = None
-    """White where the style applies."""
+    """An encoded picture, white where the style applies. None for everywhere."""
     options: StyleOptions = StyleOptions()
+    """The options of this style."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferRequest:
-    """What was asked for, as it came: encoded pictures and unchecked options."""
+    """A request as it was received: encoded pictures and unchecked options."""
 
     content: bytes
+    """The content picture."""
     styles: tuple[StyleInput, ...]
+    """The style pictures."""
     content_mask: bytes | None = None
-    """White where the picture may change."""
+    """A picture, white where the result may change. None for everywhere."""
     init_picture: bytes | None = None
+    """The picture that the optimisation starts from, with `Init.PICTURE`."""
     reference: bytes | None = None
-    """What the result should stay close to, such as the previous frame of a video, warped to this one."""
+    """A picture that the result should stay close to, such as the previous frame of a video, warped to this one."""
     reference_mask: bytes | None = None
-    """White where the reference counts."""
+    """A picture, white where the reference counts. None for everywhere."""
     options: TransferOptions = TransferOptions()
+    """The options of the transfer."""
     output: OutputOptions = OutputOptions()
+    """The options of the result file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,34 +65,43 @@ class Style:
     """A style at its working size."""
 
     picture: Picture
+    """The opaque picture."""
     share: float
-    """Of all styles; the shares sum to one."""
+    """The share among all styles; the shares sum to one."""
     scale: float = 1.0
-    """Its longest edge as a multiple of the content's longest edge."""
+    """The longest edge as a multiple of the content's longest edge."""
     mask: Image | None = None
-    """Mode L, at the size of the result: white where the style applies. None for everywhere."""
+    """A mask of mode L, at the size of the result: white where the style applies. None for everywhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferSpec:
-    """What will be done: pictures at their working sizes and checked options with every default filled in."""
+    """The specification of a transfer: pictures at their working sizes, and checked options without gaps.
+
+    All pictures and masks but those of the styles have the size of the result.
+    """
 
     content: Picture
-    """At the size of the result, as all pictures and masks but those of the styles."""
+    """The content picture."""
     styles: tuple[Style, ...]
+    """The styles."""
     content_mask: Image | None = None
-    """Mode L: white where the picture may change. None for everywhere."""
+    """A mask of mode L, white where the picture may change. None for everywhere."""
     init_picture: Picture | None = None
+    """The picture that the optimisation starts from, with `Init.PICTURE`."""
     reference: Picture | None = None
+    """The picture that the result should stay close to."""
     reference_mask: Image | None = None
-    """Mode L: white where the reference counts. None for everywhere."""
+    """A mask of mode L, white where the reference counts. None for everywhere."""
     options: TransferOptions
+    """The options of the transfer, with every default filled in."""
     output: OutputOptions
+    """The options of the result file."""
     reduced_from: Size | None = None
-    """The size of the result that was asked for, where memory does not suffice for it."""
+    """The requested size of the result, where memory does not suffice for it."""
 
     def at(self, size: Size) -> "TransferSpec":
-        """Return the same at another size of the result."""
+        """Return the specification for another size of the result."""
         if size == self.content.size:
             return self
         factor = max(size) / max(self.content.size)
@@ -107,7 +123,7 @@ class TransferSpec:
         )
 
     def reduced(self, size: Size) -> "TransferSpec":
-        """Return the same with a smaller result, to the scales and iterations that it has."""
+        """Return the specification for a smaller result, with the same scales and iterations."""
         return dataclasses.replace(
             self.at(size),
             options=dataclasses.replace(self.options, image_size=max(size)),
@@ -118,7 +134,7 @@ class TransferSpec:
     def least_edge(self) -> int:
         """The longest edge of the result below which a layer has no feature at some scale, in pixels."""
         layers = self.options.active_layers
-        # Two more, since every size is rounded twice.
+        # Two pixels more, since every size is rounded twice.
         least = minimum_edge(layers) + 2 if layers else 1
         longest = max(self.content.size)
         shortest = min(min(picture.size) for picture in (self.content, *(style.picture for style in self.styles)))
@@ -129,13 +145,13 @@ def prepare(request: TransferRequest, limits: Limits, available_layers: tuple[st
     """Check a request, decode its pictures and scale them to their working sizes.
 
     Args:
-        request: as it came.
-        limits: of the server.
+        request: the request as it was received.
+        limits: limits of the server.
         available_layers: layers that the network has, in order.
 
     Raises:
-        InvalidRequestError: with everything that is wrong, field by field. Pictures are looked at only where the rest
-            is right: decoding costs time and memory.
+        InvalidRequestError: something is wrong with the request; it has a violation for each thing. Pictures are
+            checked only if everything else is right, since decoding costs time and memory.
     """
     if violations := list(_option_violations(request, limits, available_layers)):
         raise InvalidRequestError(violations)
@@ -152,22 +168,22 @@ def _option_violations(
         if style.mask is not None and not request.options.active_style_layers:
             yield Violation(f"styles[{index}].mask", "is set, but no style layer has a weight above 0")
     if not request.styles and request.options.active_style_layers:
-        yield Violation("styles", "is empty, at least one style picture is required")
+        yield Violation("styles", "is empty; at least one style picture is required")
     if len(request.styles) > limits.max_styles:
-        yield Violation("styles", f"has {len(request.styles)} entries, this server accepts at most {limits.max_styles}")
+        yield Violation("styles", f"has {len(request.styles)} entries; this server accepts at most {limits.max_styles}")
     init = request.options.init
     if init is Init.PICTURE and request.init_picture is None:
-        yield Violation("init_picture", "is not set, but options.init asks to start from it")
+        yield Violation("init_picture", f"is not set; it is required where options.init is {init}")
     if init is not Init.PICTURE and request.init_picture is not None:
-        yield Violation("options.init", f"is {init}, but init_picture is set, which accepts only {Init.PICTURE}")
+        yield Violation("options.init", f"is {init}; it must be {Init.PICTURE} where init_picture is set")
     if init is Init.STYLE and not request.styles:
-        yield Violation("options.init", "is style, but there is no style")
+        yield Violation("options.init", f"is {init}; that requires at least one style picture")
     if request.reference_mask is not None and request.reference is None:
-        yield Violation("reference_mask", "is set, but there is no reference")
+        yield Violation("reference_mask", "is set, but reference is not")
 
 
 class _Preparation:
-    """Decodes picture by picture, keeps only their working sizes, and collects what is wrong with them."""
+    """Decodes picture by picture, keeps only their working sizes, and collects violations."""
 
     def __init__(self, request: TransferRequest, limits: Limits):
         self._request = request
@@ -185,8 +201,8 @@ class _Preparation:
         self._check_result_size(size)
         if self._violations:
             raise InvalidRequestError(self._violations)
-        init = self._opaque("init_picture", request.init_picture, size)
-        reference = self._opaque("reference", request.reference, size)
+        init = self._flattened("init_picture", request.init_picture, size)
+        reference = self._flattened("reference", request.reference, size)
         content_mask = self._mask("content_mask", request.content_mask, size)
         reference_mask = self._mask("reference_mask", request.reference_mask, size)
         total = sum(style.options.weight for style in request.styles)
@@ -214,12 +230,12 @@ class _Preparation:
         )
         least, longest, asked = spec.least_edge, max(size), options.min_image_size
         if asked and not least <= asked <= longest:
-            accepted = f"accepted is 0, or {least} to the size of the result, {longest}"
-            raise InvalidRequestError([Violation("options.min_image_size", f"is {asked}, {accepted}")])
+            accepted = f"accepted values are 0, and {least} to the size of the result, {longest}"
+            raise InvalidRequestError([Violation("options.min_image_size", f"is {asked}; {accepted}")])
         return spec
 
     def _with_room_for_scales(self, sizes: Iterable[Size]) -> TransferOptions:
-        """Leave out the coarsest scales that the pictures are too small for; their iterations go to the next."""
+        """Return the options without scales that the pictures are too small for; the next one gets their iterations."""
         options = self._options
         shortest = min(min(size) for size in sizes)
         most = most_scales(shortest, minimum_edge(options.active_layers) if options.active_layers else 1)
@@ -228,7 +244,7 @@ class _Preparation:
         dropped, kept = options.scale_iterations[:-most], options.scale_iterations[-most:]
         return dataclasses.replace(options, scales=most, scale_iterations=(sum(dropped) + kept[0], *kept[1:]))
 
-    def _opaque(self, field: str, data: bytes | None, size: Size) -> Picture | None:
+    def _flattened(self, field: str, data: bytes | None, size: Size) -> Picture | None:
         picture = data is not None and self._decode(field, data)
         return picture.flattened().resized(size) if picture else None
 
@@ -238,11 +254,11 @@ class _Preparation:
             return None
         mask = resampled(picture.to_mask(), size)
         if mask.getextrema() == (0, 0):
-            self._violations.append(Violation(field, "is black everywhere, white is where it applies"))
+            self._violations.append(Violation(field, "is black everywhere; it applies where it is white"))
         return mask
 
     def _decode(self, field: str, data: bytes, layers: Collection[str] = ()) -> Picture | None:
-        """Decode a picture that must be large enough for the layers."""
+        """Return a decoded picture that is large enough for the layers, or None with a violation."""
         try:
             picture = decode(data, max_pixels=self._limits.max_input_pixels)
         except PictureError as error:
@@ -265,14 +281,14 @@ class _Preparation:
         largest = self._limits.max_image_size
         if max(size) > largest:  # Only where the content keeps its size.
             self._violations.append(
-                Violation("content", f"is {_pixels(size)} and keeps its size, this server accepts at most {largest} px")
+                Violation("content", f"is {_pixels(size)} and keeps its size; this server accepts at most {largest} px")
             )
-        largest = WRITTEN_FORMATS[self._request.output.format].longest_edge
-        if max(size) > largest:
+        written = WRITTEN_FORMATS[self._request.output.format]
+        if max(size) > written.longest_edge:
             self._violations.append(
                 Violation(
                     "output.format",
-                    f"{self._request.output.format} holds at most {largest} px at an edge, "
+                    f"is {written.name}, which holds at most {written.longest_edge} px at an edge; "
                     f"the result has {_pixels(size)}",
                 )
             )
@@ -284,7 +300,7 @@ class _Preparation:
         deepest = max(layers, key=LAYERS.index)
         self._violations.append(
             Violation(
-                field, f"{verb} {_pixels(size)}, layer {deepest} needs at least {_pixels(Size(smallest, smallest))}"
+                field, f"{verb} {_pixels(size)}; layer {deepest} needs at least {_pixels(Size(smallest, smallest))}"
             )
         )
         return False

@@ -6,7 +6,7 @@ import pytest
 import torch
 from nst_service.engine import scales as scales_module
 from nst_service.engine.choices import OptimizerKind
-from nst_service.engine.errors import InvalidRequestError, SnapshotError
+from nst_service.engine.errors import SnapshotError
 from nst_service.engine.network.layers import LAYERS
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.optim.resized_start import ResizedStart, resize_start
@@ -14,7 +14,7 @@ from nst_service.engine.optim.snapshot import Snapshot
 from nst_service.engine.optim.transfer import Iterate, optimize
 from nst_service.engine.options import Limits, TransferOptions
 from nst_service.engine.scales import step_pixels
-from nst_service.engine.sizes import fit
+from nst_service.engine.sizes import Size, fit
 from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
 from torch.nn import functional
 
@@ -107,7 +107,7 @@ def test_a_resized_start_may_become_smaller_still(make_spec: MakeSpec, model: Vg
     spec = make_spec()
     resized = resize_start(at(spec, model, 3).snapshot(), smaller(spec))
     again = resize_start(resized, smaller(spec, 24))
-    assert (again.size, again.done, again.iteration) == ((24, 18), 3, 3)
+    assert (again.size, again.done, again.iteration) == (Size(24, 18), 3, 3)
     assert resize_start(again, smaller(spec, 24)) is again
 
 
@@ -130,15 +130,6 @@ def test_a_resized_start_of_another_transfer_is_refused(make_spec: MakeSpec, mod
         next(optimize(smaller(spec), model, start=dataclasses.replace(resized, **change)))
 
 
-def test_a_reduced_specification_says_from_what_it_was_reduced(make_spec: MakeSpec):
-    spec = make_spec(scales=2)
-    once = smaller(spec)
-    twice = smaller(once, 24)
-    assert once.reduced_from == twice.reduced_from == spec.content.size
-    assert (once.content.size, once.options.image_size) == ((32, 25), 32)
-    assert twice.options.scale_iterations == spec.options.scale_iterations
-
-
 @pytest.mark.parametrize("scales", [1, 2, 3])
 def test_every_layer_has_a_feature_at_the_least_size(make_spec: MakeSpec, model: Vgg19, scales: int):
     layers = {"relu3_1": 1.0}
@@ -146,18 +137,3 @@ def test_every_layer_has_a_feature_at_the_least_size(make_spec: MakeSpec, model:
     assert spec.options.scales == scales
     last = list(optimize(smaller(spec, spec.least_edge), model))[-1]
     assert last.result().isfinite().all()
-
-
-@pytest.mark.parametrize(("least", "is_accepted"), [(0, True), (1, False), (40, True), (48, True), (49, False)])
-def test_the_least_size_is_between_what_the_layers_need_and_the_size_of_the_result(
-    make_spec: MakeSpec, least: int, is_accepted: bool
-):
-    for size in (48, 0):
-        if is_accepted:
-            assert make_spec(min_image_size=least, image_size=size).options.min_image_size == least
-        else:
-            with pytest.raises(InvalidRequestError) as caught:
-                make_spec(min_image_size=least, image_size=size)
-            (violation,) = caught.value.violations
-            assert violation.field == "options.min_image_size"
-            assert violation.description == f"is {least}, accepted is 0, or 6 to the size of the result, 48"

@@ -312,7 +312,7 @@ class TestRefusals:
 
     def test_another_version_is_refused_by_its_number(self, data: bytes, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(snapshot_module, "_VERSION", 4)
-        with pytest.raises(SnapshotError, match="of version 3, accepted is 4"):
+        with pytest.raises(SnapshotError, match="of version 3, the accepted version is 4"):
             Snapshot.from_bytes(data)
 
     @pytest.mark.parametrize(

@@ -70,10 +70,10 @@ def test_pillows_own_limit_is_a_refusal(monkeypatch):
     assert refusal(data) == "has far too many pixels; this server accepts at most 1000000"
 
 
-@pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0)])
+@pytest.mark.parametrize("size", [Size(0, 5), Size(5, 0), Size(0, 0)])
 def test_a_picture_without_pixels_is_refused(size):
     assert refusal(png(*size, 8, 2, idat(b""))).startswith("cannot be read as a picture")
-    assert refusal(grey_tiff(size[0], 8, b"", height=size[1])).startswith("cannot be read as a picture")
+    assert refusal(grey_tiff(size.width, 8, b"", height=size.height)).startswith("cannot be read as a picture")
 
 
 def test_a_webp_canvas_that_is_too_large_is_refused():

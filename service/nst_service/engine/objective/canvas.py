@@ -12,14 +12,14 @@ from nst_service.engine.sizes import Shape
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """How pixels become a picture."""
+    """The rules by which the pixels that an optimiser changes become a picture."""
 
     content: Tensor
     """Pixels of the content picture, (1, 3, H, W) in [0, 1]."""
     mask: Tensor | None = None
     """Mask (1, 1, H, W): 1 where the picture may change, 0 where the content stays. None if all of it may change."""
     color: ColorMode = ColorMode.STYLE
-    """Where the colours of the finished picture come from."""
+    """The source of the colours of the finished picture."""
 
     def compose(self, pixels: Tensor) -> Tensor:
         """Return what the network sees of pixels (1, 3, H, W); differentiable."""

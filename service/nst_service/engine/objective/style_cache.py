@@ -29,7 +29,7 @@ class StyleKey(NamedTuple):
     seed: int
     """Seed of the directions of a sliced Wasserstein loss."""
     variant: Variant
-    """How the weights of the network are applied."""
+    """The variant of the network."""
     tile_size: int | None
     """Edge of a tile in pixels: tiles give the statistics of the whole up to rounding."""
     weights_sha256: str

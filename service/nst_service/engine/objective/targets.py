@@ -29,7 +29,7 @@ class Targets:
     statistics: Mapping[str, StyleStatistic]
     """The statistic that is compared at each style layer."""
     styles: tuple[LayerStatistics, ...]
-    """What that statistic is of each style of the specification."""
+    """The statistics of each style picture, in the order of the specification."""
 
 
 class TargetComputation:

@@ -15,7 +15,7 @@ from nst_service.engine.sizes import Shape
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdamState:
-    """Where Adam stands after a step. Snapshots are stored with the names of these fields as keys."""
+    """The state of Adam after a step. Snapshots are stored with the names of these fields as keys."""
 
     accepted: Evaluation
     """The evaluation that was accepted last."""
@@ -103,7 +103,7 @@ class Adam:
         return optimizer
 
     def state(self, *, history: bool = True) -> AdamState:  # noqa: ARG002 - it has none
-        """Return where it stands (see `Optimizer.state`)."""
+        """Return the state after the last step (see `Optimizer.state`)."""
         return AdamState(
             accepted=stable_evaluation(self.accepted),
             next=stable_tensor(self._next),

@@ -17,7 +17,7 @@ from nst_service.engine.sizes import Shape
 
 
 class CurvaturePair(NamedTuple):
-    """What L-BFGS learns from a step about the curvature of the objective."""
+    """The changes in one step, from which L-BFGS learns the curvature of the objective."""
 
     change: Tensor
     """Change of the pixels, (1, 3, H, W)."""
@@ -27,7 +27,7 @@ class CurvaturePair(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LBFGSState:
-    """Where L-BFGS stands after a step. Snapshots are stored with the names of these fields as keys."""
+    """The state of L-BFGS after a step. Snapshots are stored with the names of these fields as keys."""
 
     accepted: Evaluation
     """The evaluation that was accepted last."""
@@ -205,7 +205,7 @@ class LBFGS:
         return optimizer
 
     def state(self, *, history: bool = True) -> LBFGSState:
-        """Return where it stands (see `Optimizer.state`)."""
+        """Return the state after the last step (see `Optimizer.state`)."""
         pairs = self._pairs() if history else []
         return LBFGSState(
             accepted=stable_evaluation(self.accepted),

@@ -16,7 +16,7 @@ from nst_service.engine.optim.lbfgs import LBFGS, LBFGSState
 from nst_service.engine.options import TransferOptions
 
 OptimizerState = LBFGSState | AdamState
-"""Where an optimiser stands after a step."""
+"""The state of an optimiser after a step."""
 
 
 class Optimizer(Protocol):

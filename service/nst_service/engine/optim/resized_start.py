@@ -13,7 +13,7 @@ from nst_service.engine.spec import TransferSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResizedStart:
-    """Where a transfer stands, without what is known at its former size only: losses, gradients, curvature."""
+    """The position of a transfer, without what is known at its former size only: losses, gradients, curvature."""
 
     scale: int
     """The scale being worked on, from 1, coarse to fine."""
@@ -35,7 +35,7 @@ class ResizedStart:
 
 
 def resize_start(start: Snapshot | ResizedStart, spec: TransferSpec) -> Snapshot | ResizedStart:
-    """Return where a transfer stands, for the same transfer at the size of a specification.
+    """Return the start of the same transfer at the size of a specification.
 
     A start that has this size already is returned as it is. So is one of a scale that the specification does not have:
     `transfer` refuses it.

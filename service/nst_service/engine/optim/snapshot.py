@@ -1,4 +1,4 @@
-"""Snapshots: where a transfer stands, so that it can go on exactly from there, in memory and as bytes.
+"""Snapshots: the state of a transfer, in memory and as bytes, from which it can go on exactly.
 
 Nobody need trust the bytes: those of anything else end in a SnapshotError.
 """
@@ -32,7 +32,7 @@ _KEY = "nst_snapshot"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """Where a transfer stands after a step. No later step changes it, and any thread may read it.
+    """The state of a transfer after a step. No later step changes it, and any thread may read it.
 
     The names of its fields, and of those of the values in it, are the keys of stored snapshots: they stay as they are.
     """
@@ -50,7 +50,7 @@ class Snapshot:
     step_seconds: float
     """Seconds of the last step alone."""
     optimizer: OptimizerState
-    """Where the optimiser stands."""
+    """The state of the optimiser."""
     best: Evaluation
     """The evaluation with the least loss at this scale."""
     least_losses: tuple[float, ...]
@@ -100,14 +100,14 @@ class Snapshot:
             tensors, state = load(data), _state(data)
             version, packed = state["version"], state["snapshot"]
         except Exception as error:  # Hostile bytes have parsers raise almost anything.
-            raise SnapshotError("is no snapshot, or damaged or truncated") from error
+            raise SnapshotError("is no snapshot, or is damaged or truncated") from error
         if version != _VERSION:
-            raise SnapshotError(f"is a snapshot of version {version!r:.32}, accepted is {_VERSION}")
+            raise SnapshotError(f"is a snapshot of version {version!r:.32}, the accepted version is {_VERSION}")
         try:
-            width, height = state["size"]
+            size = Size(*state["size"])
             # The library has tensors begin anywhere, torch at a multiple of 64 bytes: that may decide on the last bit.
             aligned = {name: tensor.clone() for name, tensor in tensors.items()}
-            return _unpacked(packed, aligned, Size(width, height))
+            return _unpacked(packed, aligned, size)
         except Exception as error:  # Whole, but not written by us.
             raise SnapshotError("is a snapshot that contradicts itself") from error
 
@@ -172,9 +172,8 @@ class _Unpacker:
     """Turns what `_Packer` has made back into values of known types, and trusts nothing that it is given."""
 
     def __init__(self, tensors: Mapping[str, Tensor], size: Size):
-        width, height = size
         self._tensors = tensors
-        self._shape = (1, 3, height, width)
+        self._shape = (1, 3, *size.shape)
 
     def unpack(self, kind: Any, packed: Any) -> Any:
         """Return a value of a type. Raises almost anything if it is not of that type."""

@@ -43,7 +43,7 @@ class TerminationReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetProgress:
-    """How far the targets of a scale are computed, which its first step needs."""
+    """The progress of computing the targets of a scale, which its first step needs."""
 
     scale: int
     """The scale being worked on, from 1, coarse to fine."""
@@ -59,7 +59,7 @@ class TargetProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Iterate:
-    """Where an optimisation stands after a turn."""
+    """The position of an optimisation after a turn."""
 
     iteration: int
     """Steps done, from 1, over all scales. A CPU takes one per turn, a GPU several."""
@@ -322,7 +322,7 @@ class _Run:
         return max(1, steps)
 
     def _iterate(self, stage: Stage, elapsed: float) -> Iterate:
-        """Return where the transfer stands, after so many seconds of work."""
+        """Return the iterate of a stage after so many seconds of work."""
         return Iterate(
             iteration=stage.iteration,
             total_iterations=sum(scale.iterations for scale in self._scales),
