@@ -9,7 +9,7 @@ import torch
 from nst_service.engine.choices import OptimizerKind, StyleStatisticKind
 from nst_service.engine.network.backend import CPU_BACKEND, Backend
 from nst_service.engine.network.bands import band_share
-from nst_service.engine.network.layers import KERNEL_SHAPES, conv_of, features_shape
+from nst_service.engine.network.layers import channels_of, features_shape
 from nst_service.engine.network.plan import activation_bytes, plan, plan_in_bands
 from nst_service.engine.network.tiles import count_tiles, halo_of, spans
 from nst_service.engine.objective.statistics import SLICED_DIRECTIONS
@@ -146,7 +146,7 @@ def _statistics_bytes(options: TransferOptions, size: Size, styles: int, tile_si
         # Of each feature: its projections, part by part and together, sorted, their places, targets and slopes.
         values = SLICED_DIRECTIONS * sum(math.prod(features_shape(size, layer)) for layer in layers)
         return (5 * _FLOAT_BYTES + _INDEX_BYTES) * values
-    channels = [KERNEL_SHAPES[conv_of(layer)][0] for layer in layers]
+    channels = [channels_of(layer) for layer in layers]
     matrices = _FLOAT_BYTES * sum(count * (count + 1) for count in channels)
     # Tiles have a statistic and a slope each.
     return matrices * (styles + 2 * (1 if tile_size is None else count_tiles(size, tile_size)))

@@ -16,7 +16,7 @@ from nst_service.engine.network.bands import band_share
 from nst_service.engine.network.layers import (
     CONVS,
     KERNEL_SHAPES,
-    conv_of,
+    channels_of,
     convs_through,
     features_shape,
     opens_block,
@@ -100,7 +100,7 @@ class ConvolutionStep:
         return _FLOAT_BYTES * self._windows(size)
 
     def _windows(self, size: Size) -> int:
-        return KERNEL_SHAPES[self.conv][0] * math.prod(halved(features_shape(size, self.conv)))
+        return channels_of(self.conv) * math.prod(halved(features_shape(size, self.conv)))
 
     def _bytes_of(self, kept: Kept, size: Size) -> int:
         match kept:
@@ -108,7 +108,7 @@ class ConvolutionStep:
                 return self.output_bytes(size)
             case Kept.RELU_BITS:
                 winograd_tiles = halved(halved(features_shape(size, self.conv)))
-                return _BITS_BYTES * KERNEL_SHAPES[self.conv][0] * math.prod(winograd_tiles)
+                return _BITS_BYTES * channels_of(self.conv) * math.prod(winograd_tiles)
             case Kept.MAX_POSITIONS:
                 return _INDEX_BYTES * self._windows(size)
             case Kept.SQUARES:
@@ -173,7 +173,7 @@ def plan_in_bands(layers: Collection[str], variant: Variant, backend: Backend) -
 
 def activation_bytes(size: Size, layer: str) -> int:
     """Return the bytes of a layer's features for a picture, float32."""
-    return _FLOAT_BYTES * KERNEL_SHAPES[conv_of(layer)][0] * math.prod(features_shape(size, layer))
+    return _FLOAT_BYTES * channels_of(layer) * math.prod(features_shape(size, layer))
 
 
 def _step(conv: str, layers: Collection[str], pooling: Pooling | None, backend: Backend) -> ConvolutionStep:
