@@ -252,8 +252,8 @@ class _Run:
 
     def _prepare(self, number: int, spec: TransferSpec, canvas: Canvas) -> Generator[TargetProgress, None, Criterion]:
         """Compute the targets of a scale, yield after every part, and return the criterion."""
-        started = time.perf_counter()
         computation = TargetComputation(spec, self._model, canvas, self._tile_size, self._style_cache)
+        started = time.perf_counter()
         for part in computation.run():
             progress = TargetProgress(
                 scale=number,
