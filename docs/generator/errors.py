@@ -16,13 +16,13 @@ from nst_service.engine.errors import InvalidRequestError, Violation
 from nst_service.jobs.errors import (
     DeadlineTooShortError,
     DoesNotFitError,
-    Excess,
     JobCancelledError,
     JobFailedError,
     NotPermittedError,
     NotServingError,
     QueueFullError,
     QuotaExceededError,
+    QuotaViolation,
     Unavailability,
     UnknownJobError,
     UnknownPictureError,
@@ -74,7 +74,7 @@ class Condition:
 
 def conditions() -> tuple[Condition, ...]:
     """Return every condition under which the server ends a call of the contract with an error."""
-    excess = [Excess("jobs", 3, 2)]
+    violation = [QuotaViolation("jobs", 3, 2)]
     return (
         Condition(
             text="A field of the request is invalid, or a picture cannot be used.",
@@ -86,11 +86,11 @@ def conditions() -> tuple[Condition, ...]:
         Condition(text="The quota of the token allows no jobs.", error=NotPermittedError()),
         Condition(
             text="The request exceeds a quota of the token. It will never be accepted.",
-            error=QuotaExceededError("owner", excess, is_lasting=True),
+            error=QuotaExceededError("owner", violation, is_lasting=True),
         ),
         Condition(
             text="The request exceeds a quota of the token. It may be accepted after another job of the owner.",
-            error=QuotaExceededError("owner", excess, is_lasting=False),
+            error=QuotaExceededError("owner", violation, is_lasting=False),
         ),
         Condition(
             text="`max_queued` jobs or `max_pending_bytes` of requests wait already.", error=QueueFullError("", 1)

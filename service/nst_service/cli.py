@@ -112,8 +112,8 @@ def _serve(config: ServerConfig) -> None:
         ending = asyncio.run(serve(config))
     except (EngineError, SettingError, StoreError) as error:
         raise click.ClickException(str(error)) from error
-    code = _DEVICE_FAILED if ending.is_broken else 0
-    if not ending.at_rest:
+    code = _DEVICE_FAILED if ending.device_failed else 0
+    if not ending.is_idle:
         # A normal exit would wait until the thread of the device has ended its step.
         os._exit(code)
     sys.exit(code)

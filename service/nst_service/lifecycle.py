@@ -1,4 +1,4 @@
-"""The life of a job."""
+"""The states of a job, and the reasons for which its optimisation stops."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 
 class JobState(StrEnum):
-    """Where a job is in its life."""
+    """The state of a job."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -16,19 +16,19 @@ class JobState(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether nothing will happen any more."""
+        """Whether the job has ended, and its state will never change again."""
         return not _SUCCESSORS[self]
 
     @property
     def predecessors(self) -> frozenset["JobState"]:
-        """The states from which a job may come into this one."""
+        """The states from which a job can change to this state."""
         return frozenset(state for state, successors in _SUCCESSORS.items() if self in successors)
 
 
 _SUCCESSORS: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
     {
         JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED, JobState.FAILED}),
-        # Back into the queue: its server has left or died, and another goes on.
+        # Back to the queue: the server has left or died, and another one goes on.
         JobState.RUNNING: frozenset({JobState.QUEUED, JobState.SUCCEEDED, JobState.CANCELLED, JobState.FAILED}),
         JobState.SUCCEEDED: frozenset(),
         JobState.CANCELLED: frozenset(),
@@ -38,7 +38,7 @@ _SUCCESSORS: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
 
 
 class StopReason(StrEnum):
-    """Why an optimisation ended."""
+    """The reason for which an optimisation ended."""
 
     ITERATIONS = "iterations"
     CONVERGED = "converged"

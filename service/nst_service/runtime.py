@@ -16,7 +16,7 @@ from nst_service.engine.options import Limits
 from nst_service.jobs.codec import Codec
 from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.observer import Observer
-from nst_service.jobs.quotas import QueueLimits
+from nst_service.jobs.queue_limits import QueueLimits
 from nst_service.jobs.scheduler import Scheduler
 from nst_service.jobs.views import Durability
 from nst_service.jobs.worker import DeviceWorker
@@ -25,17 +25,17 @@ from nst_service.store.records import Retention
 from nst_service.store.store import Store
 
 _LEASE_SECONDS = 30.0
-"""Seconds without a sign of life after which servers that share a database take over the jobs of another."""
+"""Seconds without a heartbeat after which servers that share a database take over the jobs of another one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """All that computes and keeps jobs, in one process."""
+    """The parts of this process that compute and store jobs."""
 
     model: Vgg19
-    """The network on the first device; those on the others have the same weights."""
+    """The network on the first device. The other devices have networks with the same weights."""
     scheduler: Scheduler
-    """Not started yet."""
+    """The scheduler, which is not started yet."""
 
 
 def build_runtime(
@@ -45,11 +45,11 @@ def build_runtime(
 
     Args:
         config: the settings.
-        make_codec: returns what writes jobs for the store, told the network that they run on.
-        observer: told of every fact of a job's life; None for nobody.
+        make_codec: returns the codec of the jobs that run on a network.
+        observer: notified of every fact of a job's life; None for no observer.
 
     Raises:
-        DeviceError: a device is not available, or does not have the precision.
+        DeviceError: a device is not available, or does not support the precision.
         WeightsError: the weights cannot be used.
         SettingError: a URL of the store cannot be used.
         StoreError: the store cannot be used.
@@ -84,7 +84,7 @@ def load_models(config: ServerConfig) -> list[Vgg19]:
     """Set up this process for the devices, and return a network on each.
 
     Raises:
-        DeviceError: a device is not available, or does not have the precision.
+        DeviceError: a device is not available, or does not support the precision.
         WeightsError: the weights cannot be used.
     """
     devices = resolve_devices(config.device)
@@ -100,8 +100,8 @@ def open_store(config: ServerConfig) -> Store:
     """Open the store of jobs.
 
     Raises:
-        SettingError: one of its URLs cannot be used.
-        StoreError: it cannot be used.
+        SettingError: a URL of the store cannot be used.
+        StoreError: the store cannot be used.
     """
     try:
         return Store.open(

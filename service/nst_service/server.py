@@ -1,4 +1,4 @@
-"""The server process: loads, listens, warms up, serves, drains."""
+"""The gRPC server: it listens, serves the contract, and drains."""
 
 import asyncio
 import logging
@@ -30,39 +30,43 @@ _log = logging.getLogger(__name__)
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["StyleTransferService"].full_name
 
 _FLUSH_SECONDS = 5.0
-"""Seconds that the last messages get to reach their clients after the last job has ended."""
+"""Seconds in which the last messages can reach their clients after the last job has ended."""
 _KEEPALIVE_SECONDS, _KEEPALIVE_PATIENCE = 30.0, 20.0
-"""Seconds without a sign of life after which a client is asked for one, and seconds that it then has to answer: nothing
-else tells of a client whose machine has lost its power or its network, and its job would keep the device."""
+"""Seconds without traffic after which the server pings a client, and seconds in which the client must answer.
+
+Nothing else shows that the machine of a client has lost its power or its network, and its job would keep the device.
+"""
 _UNCOMPRESSED = 1 << 0
-"""The set of compression algorithms that messages may use, as bits: none of them. Pictures are compressed already, and
-a few kilobytes could become as much as any request may have."""
+"""The bit set of the compression algorithms that messages may use: none.
+
+Pictures are compressed already, and a small compressed message could become as large as any request may be.
+"""
 _HANDSHAKE_SECONDS = 20
-"""Seconds that a connection may take to be established, TLS included."""
+"""Seconds within which a connection must be established, including TLS."""
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerEnd:
-    """How a server has ended."""
+    """The end of a server."""
 
-    at_rest: bool
-    """Whether every device is (see `Scheduler.drain`)."""
-    is_broken: bool
+    is_idle: bool
+    """Whether every device is idle (see `Scheduler.drain`)."""
+    device_failed: bool
     """Whether a device has failed."""
 
 
 class Server:
-    """One server on one address, with the devices of this process."""
+    """A server on one address, with the devices of this process."""
 
     def __init__(self, config: ServerConfig):
-        """Load the weights onto the devices.
+        """Load the weights onto the devices and open the store.
 
         Raises:
-            DeviceError: a device is not available, or does not have the precision.
+            DeviceError: a device is not available, or does not support the precision.
             WeightsError: the weights cannot be used.
-            SettingError: a certificate, the tokens or a URL of the store cannot be used, or the address must not be.
+            SettingError: a certificate, the tokens, the address or a URL of the store cannot be used.
             StoreError: the store cannot be used.
         """
         self._config = config
@@ -76,24 +80,24 @@ class Server:
         """Serve until `stop` is set or a device has failed, then drain.
 
         Args:
-            stop: ends the server.
-            on_listening: told the port once it is open; the server is warming up then.
+            stop: set to end the server.
+            on_listening: called with the port when it is open. The server is warming up then.
 
         Raises:
-            AddressError: the address cannot be listened on.
+            AddressError: the server cannot listen on the address.
         """
         config = self._config
         server = grpc.aio.server(
             interceptors=[TokenInterceptor(self._callers), ErrorInterceptor(SERVICE_NAME)],
             options=[
-                # Requests somewhat over the limit get through to be refused with an explanation.
+                # A request slightly above the limit is read, so that it can be refused with an explanation.
                 ("grpc.max_receive_message_length", 2 * config.max_request_bytes),
                 ("grpc.max_allowed_incoming_connections", config.max_connections),
                 ("grpc.max_concurrent_streams", config.max_streams),
                 ("grpc.server_handshake_timeout_ms", _HANDSHAKE_SECONDS * 1000),
                 ("grpc.keepalive_time_ms", round(_KEEPALIVE_SECONDS * 1000)),
                 ("grpc.keepalive_timeout_ms", round(_KEEPALIVE_PATIENCE * 1000)),
-                # Those without calls take places, too.
+                # Connections without calls count against the limit too.
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.so_reuseport", 0),
                 ("grpc.compression_enabled_algorithms_bitset", _UNCOMPRESSED),
@@ -133,24 +137,24 @@ class Server:
             if not stop.is_set():
                 await set_health(_SERVING)
                 _log.info("serving with weights %s", self._model.weights_id)
-            await _first_of(stop, self.scheduler.broken)
-            is_broken = self.scheduler.broken.is_set()
-            grace = 0.0 if is_broken else config.grace
+            await _first_of(stop, self.scheduler.device_failed)
+            device_failed = self.scheduler.device_failed.is_set()
+            grace = 0.0 if device_failed else config.grace
             _log.info("draining: up to %g s for running jobs", grace)
             await set_health(_NOT_SERVING)
-            at_rest = await self.scheduler.drain(grace)
+            is_idle = await self.scheduler.drain(grace)
         finally:
             await server.stop(_FLUSH_SECONDS)
         await self.scheduler.close()
         _log.info("stopped")
-        return ServerEnd(at_rest=at_rest, is_broken=is_broken)
+        return ServerEnd(is_idle=is_idle, device_failed=device_failed)
 
 
 def _credentials(config: ServerConfig) -> grpc.ServerCredentials | None:
-    """Return the credentials of the port, None for one without encryption.
+    """Return the credentials of the port; None for a port without encryption.
 
     Raises:
-        SettingError: they cannot be used, or an address without them must not be.
+        SettingError: the certificate cannot be used, or the address must not be used without one.
     """
     encrypted = bool(config.tls_certificate and config.tls_key)
     if not encrypted and (config.tls_certificate or config.tls_key or config.tls_client_ca):
@@ -158,7 +162,7 @@ def _credentials(config: ServerConfig) -> grpc.ServerCredentials | None:
     check_exposure(config.address, encrypted=encrypted, insecure=config.insecure)
     if not (config.tokens or config.tls_client_ca or is_loopback(config.address)):
         _log.warning(
-            "whoever can connect to %s may stylise: there are neither tokens nor a tls_client_ca", config.address
+            "anyone who can connect to %s can use the server: neither tokens nor tls_client_ca is set", config.address
         )
     if not encrypted:
         return None
@@ -181,7 +185,7 @@ async def _first_of(*events: asyncio.Event) -> None:
 
 
 async def serve(config: ServerConfig) -> ServerEnd:
-    """Run a server until SIGTERM or SIGINT; a second one ends the grace period. Returns and raises as `Server` does."""
+    """Run a server until SIGTERM or SIGINT. A second signal ends the grace period. Raises the errors of `Server`."""
     server = Server(config)
     stop = asyncio.Event()
 

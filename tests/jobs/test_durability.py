@@ -19,14 +19,15 @@ from nst_service.jobs import scheduler as scheduler_module
 from nst_service.jobs.errors import (
     JobCancelledError,
     NotServingError,
-    RecordedFailureError,
+    StoredFailureError,
     UnknownJobError,
 )
-from nst_service.jobs.events import Progress, Recorded, Reduced, ResultChunk, ResultHeader, Started
+from nst_service.jobs.events import Progress, Reduced, ResultChunk, ResultHeader, SerializedEvent, Started
 from nst_service.jobs.job import Job
 from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.log import LoggedEvent
-from nst_service.jobs.quotas import Owner, QueueLimits
+from nst_service.jobs.queue_limits import QueueLimits
+from nst_service.jobs.quotas import Owner
 from nst_service.jobs.scheduler import Scheduler
 from nst_service.jobs.worker import DeviceWorker
 from nst_service.lifecycle import JobState
@@ -152,7 +153,7 @@ async def test_a_repeated_request_finds_its_job_where_the_queue_is_full(
 ):
     brake.before = 1
     async with serving() as scheduler:
-        scheduler.max_queued = 0
+        scheduler._admission._max_queued = 0
         first = await submit(scheduler, make_request(iterations=3), request_id="one")
         assert (await submit(scheduler, make_request(iterations=3), request_id="one")).id == first.id
         brake.released.set()
@@ -200,7 +201,7 @@ async def test_a_job_goes_on_after_a_restart_and_its_picture_is_the_same_to_the_
     assert picture_in(events) == expected
     # The step that the checkpoint was taken after is shown once more, and not taken.
     assert brake.steps == 12 + 1
-    assert sum(isinstance(logged.event, Started | Recorded) for logged in events) >= 3
+    assert sum(isinstance(logged.event, Started | SerializedEvent) for logged in events) >= 3
     sequences = [logged.sequence for logged in events]
     assert sequences == sorted(set(sequences))
 
@@ -529,7 +530,7 @@ async def test_a_failure_is_told_to_whoever_comes_later(
     async with serving() as scheduler:
         job = await submit(scheduler, make_request(iterations=3), request_id="one")
         await until(lambda: job.state is JobState.FAILED)
-        with pytest.raises(RecordedFailureError):
+        with pytest.raises(StoredFailureError):
             await events_of(scheduler, job.id)
 
 
@@ -677,7 +678,7 @@ async def test_nothing_runs_on_a_device_any_more_that_has_failed(
         monkeypatch.setattr(scheduler_module, "_LAST_STEP_SECONDS", 0.1)
     async with serving() as scheduler:
         jobs = [await submit(scheduler, make_request(iterations=3), request_id=f"{n}") for n in range(2)]
-        await scheduler.broken.wait()
+        await scheduler.device_failed.wait()
         await asyncio.sleep(0.05)
         assert [job.plan.earlier_runs for job in jobs] == [0, 0]
         assert jobs[1].state is JobState.QUEUED

@@ -6,16 +6,16 @@ from nst_service.jobs.fair_queue import FairQueue
 def turns(share: FairQueue[str], number: int, seconds: dict[str, float]) -> list[str]:
     taken = []
     for _ in range(number):
-        sharer = share.next()
-        share.charge(sharer, seconds[sharer])
-        taken.append(sharer)
+        flow = share.next()
+        share.charge(flow, seconds[flow])
+        taken.append(flow)
     return taken
 
 
 def shared(**weights: float) -> FairQueue[str]:
     share: FairQueue[str] = FairQueue()
-    for sharer, weight in weights.items():
-        share.join(sharer, weight)
+    for flow, weight in weights.items():
+        share.join(flow, weight)
     return share
 
 
@@ -52,11 +52,11 @@ def test_who_stays_is_not_starved_by_those_that_come_and_go():
     for number in range(100):
         guest = f"guest {number}"
         share.join(guest, 1)
-        while (sharer := share.next()) != guest:
+        while (flow := share.next()) != guest:
             order += turns(share, 1, seconds)
         share.charge(guest, 1)
         share.leave(guest)
-        order.append(sharer)
+        order.append(flow)
     assert order.count("stays") in (9, 10)
 
 
@@ -70,7 +70,7 @@ def test_who_comes_after_all_have_left_starts_even():
     assert turns(share, 4, {"c": 1, "d": 1}) == ["c", "d", "c", "d"]
 
 
-def test_the_lead_is_what_a_sharer_gets_before_it_has_caught_up():
+def test_the_lead_is_what_a_flow_gets_before_it_has_caught_up():
     share = shared(a=1, b=2)
     share.charge("a", 3)
     assert share.lead("b", over="a") == 6

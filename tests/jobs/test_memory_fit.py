@@ -50,7 +50,7 @@ def test_the_error_names_a_shorter_history_where_that_helps():
     memory = Memory(2**32)
     large = spec_of((4096, 3072), (4096, 3072))
     cost = estimate(large, memory)
-    assert "with an lbfgs_history of 3 it needs about" in str(does_not_fit(large, cost.peak_bytes, memory))
+    assert "with an lbfgs_history of 3 the job needs about" in str(does_not_fit(large, cost.peak_bytes, memory))
     short = spec_of((4096, 3072), (4096, 3072), lbfgs_history=3)
     assert "lbfgs_history" not in str(does_not_fit(short, estimate(short, memory).peak_bytes, memory))
 

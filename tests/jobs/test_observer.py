@@ -28,7 +28,8 @@ from nst_service.jobs.observer import (
     StoreFailed,
     guarded,
 )
-from nst_service.jobs.quotas import Owner, QueueLimits
+from nst_service.jobs.queue_limits import QueueLimits
+from nst_service.jobs.quotas import Owner
 from nst_service.jobs.scheduler import Scheduler
 from nst_service.jobs.worker import DeviceWorker
 from nst_service.lifecycle import JobState, StopReason
@@ -223,7 +224,7 @@ async def test_a_device_that_fails_is_told_once(
     monkeypatch.setattr(run_module, "transfer", fail)
     async with observing(facts) as scheduler:
         await submit(scheduler, make_request(iterations=3), request_id="one", disconnect_policy=_KEEP)
-        await scheduler.broken.wait()
+        await scheduler.device_failed.wait()
     assert facts.of(DeviceFailed) == [DeviceFailed("cpu")]
     assert facts.of(JobEnded)[0].end == Drained()
 

@@ -24,8 +24,8 @@ def test_an_owner_has_as_many_jobs_as_the_quota_says_and_no_more(accepted: int, 
     else:
         with pytest.raises(QuotaExceededError) as caught:
             check_jobs(owner(jobs=accepted), held)
-        excess = caught.value.excesses[0]
-        assert (excess.quota, excess.asked, excess.accepted) == ("jobs", held + 1, accepted)
+        violation = caught.value.violations[0]
+        assert (violation.quota, violation.asked, violation.accepted) == ("jobs", held + 1, accepted)
         assert not caught.value.is_lasting
 
 
@@ -44,10 +44,10 @@ def test_a_job_is_refused_for_exactly_what_is_more_than_the_quota(pixels: int, i
     else:
         with pytest.raises(QuotaExceededError) as caught:
             check_job(owner(pixels=pixels, iterations=iterations), pixels=wide, iterations=long)
-        assert {excess.quota for excess in caught.value.excesses} == expected
+        assert {violation.quota for violation in caught.value.violations} == expected
         assert caught.value.is_lasting
 
 
 def test_the_message_says_what_was_asked_and_what_is_accepted():
-    with pytest.raises(QuotaExceededError, match="500 iterations were asked for, accepted are at most 100"):
+    with pytest.raises(QuotaExceededError, match="500 iterations requested, accepted are at most 100"):
         check_job(owner(iterations=100), pixels=1, iterations=500)

@@ -19,13 +19,22 @@ from nst_service.jobs.errors import DeadlineTooShortError, DoesNotFitError, Queu
 from nst_service.jobs.events import Accepted, Completed, Event, Queued, ResultHeader, Started
 from nst_service.jobs.job import Job
 from nst_service.jobs.job_store import AsyncJobStore
-from nst_service.jobs.quotas import QueueLimits
+from nst_service.jobs.queue_limits import QueueLimits
 from nst_service.jobs.scheduler import Scheduler
 from nst_service.jobs.stored_request import FindPicture, StoredRequest
 from nst_service.jobs.worker import DeviceWorker
 from nst_service.lifecycle import JobState, StopReason
+from nst_service.store.records import HeartbeatReply, StoredJob
 
-from tests.jobs.builders import DURABILITY, read_request, submit
+from tests.jobs.builders import (
+    DURABILITY,
+    FakeJobStore,
+    FakeWorker,
+    make_job,
+    make_stored_job,
+    read_request,
+    submit,
+)
 
 MakeRequest = Callable[..., TransferRequest]
 
@@ -308,3 +317,29 @@ async def test_a_drain_ends_every_job_that_shares_the_device_with_its_picture(sc
             await started(job)
         assert await scheduler.drain(0.0)
         assert [(await ended(job)).stop_reason for job in jobs] == [StopReason.SHUTDOWN] * 2
+
+
+async def test_a_job_that_is_read_back_while_the_server_leaves_stays_in_the_store(
+    limits: Limits, monkeypatch: pytest.MonkeyPatch
+):
+    async def resume(_: StoredJob) -> Job:
+        reading.set()
+        await go_on.wait()
+        return job
+
+    reading, go_on = asyncio.Event(), asyncio.Event()
+    job, store, worker = make_job(request_id="one"), FakeJobStore(), FakeWorker()
+    store.answers |= {"heartbeat": HeartbeatReply(cancelled=frozenset(), requeued=()), "queue": []}
+    scheduler = Scheduler([worker], store, limits=limits, queue_limits=QueueLimits(**_LIMITS), durability=DURABILITY)
+    await scheduler.start()
+    monkeypatch.setattr(scheduler._recovery, "_resume", resume)
+    store.answers["queue"] = [make_stored_job(job.id)]
+    recovering = asyncio.create_task(scheduler._recover())
+    await reading.wait()
+    draining = asyncio.create_task(scheduler.drain(0.0))
+    await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.gather(recovering, draining)
+    assert scheduler.views.queued_jobs == scheduler.views.running_jobs == 0
+    assert job.id not in scheduler._table
+    assert worker.joined == []

@@ -1,8 +1,10 @@
 """Jobs that share a device, in the thread of the test: what they do to each other, which is nothing."""
 
 import dataclasses
+import gc
 import io
 import math
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -26,8 +28,8 @@ from nst_service.jobs import run as run_module
 from nst_service.jobs.errors import DoesNotFitError, JobCancelledError, JobError, JobFailedError
 from nst_service.jobs.events import (
     Completed,
-    Delivery,
     Event,
+    JobResult,
     Preparing,
     Progress,
     Reduced,
@@ -74,7 +76,7 @@ class Followed:
         self.kept.append(snapshot)
 
     def leave(self, outcome: Outcome) -> None:
-        if isinstance(outcome, Delivery):
+        if isinstance(outcome, JobResult):
             self.outcome = outcome.completed.stop_reason
             self.events += outcome.events()
         else:
@@ -384,6 +386,36 @@ def test_a_job_that_goes_on_does_not_hold_what_it_has_gone_on_from(device: Devic
     device.worker.serve()
     assert second.outcome is StopReason.ITERATIONS
     assert not held[-1]
+
+
+def test_another_checkpoint_is_taken_when_another_is_wanted(device: Device, make_request: MakeRequest):
+    def want_another() -> None:
+        # After the third step: as the event loop does when the first one is stored.
+        if followed.iterations == 3:
+            followed.job.control.next_checkpoint = 1.0
+
+    followed = device.join(make_request(iterations=6), checkpoint=0.0, on_progress=want_another)
+    device.worker.serve()
+    assert [snapshot.iteration for snapshot in followed.kept] == [1, 3]
+
+
+def test_an_idle_worker_does_not_hold_its_last_job(device: Device, make_request: MakeRequest):
+    job, left = job_of(prepare(make_request(iterations=2), LIMITS, LAYERS)), threading.Event()
+    held = weakref.ref(job)
+    device.worker.join(job, None, Followed(job, lambda *_: None, left.set))
+    del job
+    serving = threading.Thread(target=device.worker.serve)
+    serving.start()
+    try:
+        assert left.wait(_LONG)
+        hung = time.monotonic() + 60.0
+        while held() and time.monotonic() < hung:
+            gc.collect()
+            time.sleep(0.01)
+        assert held() is None
+    finally:
+        device.worker.close()
+        serving.join()
 
 
 def test_a_job_that_has_become_smaller_is_kept_as_far_as_it_is(

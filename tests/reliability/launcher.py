@@ -162,7 +162,7 @@ def _serve(settings: dict[str, Any], faults: dict[str, Any], log: str) -> int:
     except BaseException:
         traceback.print_exc()
         return 1
-    return _DEVICE_FAILED if ending.is_broken else 0
+    return _DEVICE_FAILED if ending.device_failed else 0
 
 
 def _quicken() -> None:

@@ -103,7 +103,7 @@ class Service(Client):
     async def ended(self) -> bool:
         # Whoever watches the health is waited for.
         self.health.cancel()
-        return (await self.stopped).at_rest
+        return (await self.stopped).is_idle
 
 
 @contextlib.asynccontextmanager
@@ -246,12 +246,12 @@ async def test_a_drain_does_not_wait_for_a_step_that_does_not_end(
         assert not await service.ended()
 
 
-@pytest.mark.parametrize(("is_broken", "code"), [(False, 0), (True, 3)])
+@pytest.mark.parametrize(("device_failed", "code"), [(False, 0), (True, 3)])
 def test_the_process_does_not_wait_for_a_step_that_does_not_end(
-    monkeypatch: pytest.MonkeyPatch, is_broken: bool, code: int
+    monkeypatch: pytest.MonkeyPatch, device_failed: bool, code: int
 ):
     async def drained_in_a_step(_: ServerConfig) -> ServerEnd:
-        return ServerEnd(at_rest=False, is_broken=is_broken)
+        return ServerEnd(is_idle=False, device_failed=device_failed)
 
     codes: list[int] = []
     monkeypatch.setattr(server_module, "serve", drained_in_a_step)
@@ -345,7 +345,7 @@ async def test_a_second_signal_ends_the_grace_period(
         os.kill(os.getpid(), second)
         assert (await finished(call)).stop_reason == pb.STOP_REASON_SHUTDOWN
         client.health.cancel()
-        assert (await stopped).at_rest
+        assert (await stopped).is_idle
 
 
 async def test_a_job_whose_deadline_runs_out_ends_early_with_its_best_picture(request_: pb.StylizeRequest):

@@ -232,7 +232,7 @@ def test_a_server_that_others_can_reach_takes_tls_or_an_explicit_choice(
     identity: Identity, settings: dict[str, bool], caplog: pytest.LogCaptureFixture
 ):
     Server(ServerConfig(address="0.0.0.0:0", **(settings or identity.settings)))
-    assert "there are neither tokens nor a tls_client_ca" in caplog.text
+    assert "neither tokens nor tls_client_ca is set" in caplog.text
 
 
 # --- Tokens, owners and quotas ---------------------------------------------------------------------------------------
@@ -419,7 +419,7 @@ async def test_an_owner_has_so_many_jobs_at_once_waiting_ones_included_and_anoth
             await read_until(call, "accepted")
         code, message, details = await failed(first.stub.Stylize(request_, metadata=first.metadata))
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert message == "quota exceeded: 3 jobs were asked for, accepted are at most 2"
+        assert message == "quota exceeded: 3 jobs requested, accepted are at most 2"
         assert details["ErrorInfo"].reason == "QUOTA_EXCEEDED"
         assert dict(details["ErrorInfo"].metadata) == {"quota": "jobs", "asked": "3", "accepted": "2"}
         assert details["QuotaFailure"].violations[0].subject == "jobs of ann"
@@ -467,7 +467,7 @@ async def test_a_job_larger_than_the_quota_is_refused_by_its_name_and_so_is_its_
             assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert "RetryInfo" not in details
             assert [(each.subject, each.description) for each in details["QuotaFailure"].violations] == [
-                (f"{name} of ann", f"{asked[name]} {name} were asked for, accepted are at most {accepted}")
+                (f"{name} of ann", f"{asked[name]} {name} requested, accepted are at most {accepted}")
                 for name, accepted in quotas.items()
             ]
 

@@ -1,4 +1,4 @@
-"""Whether a request becomes a job: read, checked, decoded, planned, and stored."""
+"""The admission of requests: a request is read, checked, decoded, planned and stored before it becomes a job."""
 
 import contextlib
 import functools
@@ -15,19 +15,17 @@ from nst_service.jobs.job import Job
 from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.job_table import JobTable
 from nst_service.jobs.planner import Planner, accepted
-from nst_service.jobs.quotas import Owner, PendingBytes, QueueLimits, check_jobs
+from nst_service.jobs.queue_limits import PendingBytes, QueueLimits
+from nst_service.jobs.quotas import Owner, check_jobs
 from nst_service.jobs.stored_request import ReadRequest, StoredRequest
 from nst_service.store.records import StoredJob
-
-_PENDING_RETRY_SECONDS = 1.0
-"""Seconds after which there may be room to read a request again."""
 
 _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedRequest:
-    """A request that is known to be possible."""
+    """A request that is valid and fits the devices."""
 
     request: StoredRequest
     spec: TransferSpec
@@ -35,7 +33,7 @@ class PreparedRequest:
 
 
 class Admission:
-    """Refuses what cannot be, and makes jobs of the rest. Reads the queue and the devices, and changes neither."""
+    """Makes jobs from requests, or refuses them. It reads the queue and the devices, and changes neither."""
 
     def __init__(
         self,
@@ -50,12 +48,12 @@ class Admission:
         """Make the admission of a server.
 
         Args:
-            store: keeps the jobs.
-            table: the jobs that the server knows.
-            pool: its devices.
-            planner: makes jobs of specifications.
-            availability: whether jobs are taken now.
-            limits: how much may wait.
+            store: stores the jobs.
+            table: the jobs and the queue of the server.
+            pool: the devices.
+            planner: makes jobs from requests.
+            availability: tells whether the server accepts jobs.
+            limits: the limits of the queue.
         """
         self._store = store
         self._table = table
@@ -63,7 +61,7 @@ class Admission:
         self._planner = planner
         self._availability = availability
         self._max_queued = limits.max_queued
-        self._pending = PendingBytes(limits.max_pending_bytes, _PENDING_RETRY_SECONDS)
+        self._pending = PendingBytes(limits.max_pending_bytes)
 
     @contextlib.asynccontextmanager
     async def prepared(
@@ -71,14 +69,14 @@ class Admission:
     ) -> AsyncIterator[PreparedRequest | StoredJob]:
         """Read and decode a request, or find the job that the same request has led to before.
 
-        As long as the context is open, the request counts among what waits. See `Scheduler.submit` for the arguments,
-        and for what is raised.
+        Until the context ends, the request counts as a waiting job. See `Scheduler.submit` for the arguments and the
+        errors.
         """
         self._availability.check()
         with self._pending.hold(size):
             request: StoredRequest | None = None
             if request_id is not None:
-                # A request that is repeated is not one more.
+                # A repeated request needs no room, because its job exists already.
                 request = await self._read(read, owner)
                 if found := await self._store.find(owner.name, request):
                     yield found
@@ -91,19 +89,19 @@ class Admission:
                 yield PreparedRequest(request, spec, owner)
 
     async def estimate(self, read: ReadRequest, owner: Owner, size: int) -> Accepted:
-        """Return what a job would begin with; its id is empty."""
+        """Return the first event of the job that a request would lead to; its id is empty."""
         with self._pending.hold(size):
             request = await self._read(read, owner)
             spec = await self._in_thread(self._planner.prepare, request.request, owner)
         job = self._planner.plan(spec)
         return accepted(job, self._pool.forecast([*self._table.waiting, job])[-1], job_id="")
 
-    async def take_on(self, prepared: PreparedRequest, deadline: float | None) -> Job | StoredJob:
-        """Store a prepared request as a job, which then has its Accepted; or find the one that came before it.
+    async def accept(self, prepared: PreparedRequest, deadline: float | None) -> Job | StoredJob:
+        """Store a request as a new job with its first event, or find the job of the same request.
 
         Raises:
-            DeadlineTooShortError: it cannot finish by its deadline.
-            StoreError: it cannot be stored.
+            DeadlineTooShortError: the job cannot finish by its deadline.
+            StoreError: the job cannot be stored.
         """
         request = prepared.request
         job = self._planner.plan(
@@ -140,7 +138,7 @@ class Admission:
         return await self._in_thread(read, functools.partial(self._store.picture, owner.name))
 
     async def _in_thread(self, call: Callable[..., _Result], *args: Any) -> _Result:
-        """Do a part of the admission in a thread, unless a drain begins before its turn comes."""
+        """Run a part of the admission in a thread, unless a drain begins before the thread is free."""
 
         def work() -> _Result:
             self._availability.check()

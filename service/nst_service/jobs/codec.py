@@ -1,4 +1,4 @@
-"""Serialisation of what jobs store, in messages of the contract, which the job layer does not know."""
+"""The serialisation of what jobs store. The job layer does not know the messages of the contract; `rpc` does."""
 
 from typing import Protocol
 
@@ -11,14 +11,14 @@ from nst_service.jobs.stored_request import FindPicture
 
 
 class Codec(Protocol):
-    """Serialises what is stored, and parses what a job needs to go on. Clients parse the rest."""
+    """Serialises what is stored, and parses what a job needs to go on. Clients parse everything else."""
 
     def request(self, document: bytes, find_picture: FindPicture) -> TransferRequest:
         """Parse the document of a stored request.
 
         Raises:
             UnknownPictureError: a picture is missing.
-            InvalidRequestError: the document says something that this release does not know.
+            InvalidRequestError: this release cannot carry out the request.
         """
 
     def event(self, logged: LoggedEvent) -> bytes:

@@ -1,4 +1,4 @@
-"""The devices of a server: their threads, the jobs on each, and when they will have room. Belongs to the event loop."""
+"""The devices of a server: their threads, the jobs on each, and a forecast of their room for other jobs."""
 
 import asyncio
 import functools
@@ -17,7 +17,7 @@ from nst_service.jobs.placement import Claim, Room, placements
 from nst_service.jobs.worker import DeviceWorker
 
 _RETRY_SECONDS = (1.0, 60.0)
-"""Least and most seconds that a client is asked to wait before it tries again."""
+"""The shortest and the longest time in seconds after which a refused client is asked to try again."""
 
 _log = logging.getLogger(__name__)
 
@@ -29,27 +29,28 @@ class PooledDevice:
     worker: DeviceWorker
     thread: ThreadPoolExecutor = field(init=False)
     jobs: list[Job] = field(default_factory=list)
+    has_failed: bool = False
 
     def __post_init__(self) -> None:
         self.thread = ThreadPoolExecutor(1, f"nst-{self.worker.device}")
 
 
 class DevicePool:
-    """Knows which jobs have a place on which device, and forecasts when the others will."""
+    """Knows which jobs have a place on which device, and forecasts when others will. It belongs to the event loop."""
 
     def __init__(self, workers: Sequence[DeviceWorker], max_running: int, observer: Observer):
         """Make a pool.
 
         Args:
-            workers: one for each device, all with the same weights.
-            max_running: jobs that may share a device.
-            observer: told of a device that fails.
+            workers: one worker for each device, all with the same weights.
+            max_running: the number of jobs that may share a device.
+            observer: notified of devices that fail.
         """
         self._devices = [PooledDevice(worker) for worker in workers]
         self._max_running = max_running
         self._observer = observer
         self.failed = asyncio.Event()
-        """Set when a device has failed: nothing can be computed on it until the process is another."""
+        """Set when a device has failed. Only a new process can compute on it again."""
 
     @property
     def names(self) -> list[str]:
@@ -58,7 +59,7 @@ class DevicePool:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The layers that the networks on the devices have, in order."""
+        """The layers of the network on the devices, in order."""
         return self._devices[0].worker.layers
 
     @property
@@ -68,63 +69,64 @@ class DevicePool:
 
     @property
     def idle_devices(self) -> int:
-        """The number of devices that have no job."""
+        """The number of devices without a job."""
         return sum(not device.jobs for device in self._devices)
 
     @property
     def capacity(self) -> Memory:
-        """The memory that a job can have, whichever device it comes to."""
+        """The memory that a job can have on any of the devices."""
         return Memory.common(device.worker.capacity for device in self._devices)
 
     def expected_seconds(self, cost: Cost) -> float:
-        """Return the seconds that a job will take on the slowest device."""
+        """Return the seconds that a job is expected to take on the slowest device."""
         return max(device.worker.throughput.expected(cost) for device in self._devices)
 
     async def start(self) -> None:
-        """Warm every device up, then let them serve."""
+        """Warm up every device, then let the workers serve."""
         loop = asyncio.get_running_loop()
         await asyncio.gather(*(loop.run_in_executor(device.thread, device.worker.warm_up) for device in self._devices))
         for device in self._devices:
             serving = loop.run_in_executor(device.thread, device.worker.serve)
-            serving.add_done_callback(functools.partial(self._note_end, device))
+            serving.add_done_callback(functools.partial(self._check_end, device))
 
-    def _note_end(self, device: PooledDevice, serving: "asyncio.Future[bool]") -> None:
+    def _check_end(self, device: PooledDevice, serving: "asyncio.Future[bool]") -> None:
         if serving.cancelled():
             return
         if error := serving.exception():
-            _log.critical("nothing runs on device %s any more", device.worker.device, exc_info=error)
+            _log.critical("the worker of device %s has died", device.worker.device, exc_info=error)
         if error or not serving.result():
             self.note_failure(device)
 
     def note_failure(self, device: PooledDevice) -> None:
-        """Take note that a device computes nothing any more."""
-        if not self.failed.is_set():
+        """Record that a device has failed."""
+        if not device.has_failed:
+            device.has_failed = True
             self.failed.set()
             self._observer.notify(DeviceFailed(str(device.worker.device)))
 
     def place(self, waiting: Sequence[Job]) -> list[tuple[Job, PooledDevice]]:
-        """Give those of the waiting jobs a place that may join a device now, and return each with its device."""
+        """Place those of the waiting jobs for which a device has room now, and return each with its device."""
         placed = [(waiting[index], self._devices[number]) for index, number in placements(*self._claims(waiting))]
         for job, device in placed:
             device.jobs.append(job)
         return placed
 
     def forecast(self, waiting: Sequence[Job]) -> list[Span]:
-        """Return when each of the waiting jobs will start and end."""
+        """Return when each of the waiting jobs is expected to start and end."""
         return forecast(*self._claims(waiting))
 
     def seconds_to_next_turn(self) -> float:
-        """Return for how long, at worst, a job that may start now waits for the steps that are being taken."""
+        """Return the longest time in seconds that a job that starts now waits for the present steps of the others."""
         return min(max((job.run.next_seconds for job in device.jobs), default=0.0) for device in self._devices)
 
     def retry_after(self, waiting: Sequence[Job]) -> float:
-        """Return after how many seconds a place in the queue will be free; a device, where none may wait."""
+        """Return the expected seconds until there is room in the queue; without a queue, until a device is idle."""
         idle = min(sum(job.run.remaining_seconds for job in device.jobs) for device in self._devices)
         least, most = _RETRY_SECONDS
         return min(max(min((span.start for span in self.forecast(waiting)), default=idle), least), most)
 
     def close(self) -> list[Job]:
-        """Abandon the jobs that still have a place, have the devices stop after their steps, and return these jobs."""
+        """Abandon the jobs on the devices, stop the workers after their present steps, and return these jobs."""
         abandoned = self.running
         for job in abandoned:
             job.control.is_abandoned = True
@@ -135,7 +137,7 @@ class DevicePool:
         return abandoned
 
     def _claims(self, waiting: Sequence[Job]) -> tuple[list[list[Claim]], list[Claim], list[Room]]:
-        """Return what the running jobs and the waiting ones claim, and what the devices offer."""
+        """Return the claims of the running and of the waiting jobs, and the room of the devices."""
         now = time.monotonic()
         return (
             [[job.claim(now) for job in device.jobs] for device in self._devices],

@@ -1,4 +1,4 @@
-"""Which of the waiting jobs run now, and each of their runs from its lease to its end."""
+"""The dispatcher places waiting jobs on devices, and follows each run from its lease to its outcome."""
 
 import asyncio
 import contextlib
@@ -13,14 +13,14 @@ from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.job_table import JobTable
 from nst_service.jobs.observer import Observer, StoreFailed
 from nst_service.jobs.settlement import Settlement
-from nst_service.jobs.sink import LoopSink, Requeued
+from nst_service.jobs.sink import LoopSink, Outcome, Requeued
 from nst_service.store.errors import StoreError
 
 _log = logging.getLogger(__name__)
 
 
 class Dispatcher:
-    """Has waiting jobs join devices that have room for them (see `placement`), and runs them."""
+    """Runs waiting jobs on the devices that have room for them (see `placement`)."""
 
     def __init__(
         self,
@@ -30,6 +30,7 @@ class Dispatcher:
         settlement: Settlement,
         availability: Availability,
         *,
+        storing: BackgroundTasks,
         observer: Observer,
         checkpoint_seconds: float,
     ):
@@ -37,29 +38,29 @@ class Dispatcher:
 
         Args:
             store: leases the jobs.
-            table: the jobs that the server knows, and the queue.
-            pool: its devices.
-            settlement: stores how the jobs end.
-            availability: nothing begins after a drain has.
-            observer: told what happens to the jobs.
-            checkpoint_seconds: least seconds between two checkpoints of a job.
+            table: the jobs and the queue of the server.
+            pool: the devices.
+            settlement: stores the outcomes of the runs.
+            availability: tells whether the server accepts jobs; no job starts during a drain.
+            storing: the tasks that write to the store.
+            observer: notified of what happens to the jobs.
+            checkpoint_seconds: shortest time in seconds between two checkpoints of a job.
         """
         self._store = store
         self._table = table
         self._pool = pool
         self._settlement = settlement
         self._availability = availability
+        self._storing = storing
         self._observer = observer
         self.checkpoint_seconds = checkpoint_seconds
         self._runs = BackgroundTasks()
-        self.storing = BackgroundTasks()
-        """What is being stored of jobs."""
 
     def dispatch(self) -> None:
-        """Have the waiting jobs that may run join a device, and tell the others where they are in the queue."""
+        """Start the waiting jobs for which a device has room, and publish the positions of the others."""
         waiting = self._table.waiting
         if self._pool.failed.is_set():
-            # Nobody would serve them.
+            # Nothing would run them.
             return
         for job, device in self._pool.place(waiting):
             waiting.remove(job)
@@ -69,22 +70,23 @@ class Dispatcher:
             job.log.append(Queued(position=position, eta_seconds=span.start))
 
     async def idle_within(self, seconds: float) -> bool:
-        """Wait until no job runs, for so many seconds at most, and return whether that is so."""
+        """Wait at most this number of seconds until no job runs, and return whether that is so."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._runs.done()
-                await self.storing.done()
+                await self._runs.wait()
+                await self._storing.wait()
         return not self._pool.running
 
     async def close(self) -> None:
-        """Abandon the jobs that still run, and wait until all is stored that can be."""
+        """Abandon the jobs that still run, and wait until everything else is stored."""
+        self._runs.cancel()
+        await self._runs.wait()
         for job in self._pool.close():
             self._settlement.retire(job, Drained())
-        self._runs.cancel()
-        await self.storing.done()
+        await self._storing.wait()
 
     async def _run(self, device: PooledDevice, job: Job) -> None:
-        """Run a job that has its place on a device, unless another server has taken it meanwhile."""
+        """Run a job that has a place on a device, unless another server has taken it."""
         try:
             leased = await self._store.lease(job.id)
         except StoreError as error:
@@ -96,29 +98,44 @@ class Dispatcher:
             return
         job.lease = leased.lease
         job.log.skip_to(leased.lease.first_sequence)
-        sink = LoopSink(job, self._store, self.storing, self._observer, self.checkpoint_seconds)
+        sink = LoopSink(job, self._store, self._storing, self._observer, self.checkpoint_seconds)
         device.worker.join(job, leased.snapshot, sink)
-        # It holds the snapshot, which may be as large as all that a step needs.
+        # The snapshot may need as much memory as a step.
         del leased
-        outcome = await sink.outcome
+        outcome = await _outcome(sink)
         if isinstance(outcome, Requeued) and outcome.is_lost:
             self._pool.note_failure(device)
-        self.storing.spawn(self._settlement.settle(job, outcome))
+        self._settlement.settle(job, outcome)
         self._vacate(device, job)
 
     def _put_back(self, device: PooledDevice, job: Job, error: StoreError) -> None:
-        """Have a job wait again that the store cannot lease now."""
-        _log.warning("job %s cannot begin: %s", job.id, error)
+        """Return a job to the queue that the store cannot lease now."""
+        _log.warning("job %s cannot start yet: %s", job.id, error)
         self._observer.notify(StoreFailed("lease", error))
         device.jobs.remove(job)
         job.is_running = False
         if self._availability.is_draining:
             self._settlement.retire(job, Drained())
         else:
-            # Housekeeping tries again, after those that may be able to.
+            # Behind the others, which may be luckier. Housekeeping dispatches it again.
             self._table.waiting.append(job)
 
     def _vacate(self, device: PooledDevice, job: Job) -> None:
         device.jobs.remove(job)
         if self._availability.is_serving:
             self.dispatch()
+
+
+async def _outcome(sink: LoopSink) -> Outcome:
+    """Return the outcome of a run.
+
+    Raises:
+        asyncio.CancelledError: the run was abandoned before it had an outcome.
+    """
+    try:
+        return await sink.outcome
+    except asyncio.CancelledError:
+        if sink.outcome.cancelled():
+            raise
+        # The outcome came at the same time. It must not be lost.
+        return sink.outcome.result()

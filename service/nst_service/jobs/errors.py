@@ -1,73 +1,75 @@
-"""The errors that jobs raise. Their messages are meant for the client."""
+"""The errors of jobs. Their messages are meant for the client."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 UNAVAILABLE_RETRY_SECONDS = 5.0
-"""Seconds after which a client may try again that came while the server takes no jobs."""
+"""Seconds after which a client may try again if the server accepts no jobs."""
 
 
 class JobError(Exception):
-    """Root of everything that jobs raise on purpose."""
+    """The base class of the errors that jobs raise."""
 
 
 class QueueFullError(JobError):
-    """The queue is full, of jobs or of bytes that are to be read."""
+    """The queue is full, of jobs or of bytes that are to be decoded."""
 
     def __init__(self, waiting: str, retry_after: float):
-        super().__init__(f"{waiting} are waiting already, which is all that may wait")
+        super().__init__(f"the queue is full: {waiting} are waiting already")
         self.retry_after = retry_after
-        """Seconds after which a place may be free."""
+        """Seconds after which there may be room."""
 
 
 @dataclass(frozen=True, slots=True)
-class Excess:
-    """One quota that was exceeded."""
+class QuotaViolation:
+    """A quota that a request exceeds."""
 
     quota: str
-    """Its name: "jobs", "pixels" or "iterations"."""
+    """Name of the quota: "jobs", "pixels" or "iterations"."""
     asked: int
+    """The amount that the owner would have with this request."""
     accepted: int
+    """The largest amount that the quota allows."""
 
     def __str__(self) -> str:
-        return f"{self.asked} {self.quota} were asked for, accepted are at most {self.accepted}"
+        return f"{self.asked} {self.quota} requested, accepted are at most {self.accepted}"
 
 
 class QuotaExceededError(JobError):
-    """The owner of the job may not have that much."""
+    """The request exceeds the quota of its owner."""
 
-    def __init__(self, owner: str, excesses: Sequence[Excess], *, is_lasting: bool):
-        super().__init__("; ".join(f"quota exceeded: {excess}" for excess in excesses))
+    def __init__(self, owner: str, violations: Sequence[QuotaViolation], *, is_lasting: bool):
+        super().__init__("; ".join(f"quota exceeded: {violation}" for violation in violations))
         self.owner = owner
-        self.excesses = tuple(excesses)
+        self.violations = tuple(violations)
         self.is_lasting = is_lasting
-        """Whether the same request will never be accepted; otherwise it may be when a job of the owner has ended."""
+        """Whether the request will never be accepted. Otherwise it may be when a job of the owner has ended."""
 
 
 class NotPermittedError(JobError):
-    """The owner may have no jobs."""
+    """The quota of the owner allows no jobs."""
 
     def __init__(self) -> None:
-        super().__init__("this caller may not stylise: the quota of its token is no jobs at all")
+        super().__init__("the token of this caller allows no jobs")
 
 
 class Unavailability(StrEnum):
-    """Why a server takes no jobs now."""
+    """The reasons for which a server accepts no jobs."""
 
     WARMING_UP = "WARMING_UP"
     DRAINING = "DRAINING"
 
 
 class NotServingError(JobError):
-    """The server takes no jobs now."""
+    """The server accepts no jobs now."""
 
     def __init__(self, reason: Unavailability):
         doing = "warming up" if reason is Unavailability.WARMING_UP else "shutting down"
         super().__init__(f"the server is {doing}")
         self.reason = reason
         self.retry_after = UNAVAILABLE_RETRY_SECONDS
-        """Seconds after which to try again."""
+        """Seconds after which the client may try again."""
 
 
 class UnknownJobError(JobError):
@@ -76,50 +78,59 @@ class UnknownJobError(JobError):
     def __init__(self, job_id: str):
         super().__init__("no job has this id")
         self.job_id = job_id
-        """The id that was asked for, of a job or of a request."""
+        """The unknown id, of a job or of a request."""
 
 
 class UnknownPictureError(JobError):
-    """A picture that was named by its SHA-256 is not there."""
+    """The owner has no picture with this SHA-256."""
 
     def __init__(self, sha256: str):
-        super().__init__("no picture of this caller has this sha256; send its data")
+        super().__init__("this caller has no picture with this sha256; send its data")
         self.sha256 = sha256
 
 
 class MovedError(JobError):
-    """The job is not here any more: the store tells how it goes on."""
+    """The job is not on this server any more. The store has its further events."""
 
     def __init__(self) -> None:
         super().__init__("the job goes on elsewhere")
 
 
-class RecordedFailureError(JobError):
-    """The job has failed, as it was kept."""
+class StoredFailureError(JobError):
+    """The job has failed, and the store has its outcome."""
 
     def __init__(self, outcome: bytes):
         super().__init__("the job has failed")
         self.outcome = outcome
+        """The outcome, as `Codec.failure` has serialised it."""
 
 
 class DoesNotFitError(JobError):
     """The job needs more memory than its device has."""
 
     def __init__(self, needed: int, available: int, largest_size: int, shorter_history: tuple[int, int] | None = None):
+        """Describe the shortage.
+
+        Args:
+            needed: bytes that the job needs.
+            available: bytes that it can have.
+            largest_size: the longest edge in pixels that fits; 0 if no size fits.
+            shorter_history: an lbfgs_history that needs less memory, and the bytes that the job then needs.
+        """
         remedy = f"the largest image_size that fits is {largest_size}" if largest_size else "no size fits"
         if shorter_history:
             steps, less = shorter_history
-            remedy += f"; with an lbfgs_history of {steps} it needs about {less / 2**20:.0f} MiB"
+            remedy += f"; with an lbfgs_history of {steps} the job needs about {less / 2**20:.0f} MiB"
         super().__init__(
-            f"the job needs about {needed / 2**20:.0f} MiB of memory, "
+            f"the job needs about {needed / 2**20:.0f} MiB of memory, but "
             f"{available / 2**20:.0f} MiB are available; {remedy}"
         )
         self.needed = needed
-        """Bytes."""
+        """Bytes that the job needs."""
         self.available = available
-        """Bytes."""
+        """Bytes that the job can have."""
         self.largest_size = largest_size
-        """Longest edge in pixels; 0 where no size fits."""
+        """The longest edge in pixels that fits; 0 if no size fits."""
 
 
 class DeadlineTooShortError(JobError):
@@ -127,25 +138,26 @@ class DeadlineTooShortError(JobError):
 
     def __init__(self, estimated: float, remaining: float):
         super().__init__(
-            f"the job needs about {estimated:.1f} s, queue included, and its deadline leaves {remaining:.1f} s"
+            f"the job needs about {estimated:.1f} s including its time in the queue, "
+            f"but the deadline of the call is in {remaining:.1f} s"
         )
         self.estimated = estimated
-        """Seconds."""
+        """Seconds from now to the expected end of the job."""
         self.remaining = remaining
-        """Seconds."""
+        """Seconds from now to the deadline."""
 
 
 class JobCancelledError(JobError):
-    """The job was cancelled before there was a picture."""
+    """The job was cancelled before it had a picture."""
 
     def __init__(self) -> None:
         super().__init__("the job was cancelled before its first iteration")
 
 
 class JobFailedError(JobError):
-    """The job failed through no fault of the request."""
+    """The job has failed, and the request is not the cause."""
 
     def __init__(self, reason: str, message: str):
         super().__init__(message)
         self.reason = reason
-        """"LOSS_NOT_FINITE", "REQUEST_LOST", "KEEPS_CRASHING" or "INTERNAL"."""
+        """The machine-readable reason: "LOSS_NOT_FINITE", "REQUEST_LOST", "KEEPS_CRASHING" or "INTERNAL"."""

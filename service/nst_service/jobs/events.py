@@ -1,4 +1,4 @@
-"""What can happen to a job, in the words of the contract."""
+"""The events of a job, with the names that they have in the contract."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from nst_service.engine.options import OutputOptions, TransferOptions
 from nst_service.lifecycle import StopReason
 
 CHUNK_BYTES = 2**20 - 2**10
-"""Most bytes of the picture in one ResultChunk, so that its message stays below 1 MiB."""
+"""The largest number of bytes in a ResultChunk. Its message then stays below 1 MiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostEstimate:
-    """What a job is expected to cost."""
+    """The expected cost of a job."""
 
     seconds: float
     """Seconds of its device that the job is expected to take."""
@@ -21,14 +21,14 @@ class CostEstimate:
     """Seconds that the job is expected to wait in the queue."""
     peak_memory_bytes: int
     tile_size: int
-    """Edge of the tiles in pixels; 0 where the picture is taken as a whole."""
+    """Edge of the tiles in pixels; 0 if the picture is processed as a whole."""
     reduced_from: int
-    """Longest edge of the result in pixels that was asked for; 0 where it is as large as that."""
+    """The requested longest edge of the result in pixels; 0 if the result is as large as requested."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """The job exists, and this is exactly what it will do."""
+    """The job exists and is stored. These are its options, with every default filled in."""
 
     job_id: str
     options: TransferOptions
@@ -40,17 +40,17 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queued:
-    """The job waits."""
+    """The job waits for a device."""
 
     position: int
-    """Jobs ahead in the queue."""
+    """The number of jobs ahead in the queue."""
     eta_seconds: float
     """Expected seconds until the job starts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """The job has a device."""
+    """The job has begun to run on a device."""
 
     device: str
     queued_seconds: float
@@ -58,7 +58,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preparing:
-    """How far the targets of a scale are computed."""
+    """A part of the targets of a scale has been computed."""
 
     scale: int
     scales: int
@@ -68,7 +68,7 @@ class Preparing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reduced:
-    """The job goes on at a smaller size, which the result has in the end."""
+    """Memory ran out, and the job goes on at a smaller size, which the result will have."""
 
     width: int
     height: int
@@ -76,7 +76,7 @@ class Reduced:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Where the optimisation stands."""
+    """The optimisation has taken a step."""
 
     scale: int
     scales: int
@@ -90,7 +90,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
-    """What the picture looks like so far."""
+    """A small copy of the picture so far."""
 
     iteration: int
     media_type: str
@@ -101,7 +101,7 @@ class Preview:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultHeader:
-    """The finished picture follows in chunks."""
+    """The picture is finished. Its bytes follow in chunks."""
 
     media_type: str
     width: int
@@ -112,7 +112,7 @@ class ResultHeader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultChunk:
-    """A piece of the finished picture."""
+    """A part of the bytes of the finished picture."""
 
     offset: int
     data: memoryview
@@ -120,7 +120,7 @@ class ResultChunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
-    """Where the time of a job went, in seconds."""
+    """The seconds that each phase of a job took."""
 
     queued: float
     targets: float
@@ -130,7 +130,7 @@ class Timings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completed:
-    """The job is done."""
+    """The job has ended with a picture."""
 
     stop_reason: StopReason
     iterations: int
@@ -140,8 +140,8 @@ class Completed:
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
-    """An event of an earlier run, as it was kept."""
+class SerializedEvent:
+    """An event from the store, in serialised form."""
 
     data: bytes
 
@@ -157,13 +157,13 @@ Event = (
     | ResultHeader
     | ResultChunk
     | Completed
-    | Recorded
+    | SerializedEvent
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """The end of a job that has a picture."""
+class JobResult:
+    """The finished picture of a job, and the events that deliver it."""
 
     header: ResultHeader
     data: bytes
@@ -171,17 +171,17 @@ class Delivery:
 
     @property
     def chunk_count(self) -> int:
-        """How many ResultChunks the picture is sent in."""
+        """The number of ResultChunks that deliver the picture."""
         return -(-len(self.data) // CHUNK_BYTES)
 
     def events(self) -> Iterator[Event]:
-        """Yield the last events of the job."""
+        """Yield the last events of the job: header, chunks, Completed."""
         yield self.header
         yield from result_chunks(self.data)
         yield self.completed
 
 
 def result_chunks(data: bytes) -> Iterator[ResultChunk]:
-    """Yield a picture in pieces."""
+    """Yield the bytes of a picture in chunks of at most CHUNK_BYTES."""
     for offset in range(0, len(data), CHUNK_BYTES):
         yield ResultChunk(offset=offset, data=memoryview(data)[offset : offset + CHUNK_BYTES])

@@ -1,45 +1,50 @@
-"""Whose turn it is on a device: start-time fair queuing of the jobs that share it. Pure: no threads, no clocks.
+"""Start-time fair queuing of the jobs that share a device. This module is pure: no threads, no clocks.
 
-Goyal, Vin & Cheng, "Start-time fair queuing" (SIGCOMM 1996): every sharer has a virtual time, which grows by what it
-used of the device over its weight, and the one furthest behind goes next. So sharers that always have work get device
-time in proportion to their weights, to within one turn of each, and none has to say beforehand how long its turns are.
+Goyal, Vin & Cheng, "Start-time fair queuing" (SIGCOMM 1996): each flow has a virtual time. It grows by the device time
+that the flow uses, divided by the weight of the flow. The flow with the smallest virtual time has the next turn. Flows
+that always have work get device time in proportion to their weights, to within one turn of each. The length of a turn
+need not be known beforehand.
 """
 
 from typing import Generic, TypeVar
 
-Sharer = TypeVar("Sharer")
+Flow = TypeVar("Flow")
 
 
-class FairQueue(Generic[Sharer]):
-    """Divides the time of a device among sharers by weight."""
+class FairQueue(Generic[Flow]):
+    """Divides the time of a device among flows by weight."""
 
     def __init__(self) -> None:
         self._now = 0.0
-        """Virtual time: nobody who is here is behind it."""
-        self._times: dict[Sharer, float] = {}
-        self._weights: dict[Sharer, float] = {}
+        """The virtual time of the queue. No flow is behind it."""
+        self._times: dict[Flow, float] = {}
+        self._weights: dict[Flow, float] = {}
 
-    def join(self, sharer: Sharer, weight: float) -> None:
-        """Take a sharer in, neither with a debt nor with a claim to what the others used before."""
-        self._times[sharer] = self._now
-        self._weights[sharer] = weight
+    def join(self, flow: Flow, weight: float) -> None:
+        """Add a flow. It has neither a debt nor a claim for the time before."""
+        self._times[flow] = self._now
+        self._weights[flow] = weight
 
-    def next(self) -> Sharer:
-        """Return whose turn it is: who is furthest behind, the one that came first where several are."""
+    def next(self) -> Flow:
+        """Return the flow with the smallest virtual time; of equal ones the one that joined first."""
         return min(self._times, key=self._times.__getitem__)
 
-    def charge(self, sharer: Sharer, seconds: float) -> None:
-        """Take note that a sharer had a turn and used so much of the device."""
-        # Who comes now is to go before whoever had the last turn, as if it had been there when that turn began.
-        self._now = max(self._now, self._times[sharer])
-        self._times[sharer] += seconds / self._weights[sharer]
+    def charge(self, flow: Flow, seconds: float) -> None:
+        """Charge a flow for the device time of a turn."""
+        # A flow that joins next goes before this one, as if it had been there when this turn began.
+        self._now = max(self._now, self._times[flow])
+        self._times[flow] += seconds / self._weights[flow]
 
-    def leave(self, sharer: Sharer) -> None:
-        """Let a sharer go. Whoever takes its place goes on from its time, so that the rest is not passed over twice."""
-        del self._weights[sharer]
+    def leave(self, flow: Flow) -> None:
+        """Remove a flow.
+
+        The virtual time of the queue catches up with the smallest one. So a flow that joins in its place does not go
+        before the others once more.
+        """
+        del self._weights[flow]
         self._now = max(self._now, min(self._times.values()))
-        del self._times[sharer]
+        del self._times[flow]
 
-    def lead(self, sharer: Sharer, over: Sharer) -> float:
-        """Return how much of the device a sharer gets before it has caught up with another; 0 where it is ahead."""
-        return max(0.0, self._times[over] - self._times[sharer]) * self._weights[sharer]
+    def lead(self, flow: Flow, over: Flow) -> float:
+        """Return the device time that a flow gets before it has caught up with another one; 0 if it is ahead of it."""
+        return max(0.0, self._times[over] - self._times[flow]) * self._weights[flow]

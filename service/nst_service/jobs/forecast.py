@@ -1,4 +1,4 @@
-"""When jobs will start and end: the rules of `placement` played forward. Pure."""
+"""A forecast of when waiting jobs start and end: the rules of `placement` played forward. This module is pure."""
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
@@ -9,21 +9,21 @@ from nst_service.jobs.placement import Claim, Room, placements
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """When a job is expected on its device, in seconds from now."""
+    """The expected time of a job on its device, in seconds from now."""
 
     start: float
     end: float
 
 
 def forecast(running: Sequence[Sequence[Claim]], waiting: Sequence[Claim], rooms: Sequence[Room]) -> list[Span]:
-    """Return when each of the waiting jobs will start and end, if nothing else comes and no job ends early.
+    """Return when each of the waiting jobs starts and ends, if no other job arrives and none ends early.
 
     Args:
-        running: the jobs of each device.
-        waiting: in the order of their arrival.
-        rooms: of each device.
+        running: the claims of the running jobs, for each device.
+        waiting: the claims of the waiting jobs in the order of their arrival.
+        rooms: the room of each device.
     """
-    # Jobs go by their place in the queue of now, those that run by numbers below zero.
+    # The key of a waiting job is its present place in the queue. The keys of running jobs are negative.
     devices: list[dict[int, Claim]] = [dict(enumerate(claims, -len(claims))) for claims in running]
     queue = dict(enumerate(waiting))
     starts: dict[int, float] = {}
@@ -44,15 +44,15 @@ def forecast(running: Sequence[Sequence[Claim]], waiting: Sequence[Claim], rooms
 
 
 def _until_next_end(claims: Collection[Claim]) -> float:
-    """Return after how many seconds the first of the jobs that share a device ends."""
+    """Return the seconds until the first of the jobs that share a device ends."""
     return min(claim.seconds / claim.weight for claim in claims) * sum(claim.weight for claim in claims)
 
 
 def _after(jobs: Mapping[int, Claim], seconds: float) -> dict[int, Claim]:
-    """Return what is left of the claims of the jobs that share a device after so many seconds."""
+    """Return what is left of the claims of the jobs that share a device when the seconds have passed."""
     served = seconds / sum(claim.weight for claim in jobs.values()) if jobs else 0.0
     left = {place: claim.seconds - served * claim.weight for place, claim in jobs.items()}
-    # Rounding leaves a rest of what has ended.
+    # Rounding leaves a small rest of a job that has ended.
     return {
         place: dataclasses.replace(claim, seconds=left[place])
         for place, claim in jobs.items()

@@ -14,8 +14,8 @@ from nst_service.engine.optim.snapshot import Snapshot
 from nst_service.engine.sizes import Size
 from nst_service.engine.spec import TransferRequest
 from nst_service.jobs.codec import Codec
-from nst_service.jobs.errors import JobCancelledError, JobError, RecordedFailureError
-from nst_service.jobs.events import Accepted, Delivery, Event, Recorded, Reduced, result_chunks
+from nst_service.jobs.errors import JobCancelledError, JobError, StoredFailureError
+from nst_service.jobs.events import Accepted, Event, JobResult, Reduced, SerializedEvent, result_chunks
 from nst_service.jobs.job import Job
 from nst_service.jobs.log import ACCEPTED_SEQUENCE, LoggedEvent
 from nst_service.jobs.stored_request import StoredRequest
@@ -80,9 +80,9 @@ class AsyncJobStore:
         """End the lease of a job and put the job back into the queue."""
         await self._write(self._store.release, _lease(job), is_lost=is_lost)
 
-    async def save_result(self, job: Job, state: JobState, delivery: Delivery, sequence: int) -> None:
+    async def save_result(self, job: Job, state: JobState, result: JobResult, sequence: int) -> None:
         """End a job that has a picture; its last events have the sequences from `sequence` on."""
-        await self._write(self._save_result, job, state, delivery, sequence)
+        await self._write(self._save_result, job, state, result, sequence)
 
     async def save_failure(self, job: Job, state: JobState, error: JobError) -> None:
         """End a job that has no picture."""
@@ -127,7 +127,7 @@ class AsyncJobStore:
     async def events(self, job_id: str) -> list[LoggedEvent]:
         """Return the stored events of a job except the first, Accepted."""
         stored = await self._read(self._store.events, job_id)
-        return [LoggedEvent(event.sequence, Recorded(event.data)) for event in stored]
+        return [LoggedEvent(event.sequence, SerializedEvent(event.data)) for event in stored]
 
     async def sizes(self, jobs: Sequence[StoredJob]) -> dict[str, Size]:
         """Return the sizes of the results of jobs by the ids of the jobs."""
@@ -146,7 +146,7 @@ class AsyncJobStore:
                 yield logged
         if job.state.is_terminal and data is None:
             # A job that was cancelled in the queue has no outcome.
-            raise RecordedFailureError(job.outcome) if job.outcome else JobCancelledError
+            raise StoredFailureError(job.outcome) if job.outcome else JobCancelledError
 
     async def close(self) -> None:
         """Release every job that this server still runs, and close the store."""
@@ -216,17 +216,17 @@ class AsyncJobStore:
     def _save_checkpoint(self, job: Job, snapshot: Snapshot) -> None:
         self._store.save_checkpoint(_lease(job), *snapshot.to_buffers())
 
-    def _save_result(self, job: Job, state: JobState, delivery: Delivery, sequence: int) -> None:
-        last = sequence + 1 + delivery.chunk_count
+    def _save_result(self, job: Job, state: JobState, result: JobResult, sequence: int) -> None:
+        last = sequence + 1 + result.chunk_count
         self._store.finish(
             _lease(job),
             state,
-            outcome=self._codec.success(delivery.header, delivery.completed),
+            outcome=self._codec.success(result.header, result.completed),
             events=[
-                self._stored(LoggedEvent(sequence, delivery.header)),
-                self._stored(LoggedEvent(last, delivery.completed)),
+                self._stored(LoggedEvent(sequence, result.header)),
+                self._stored(LoggedEvent(last, result.completed)),
             ],
-            result=delivery.data,
+            result=result.data,
         )
 
     def _stored(self, logged: LoggedEvent) -> StoredEvent:
@@ -240,7 +240,7 @@ class AsyncJobStore:
         return sizes | {job.id: self._last_size(job, events[job.id]) for job in unknown}
 
     def _last_size(self, job: StoredJob, events: Sequence[StoredEvent]) -> Size:
-        """Return the size of the result that the events of a job tell last."""
+        """Return the size in the last event of a job that has one."""
         told = [self._codec.result_size(data) for data in (job.accepted_event, *(event.data for event in events))]
         return [size for size in told if size][-1]
 
@@ -253,7 +253,7 @@ class AsyncJobStore:
 
 def first_event(job: StoredJob) -> LoggedEvent:
     """Return the first event of a job, Accepted."""
-    return LoggedEvent(ACCEPTED_SEQUENCE, Recorded(job.accepted_event))
+    return LoggedEvent(ACCEPTED_SEQUENCE, SerializedEvent(job.accepted_event))
 
 
 def _with_chunks(events: list[LoggedEvent], data: bytes) -> list[LoggedEvent]:

@@ -1,4 +1,4 @@
-"""The jobs that a server knows. Belongs to the event loop."""
+"""The jobs that a server knows, and its queue. They belong to the event loop."""
 
 import contextlib
 from collections.abc import Collection, Iterator
@@ -7,24 +7,24 @@ from nst_service.jobs.job import Job
 
 
 class JobTable:
-    """Finds the jobs that are on this server, by id, by request and by owner, and keeps the queue."""
+    """Finds the jobs of this server by id, by request and by owner, and holds the queue."""
 
     def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}
         self._admitting: list[str] = []
-        """Names of the owners of the requests that are being decoded."""
+        """The names of the owners of the requests that are being admitted, one for each request."""
         self.waiting: list[Job] = []
-        """The queue: jobs that have no place on a device, in the order of their arrival."""
+        """The queue: the jobs without a place on a device, in the order of their arrival."""
 
     def __contains__(self, job_id: str) -> bool:
         return job_id in self._jobs
 
     def add(self, job: Job) -> None:
-        """Take a job in."""
+        """Add a job."""
         self._jobs[job.id] = job
 
     def remove(self, job: Job) -> None:
-        """Forget a job."""
+        """Remove a job that is in the table."""
         del self._jobs[job.id]
 
     def get(self, job_id: str) -> Job | None:
@@ -32,17 +32,20 @@ class JobTable:
         return self._jobs.get(job_id)
 
     def owned(self, job_id: str, owner: str) -> Job | None:
-        """Return a job of an owner; None where the owner has no job with this id."""
+        """Return a job of an owner; None if the owner has no job with this id."""
         job = self._jobs.get(job_id)
         return job if job and job.owner == owner else None
 
     def of_request(self, owner: str, request_id: str) -> Job | None:
-        """Return the job of an owner's request; None where there is none. Of several, the first one will be stored."""
+        """Return the job of an owner's request; None if there is none.
+
+        While several calls with the same request are being stored, the first of their jobs is the one that remains.
+        """
         same = (job for job in self._jobs.values() if (job.owner, job.plan.request_id) == (owner, request_id))
         return next(same, None)
 
     def unfollowed(self, latest: float) -> list[Job]:
-        """Return the jobs that have had no follower since a time on the clock of `time.monotonic`, or longer."""
+        """Return the jobs that have had no follower since `latest` or longer, on the clock of `time.monotonic`."""
         return [
             job
             for job in self._jobs.values()
@@ -51,7 +54,7 @@ class JobTable:
 
     @contextlib.contextmanager
     def admitting(self, owner: str) -> Iterator[None]:
-        """Count a request among what waits, for as long as it is being decoded."""
+        """Count a request as a waiting job of its owner until the context ends."""
         self._admitting.append(owner)
         try:
             yield
@@ -60,9 +63,9 @@ class JobTable:
 
     @property
     def queue_length(self) -> int:
-        """The number of jobs that wait, and of requests that are about to."""
+        """The number of waiting jobs, including the requests that are being admitted."""
         return len(self.waiting) + len(self._admitting)
 
     def held(self, owner: str, running: Collection[Job]) -> int:
-        """Return how many jobs an owner has that wait or run, or are about to."""
+        """Return the number of jobs of an owner that wait or run, including the requests that are being admitted."""
         return self._admitting.count(owner) + sum(job.owner == owner for job in (*self.waiting, *running))

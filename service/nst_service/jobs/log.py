@@ -1,4 +1,4 @@
-"""The events of one job, for any number of readers of any speed."""
+"""The log of the events of one job, for any number of readers of any speed."""
 
 import asyncio
 import math
@@ -10,13 +10,13 @@ from typing import TypeVar, cast
 from nst_service.jobs.events import Event, Preparing, Preview, Progress, Queued
 
 ACCEPTED_SEQUENCE = 1
-"""Sequence of the first event of every job."""
+"""The sequence of the first event of every job, Accepted."""
 
 _LATEST_WINS = (Queued, Preparing, Progress, Preview)
-"""Events that the next one of their kind makes worthless."""
+"""The events that a later event of the same kind makes outdated."""
 
 _TURN_SECONDS = 0.001
-"""Seconds between two events that may be outdated for one reader: about ten times what one costs the event loop."""
+"""Seconds between two such events for one reader: about ten times the work of the event loop for one of them."""
 
 _Event = TypeVar("_Event", Queued, Preparing, Progress, Preview)
 
@@ -26,41 +26,49 @@ class LoggedEvent:
     """An event with its place in the log."""
 
     sequence: int
-    """Grows from event to event."""
+    """The place of the event in the log of its job; grows from event to event."""
     event: Event
 
 
 class EventLog:
-    """Keeps every event that must not be lost, and the latest of each kind that may be.
+    """Keeps every event that must not be lost, and the latest of each kind that later ones make outdated.
 
-    So a slow reader costs no memory and slows nobody: it misses outdated progress and nothing else. Nor does a crowd
-    slow anybody, whether it reads or not: the more readers there are, the more of the progress each of them misses. All
+    A slow reader misses outdated events only. It needs no memory and slows nobody. A large number of readers slows
+    nobody either: the more readers there are, the fewer of the events that may be outdated each of them gets. All
     methods belong to the event loop.
     """
 
     def __init__(self, kept: Sequence[LoggedEvent] = ()) -> None:
-        """Make the log of a job; `kept` is what earlier runs have left, in order."""
+        """Make the log of a job.
+
+        Args:
+            kept: the stored events of earlier runs, in the order of their sequences.
+        """
         self._kept: list[LoggedEvent] = list(kept)
         self._sequence = kept[-1].sequence if kept else ACCEPTED_SEQUENCE - 1
         self._latest: dict[type, LoggedEvent] = {}
         self._closed = False
         self._error: Exception | None = None
         self._waiting: set[asyncio.Event] = set()
-        """Set for readers that have read everything, by the next event."""
+        """Wakes the readers that have read everything, at the next event."""
         self._resting: set[asyncio.Event] = set()
-        """Set for readers that have had their share, by the next event that must not be lost."""
+        """Wakes the readers that pause after an event that may be outdated, at the next one that must not be lost."""
 
     @property
     def next_sequence(self) -> int:
-        """The sequence that the next event will have."""
+        """The sequence of the next event."""
         return self._sequence + 1
 
     def skip_to(self, sequence: int) -> None:
-        """Give the next events sequences from this one on, if theirs would be smaller."""
+        """Give the next event at least this sequence."""
         self._sequence = max(self._sequence, sequence - 1)
 
     def append(self, event: Event) -> LoggedEvent:
-        """Add an event."""
+        """Add an event and wake the readers.
+
+        Raises:
+            ValueError: the log is closed.
+        """
         if self._closed:
             raise ValueError("the log is closed")
         self._sequence += 1
@@ -74,22 +82,26 @@ class EventLog:
         return logged
 
     def latest(self, kind: type[_Event]) -> _Event | None:
-        """Return the last event of a kind that outdates the one before; None where there was none."""
+        """Return the latest event of a kind, or None if there was none."""
         logged = self._latest.get(kind)
         return None if logged is None else cast(_Event, logged.event)
 
     def close(self, error: Exception | None = None) -> None:
-        """End the log; every reader that has read it to its end is handed the error."""
+        """Close the log.
+
+        Args:
+            error: raised in each reader that has read the log to its end; None to end the readers without an error.
+        """
         self._closed = True
         self._error = error
         _wake(self._resting)
         _wake(self._waiting)
 
     async def follow(self, after: int = 0) -> AsyncGenerator[LoggedEvent, None]:
-        """Yield the events with a larger sequence than `after`, those to come included, until the log is closed.
+        """Yield the events with a larger sequence than `after`, including later ones, until the log is closed.
 
         Raises:
-            Exception: the error that the log was closed with, after its last event.
+            Exception: after the last event, the error with which the log was closed.
         """
         while True:
             if logged := self._next(after):
@@ -105,7 +117,7 @@ class EventLog:
             raise self._error
 
     async def _rest(self, after: int) -> None:
-        """Wait until the others who rest have had their turns, or for an event that must not be lost."""
+        """Pause for as long as there are other readers, or until there is an event that must not be lost."""
         if not (self._closed or self._next_kept(after)):
             await _woken(self._resting, (len(self._resting) + 1) * _TURN_SECONDS)
 
@@ -120,7 +132,7 @@ class EventLog:
 
 
 async def _woken(sleeping: set[asyncio.Event], seconds: float = math.inf) -> None:
-    """Sleep, for so many seconds at most."""
+    """Wait in a set of sleepers until it is woken, or until the seconds have passed."""
     waker = asyncio.Event()
     sleeping.add(waker)
     timer = None if seconds == math.inf else asyncio.get_running_loop().call_later(seconds, waker.set)

@@ -1,4 +1,4 @@
-"""How a job fits into the memory there is: at the size that was asked for, or at a smaller one that is allowed."""
+"""The fit of a job into memory, at the requested size or at a smaller one that the request allows."""
 
 from nst_service.engine.estimate import estimate
 from nst_service.engine.memory.fit import Memory, largest_size_within, shorter_history
@@ -8,10 +8,10 @@ from nst_service.jobs.errors import DoesNotFitError
 
 
 def fitted(spec: TransferSpec, memory: Memory) -> TransferSpec:
-    """Return what will be done with the memory that a job may have.
+    """Return a specification that fits into the memory: the given one, or a smaller one.
 
     Raises:
-        DoesNotFitError: not even the smallest size that is allowed fits.
+        DoesNotFitError: not even the smallest size that the request allows fits.
     """
     needed = estimate(spec, memory).peak_bytes
     if needed <= memory.available:
@@ -23,7 +23,7 @@ def fitted(spec: TransferSpec, memory: Memory) -> TransferSpec:
 
 
 def reduced(spec: TransferSpec, memory: Memory) -> TransferSpec | None:
-    """Return the same at the largest size that fits, if that is allowed; None where it is not."""
+    """Return the specification at the largest size that fits; None if the request allows no size that fits."""
     least, largest = spec.options.min_image_size, _largest_size(spec, memory)
     if not 0 < least <= largest:
         return None
@@ -34,10 +34,10 @@ def does_not_fit(spec: TransferSpec, needed: int, memory: Memory, *, share: floa
     """Return the error for a job that needs more memory than there is.
 
     Args:
-        spec: what was to be done.
-        needed: bytes.
-        memory: what there is.
-        share: of it that a job can be told to rely on.
+        spec: the specification of the job.
+        needed: bytes that the job needs.
+        memory: the memory that the job can have.
+        share: the share of the memory that the sizes suggested to the client may need.
     """
     within = memory.share(share)
     return DoesNotFitError(needed, memory.available, _largest_size(spec, within), shorter_history(spec, within))

@@ -1,6 +1,6 @@
-"""The seam for observation: every fact of a job's life is told here, to metrics, traces and logs that watch.
+"""The seam for observation: metrics, traces and logs are notified here of every fact of a job's life.
 
-Nothing in `jobs` knows who watches. An observer hears of a fact on the event loop, after the fact: it decides nothing,
+Nothing in `jobs` knows the observers. An observer is notified on the event loop, after the fact. It decides nothing,
 must not block, and cannot end or lose a job (see `guarded`).
 """
 
@@ -18,31 +18,31 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class JobAccepted:
-    """A request has become a job, which is in the store."""
+    """A request has become a job, and the job is stored."""
 
     job: Job
 
 
 @dataclass(frozen=True, slots=True)
 class JobRefused:
-    """A request has not become a job."""
+    """A request was refused."""
 
     owner: str
-    """Name of the owner; empty where the server does not know its callers."""
+    """Name of the owner; empty if the server does not know its callers."""
     error: Exception
-    """Why, in the form that the client is told."""
+    """The error that the client gets."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobResumed:
-    """A job that another server, or an earlier process, had begun or queued waits here now."""
+    """A job of an earlier process or of another server is queued here now."""
 
     job: Job
 
 
 @dataclass(frozen=True, slots=True)
 class JobStarted:
-    """A job has its device."""
+    """A job has begun to run on a device."""
 
     job: Job
     device: str
@@ -51,11 +51,11 @@ class JobStarted:
 
 @dataclass(frozen=True, slots=True)
 class JobCheckpointed:
-    """A checkpoint of a job is in the store."""
+    """A checkpoint of a job is stored."""
 
     job: Job
     seconds: float
-    """Seconds that storing it took."""
+    """Seconds that it took to store the checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +71,20 @@ class JobEnded:
 
     job: Job
     end: End
-    """How: only `Ended` is the end of the job; `Moved` and `Drained` jobs go on."""
+    """The end of the job on this server. Only `Ended` is the end of the job itself; the others go on elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceFailed:
-    """A device computes nothing any more."""
+    """A device has failed. Only a new process can compute on it again."""
 
     device: str
+    """Name of the device."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreFailed:
-    """The store could not do what was asked of it."""
+    """An operation of the store has failed."""
 
     operation: str
     """Name of the operation, such as "save_checkpoint"."""
@@ -104,21 +105,21 @@ Fact = (
 
 
 class Observer(Protocol):
-    """Watches jobs."""
+    """Is notified of the facts of jobs."""
 
     def notify(self, fact: Fact) -> None:
-        """Take note of a fact."""
+        """Handle a fact. This method must return soon, because it is called on the event loop."""
 
 
 class NullObserver:
-    """Watches nothing."""
+    """An observer that ignores every fact."""
 
     def notify(self, fact: Fact) -> None:
-        """Ignore a fact."""
+        """Ignore the fact."""
 
 
 class _Guarded:
-    """Passes facts on, and keeps what an observer raises from whoever tells them."""
+    """Passes facts on to another observer, and raises nothing."""
 
     def __init__(self, observer: Observer):
         self._observer = observer
@@ -128,25 +129,25 @@ class _Guarded:
         try:
             self._observer.notify(fact)
         except Exception:
-            # Once is enough: an observer that fails once may fail for each fact.
+            # Only the first failure is logged, because such an observer may fail for every fact.
             if not self._has_failed:
                 _log.exception("an observer failed on %s; later failures of it are not logged", type(fact).__name__)
             self._has_failed = True
 
 
 def guarded(observer: Observer) -> Observer:
-    """Return an observer that tells another one, and never raises."""
+    """Return an observer that passes facts on to another one, and raises nothing."""
     return _Guarded(observer)
 
 
 @contextlib.contextmanager
 def store_failures_noted(observer: Observer, operation: str, message: str = "the store failed") -> Iterator[None]:
-    """Go on where the store fails: log the failure and tell an observer of it.
+    """Suppress a failure of the store, after it was logged and reported to an observer.
 
     Args:
-        observer: told of the failure.
-        operation: what was asked of the store.
-        message: what it means, for the log.
+        observer: notified of the failure.
+        operation: the name of the operation of the store.
+        message: the consequence of the failure, for the log.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""The planner makes jobs of requests: decodes them, fits them into the memory there is, and estimates their cost."""
+"""The planner makes jobs from requests: it decodes them, fits them into memory and estimates their cost."""
 
 import asyncio
 import functools
@@ -19,16 +19,16 @@ from nst_service.jobs.job_store import first_event
 from nst_service.jobs.log import EventLog, LoggedEvent
 from nst_service.jobs.memory_fit import fitted
 from nst_service.jobs.quotas import Owner, check_job
-from nst_service.store.records import StoredJob
+from nst_service.store.records import DisconnectPolicy, StoredJob
 
 _THREADS = 2
-"""Requests that are decoded at once."""
+"""The number of requests that are decoded at once."""
 
 _Result = TypeVar("_Result")
 
 
 class Planner:
-    """Makes jobs that are known to be possible. Decoding has threads of its own; all else belongs to the event loop."""
+    """Makes jobs that the devices can run. Decoding has its own threads. The rest belongs to the event loop."""
 
     def __init__(self, pool: DevicePool, limits: Limits):
         self._pool = pool
@@ -36,88 +36,102 @@ class Planner:
         self._threads = ThreadPoolExecutor(_THREADS, "nst-prepare")
 
     async def in_thread(self, call: Callable[..., _Result], *args: Any) -> _Result:
-        """Return what a call returns that takes long, out of a thread."""
+        """Run a call that takes long in a thread, and return its result."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, functools.partial(call, *args))
 
     def close(self) -> None:
-        """Take no more work. What waits for a thread still gets its turn."""
+        """Accept no more calls. Calls that wait for a thread still run."""
         self._threads.shutdown(wait=False)
 
     def prepare(self, request: TransferRequest, owner: Owner) -> TransferSpec:
-        """Decode a request and fit it into the memory that a job can have. Blocks.
+        """Decode a request and fit it into the memory of the devices. This method blocks.
 
         Raises:
-            InvalidRequestError: with everything that is wrong.
-            QuotaExceededError: it is larger than its owner may ask for.
-            DoesNotFitError: not even the smallest size that is allowed fits.
+            InvalidRequestError: the request is invalid; the error has every violation.
+            QuotaExceededError: the job is larger than the quota of its owner allows.
+            DoesNotFitError: not even the smallest size that the request allows fits.
         """
         spec = self._decode(request)
         check_job(owner, pixels=spec.content.width * spec.content.height, iterations=spec.options.iterations)
         return fitted(spec, self._pool.capacity)
 
     def prepare_again(self, request: TransferRequest, size: Size) -> TransferSpec:
-        """Decode the request of a job that goes on, whose result has the size that was told last. Blocks.
+        """Decode the request of a job that goes on here. This method blocks.
+
+        Args:
+            request: the stored request.
+            size: the size of the result that was last published.
 
         Raises:
-            InvalidRequestError: a limit is lower than when the job was accepted.
-            DoesNotFitError: it does not fit any more.
+            InvalidRequestError: a limit of the server is lower than when the job was accepted.
+            DoesNotFitError: the job does not fit any more.
         """
         spec = self._decode(request)
         return fitted(spec if size == spec.content.size else spec.reduced(size), self._pool.capacity)
 
-    def _decode(self, request: TransferRequest) -> TransferSpec:
-        return prepare(request, self._limits, self._pool.layers)
-
-    def plan(self, spec: TransferSpec, **decided: Any) -> Job:
-        """Return a job that nobody has taken on yet.
-
-        Args:
-            spec: what it does.
-            decided: fields of its `JobPlan`; what depends on the specification follows from it.
-        """
-        cost = estimate(spec, self._pool.capacity)
-        seconds = self._pool.expected_seconds(cost)
-        return Job(
-            plan=JobPlan(**{"accepted_at": time.monotonic(), **decided}, expected_seconds=seconds),
-            run=RunState(spec=spec, cost=cost, remaining_seconds=seconds),
+    def plan(
+        self,
+        spec: TransferSpec,
+        *,
+        owner: str = "",
+        request_id: str | None = None,
+        disconnect_policy: DisconnectPolicy = DisconnectPolicy.CANCEL,
+        deadline: float | None = None,
+    ) -> Job:
+        """Return a new job that is not accepted yet. See `JobPlan` for the arguments."""
+        run = self._initial_state(spec)
+        plan = JobPlan(
+            owner=owner,
+            request_id=request_id,
+            disconnect_policy=disconnect_policy,
+            accepted_at=time.monotonic(),
+            deadline=deadline,
+            expected_seconds=run.remaining_seconds,
         )
+        return Job(plan=plan, run=run)
 
     def resume(self, stored: StoredJob, spec: TransferSpec, events: Sequence[LoggedEvent]) -> Job:
-        """Return a job of the store as it goes on here.
+        """Return a job of the store that goes on here.
 
         Args:
-            stored: as the store has it.
-            spec: what it does.
-            events: those that its earlier runs have left, but the first.
+            stored: the stored job.
+            spec: its specification.
+            events: its stored events, without the first.
         """
-        now = time.time()
-        # The clocks of two processes have only the time of day in common, which may have been set.
+        run, now = self._initial_state(spec), time.time()
+        # The clocks of two processes have only the time of day in common, and somebody may have changed it.
         age = max(0.0, now - stored.created_at)
         deadline = None
         if stored.deadline is not None:
-            # Never more than there was.
+            # Never more than the job had in the beginning.
             deadline = time.monotonic() + min(stored.deadline - now, stored.deadline - stored.created_at)
-        job = self.plan(
-            spec,
+        plan = JobPlan(
             id=stored.id,
             owner=stored.owner,
             request_id=stored.request_id,
             disconnect_policy=stored.disconnect_policy,
             accepted_at=time.monotonic() - age,
             deadline=deadline,
+            expected_seconds=run.remaining_seconds,
             earlier_runs=stored.epoch,
         )
-        job.log = EventLog([first_event(stored), *events])
-        return job
+        return Job(plan=plan, run=run, log=EventLog([first_event(stored), *events]))
+
+    def _decode(self, request: TransferRequest) -> TransferSpec:
+        return prepare(request, self._limits, self._pool.layers)
+
+    def _initial_state(self, spec: TransferSpec) -> RunState:
+        cost = estimate(spec, self._pool.capacity)
+        return RunState(spec=spec, cost=cost, remaining_seconds=self._pool.expected_seconds(cost))
 
 
 def accepted(job: Job, span: Span, *, job_id: str) -> Accepted:
-    """Return what a client is told of a job that is planned.
+    """Return the event with which a job begins.
 
     Args:
-        job: the job.
-        span: when it will start and end.
-        job_id: its id; empty for a job that is only estimated.
+        job: the planned job.
+        span: its expected time on a device.
+        job_id: its id; empty for an estimate.
     """
     spec, cost = job.run.spec, job.run.cost
     return Accepted(

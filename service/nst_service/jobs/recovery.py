@@ -1,4 +1,4 @@
-"""How jobs that other servers or earlier processes have left in the store go on here."""
+"""The recovery of jobs that earlier processes or other servers have left in the queue of the store."""
 
 import contextlib
 import logging
@@ -16,13 +16,13 @@ from nst_service.store.errors import CorruptBlobError, StoreError
 from nst_service.store.records import DisconnectPolicy, StoredJob
 
 _MAX_LOST_RUNS = 3
-"""Servers in a row that may have died with a job, without getting it further, before it counts as their killer."""
+"""The number of servers in a row that may die while they run a job, without a checkpoint in between."""
 
 _log = logging.getLogger(__name__)
 
 
 class Recovery:
-    """Reads jobs back from the store, and fails those there that can never go on."""
+    """Reads jobs back from the store, and fails those that cannot go on."""
 
     def __init__(self, store: AsyncJobStore, table: JobTable, planner: Planner, durability: Durability):
         self._store = store
@@ -31,10 +31,10 @@ class Recovery:
         self._durability = durability
 
     async def resumable(self) -> AsyncIterator[Job]:
-        """Yield the jobs that wait in the store, are not known here, and can go on.
+        """Yield the queued jobs of the store that this server does not know yet and that can go on.
 
         Raises:
-            StoreError: the store cannot tell which jobs wait.
+            StoreError: the queue of the store cannot be read.
         """
         for stored in await self._store.queue():
             if stored.id not in self._table and (job := await self._resume(stored)):
@@ -50,19 +50,19 @@ class Recovery:
             if isinstance(error, DoesNotFitError):
                 await self._fail(stored, error)
                 return None
-            # Whatever it is: no job keeps the server from the others.
+            # No job may keep the server from the others, whatever the error is.
             _log.error("job %s cannot go on", stored.id, exc_info=error)
-            await self._fail(stored, JobFailedError("REQUEST_LOST", "the request could not be read back"))
+            await self._fail(stored, JobFailedError("REQUEST_LOST", "the stored request of the job cannot be read"))
             return None
         if stored.lost_runs >= _MAX_LOST_RUNS:
-            message = "the server has died with this job repeatedly"
+            message = "the server has died repeatedly while it ran this job"
             await self._fail(stored, JobFailedError("KEEPS_CRASHING", message))
             return None
         is_ownerless = stored.disconnect_policy is DisconnectPolicy.CANCEL and stored.request_id is None
         if stored.cancel_requested or is_ownerless:
             job.control.stop_requested = StopReason.CANCELLED
         elif stored.disconnect_policy is DisconnectPolicy.CANCEL and self._durability.is_alone:
-            # Elsewhere its followers may be with another server.
+            # Otherwise its followers may be with another server.
             job.unfollowed_since = time.monotonic()
         return job
 

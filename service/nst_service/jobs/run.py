@@ -1,4 +1,4 @@
-"""One run of one job, step by step, from its Started to its picture."""
+"""One run of a job, step by step, from Started to the picture."""
 
 import dataclasses
 import hashlib
@@ -25,7 +25,7 @@ from nst_service.jobs import events
 from nst_service.jobs.errors import JobCancelledError
 from nst_service.jobs.events import (
     Completed,
-    Delivery,
+    JobResult,
     Preview,
     Progress,
     Reduced,
@@ -54,7 +54,7 @@ _STOP_REASONS = MappingProxyType(
 
 
 class Run:
-    """A job on its device. Nothing happens between two calls, however long others have the device meanwhile."""
+    """A job on its device. Nothing happens between two calls, so that other jobs can use the device meanwhile."""
 
     def __init__(
         self,
@@ -69,12 +69,12 @@ class Run:
         """Make a run.
 
         Args:
-            job: what to do.
-            snapshot: where to go on; None to begin anew.
-            sink: told what happens.
+            job: the job.
+            snapshot: the snapshot to go on from; None to start from the beginning.
+            sink: takes the reports of the run.
             model: the network, on the device.
-            throughput: learns how fast the device is.
-            styles: statistics of styles that are known already.
+            throughput: gets the measurement of every step.
+            styles: the cached statistics of styles.
         """
         self.job = job
         self.sink = sink
@@ -82,14 +82,14 @@ class Run:
         self._throughput = throughput
         self._styles = styles
         self._start: Snapshot | ResizedStart | None = snapshot
-        """Where the optimisation goes on, until it does."""
+        """The start of the optimisation; None for the beginning, and as soon as the first step is done."""
         self._steps = self._transfer()
         self._first_iteration = snapshot.iteration if snapshot else 0
-        """Number of steps that were done where the run began."""
+        """The number of steps that were done before the run began."""
         self._saved_checkpoint = math.inf
-        """The `JobControl.next_checkpoint` for which a snapshot was handed over last."""
+        """The `JobControl.next_checkpoint` for which the last snapshot was handed over."""
         self._preparing: TargetProgress | None = None
-        """What the last step was, where it was none of the optimiser."""
+        """The last step, if it computed targets; None if it was one of the optimiser."""
         self._iterate: Iterate | None = None
         self._started_at = self._began_at = 0.0
         self._next_report = 0.0
@@ -106,13 +106,13 @@ class Run:
         self.job.run = dataclasses.replace(self.job.run, **changes)
 
     def start(self) -> None:
-        """Say that the job has its device."""
+        """Report that the job has begun to run."""
         self._started_at = time.monotonic()
         self._next_report = self._started_at + PROGRESS_INTERVAL
         self.sink.publish(Started(device=str(self._model.device), queued_seconds=self._queued))
 
     def step(self) -> None:
-        """Take a step of the optimiser, or one of those that prepare for it."""
+        """Take a step of the optimiser, or compute a part of the targets."""
         match next(self._steps):
             case TargetProgress() as preparing:
                 self._preparing = preparing
@@ -133,14 +133,14 @@ class Run:
     def _transfer(self) -> Transfer:
         spec, tile_size = self._state.spec, self._state.cost.tile_size
         if self._start:
-            # It may be of the size before: only now that memory is free.
+            # It may have the size before a reduction. Here the memory of the larger picture is free.
             self._start = resize_start(self._start, spec)
         yield from transfer(spec, self._model, tile_size, self._styles, self._start)
 
     def shrink(self) -> bool:
-        """Go on from the last step with about half the memory for the picture, and return whether that can be.
+        """Go on from the last step with about half the memory, and return whether that is possible.
 
-        The picture is cut into smaller tiles; where there are none, its size is reduced, if the request allows it.
+        The picture is processed in smaller tiles. If there are none, its size is reduced, if the request allows it.
         """
         spec, cost = self._state.spec, self._state.cost
         backend = self._model.backend
@@ -152,7 +152,7 @@ class Run:
             if smaller is None:
                 return False
         if self._iterate:
-            # What the optimiser has learnt is of no use at another size.
+            # The history of the optimiser is useless at another size.
             self._start = self._snapshot(self._iterate, history=smaller is None)
         if smaller:
             spec, less = smaller, estimate(smaller, memory)
@@ -163,7 +163,7 @@ class Run:
         return True
 
     def begin_anew(self) -> None:
-        """Forget where the job was to go on."""
+        """Start from the beginning instead of from the snapshot."""
         self._start, self._first_iteration = None, 0
         self._restart()
 
@@ -172,14 +172,14 @@ class Run:
         self._steps = self._transfer()
 
     def save(self) -> None:
-        """Hand a snapshot over to be stored, if one is wanted and there is something new."""
+        """Hand over a snapshot to be stored, if one is wanted and there is a new step."""
         wanted = self.job.control.next_checkpoint
         if wanted != self._saved_checkpoint and time.monotonic() >= wanted and (snapshot := self.snapshot()):
             self._saved_checkpoint = wanted
             self.sink.save(snapshot)
 
     def snapshot(self) -> Snapshot | None:
-        """Return where the job stands; None where that is where it began."""
+        """Return a snapshot of the last step; None if there is no new step since the run began."""
         iterate = self._iterate
         return self._snapshot(iterate) if iterate and iterate.iteration > self._first_iteration else None
 
@@ -187,15 +187,15 @@ class Run:
         return iterate.snapshot(history=history and keeps_history(self._state.spec.options, iterate.size))
 
     def close(self) -> None:
-        """Free what the job holds."""
+        """Free the memory that the run holds on the device."""
         self._steps.close()
         self._iterate = None
 
     def report(self, eta_seconds: float) -> None:
-        """Tell of the last step.
+        """Report the last step.
 
         Args:
-            eta_seconds: expected seconds until the last iteration, the turns of others included.
+            eta_seconds: expected seconds until the last iteration, including the turns of other jobs.
         """
         if preparing := self._preparing:
             if self._is_due():
@@ -233,7 +233,7 @@ class Run:
             )
 
     def _is_due(self) -> bool:
-        """Return whether it is time to tell of a step again, and take note of it."""
+        """Return whether it is time to report a step again, and reset the time if so."""
         now = time.monotonic()
         if now < self._next_report:
             return False
@@ -241,16 +241,16 @@ class Run:
         return True
 
     def reason_to_stop(self, wait_seconds: float) -> StopReason | None:
-        """Return why the job must not take another step, or None where it may.
+        """Return the reason for which the job must stop; None if it may take another step.
 
         Args:
-            wait_seconds: expected until its next turn.
+            wait_seconds: expected seconds until the next turn of the job.
 
         Raises:
-            JobCancelledError: before its first picture, or given up.
+            JobCancelledError: the job was cancelled before its first picture, or abandoned.
         """
         control, deadline = self.job.control, self.job.plan.deadline
-        # One that goes on has the picture again that it had, with its first step.
+        # The first step of a job that goes on gives the picture that it had before.
         is_fresh = self._iterate is None and self._start is None
         if control.is_abandoned or (is_fresh and control.stop_requested is StopReason.CANCELLED):
             raise JobCancelledError
@@ -262,13 +262,13 @@ class Run:
             return _STOP_REASONS[self._iterate.termination]
         if deadline is None:
             return None
-        # What is left must hold another step, and the encoding and sending of the picture.
+        # There must be time for another step, and to encode and send the picture.
         megapixels = math.prod(self._state.spec.content.size) / 1e6
         needed = wait_seconds + 1.5 * self._state.next_seconds + 0.25 + 0.5 * megapixels
         return StopReason.DEADLINE if deadline - time.monotonic() < needed else None
 
-    def finish(self, stop_reason: StopReason) -> Delivery:
-        """Encode the picture."""
+    def finish(self, stop_reason: StopReason) -> JobResult:
+        """Encode the best picture and return the result of the job."""
         iterate = self._iterate
         assert iterate is not None
         spec, best = self._state.spec, iterate.best
@@ -283,7 +283,7 @@ class Run:
             description=describe(spec, self._model, _VERSION) if output.metadata else None,
         )
         encoded_at = time.monotonic()
-        return Delivery(
+        return JobResult(
             header=ResultHeader(
                 media_type=WRITTEN_FORMATS[output.format].media_type,
                 width=content.width,

@@ -1,6 +1,6 @@
-"""What happens to jobs, from their requests to their ends: all decisions are here, and the facts are in values below.
+"""The scheduler decides what happens to jobs, from their requests to their ends.
 
-Everything here belongs to one event loop.
+The facts are in values below it, which call nothing above them. Everything here belongs to one event loop.
 """
 
 import asyncio
@@ -12,12 +12,10 @@ from collections.abc import AsyncGenerator, Sequence
 from nst_service.engine.options import Limits
 from nst_service.jobs.admission import Admission, PreparedRequest
 from nst_service.jobs.availability import Availability
+from nst_service.jobs.background import BackgroundTasks
 from nst_service.jobs.device_pool import DevicePool
 from nst_service.jobs.dispatcher import Dispatcher
-from nst_service.jobs.errors import (
-    JobCancelledError,
-    MovedError,
-)
+from nst_service.jobs.errors import JobCancelledError, MovedError
 from nst_service.jobs.events import Accepted
 from nst_service.jobs.job import Drained, Ended, Job
 from nst_service.jobs.job_store import AsyncJobStore
@@ -33,7 +31,8 @@ from nst_service.jobs.observer import (
     store_failures_noted,
 )
 from nst_service.jobs.planner import Planner
-from nst_service.jobs.quotas import ANYONE, Owner, QueueLimits
+from nst_service.jobs.queue_limits import QueueLimits
+from nst_service.jobs.quotas import ANYONE, Owner
 from nst_service.jobs.recovery import Recovery
 from nst_service.jobs.settlement import Settlement
 from nst_service.jobs.stored_request import ReadRequest
@@ -44,16 +43,19 @@ from nst_service.store.errors import StoreError
 from nst_service.store.records import DisconnectPolicy, StoredJob
 
 _LAST_STEP_SECONDS = 10.0
-"""Seconds that running jobs get to end their step and encode their picture when a drain has no patience left."""
+"""Seconds that running jobs get after the grace period of a drain, to end their step and encode their picture."""
 _POLL_SECONDS = 0.5
-"""Seconds between two looks into the store for the events of a job that does not run here."""
+"""Seconds between two reads of the events of a job that does not run here."""
 _HOUSEKEEPING_SECONDS = 1.0
+"""Seconds between two rounds of housekeeping."""
 _CLEANING_SECONDS = 60.0
+"""Seconds between two cleanings of the store."""
+
 _log = logging.getLogger(__name__)
 
 
 class Scheduler:
-    """Takes jobs on, lets them wait in order, and has each run on a device that has room for it (see `placement`)."""
+    """Accepts jobs, queues them in the order of their arrival, and runs each on a device with room for it."""
 
     def __init__(
         self,
@@ -68,12 +70,12 @@ class Scheduler:
         """Make a scheduler.
 
         Args:
-            workers: one for each device, all with the same weights.
-            store: keeps the jobs.
-            limits: what a request may ask for.
-            queue_limits: how much may wait and run at once.
+            workers: one worker for each device, all with the same weights.
+            store: stores the jobs.
+            limits: the limits of a request.
+            queue_limits: the limits of what waits and runs at once.
             durability: how jobs outlive calls and servers.
-            observer: told of every fact of a job's life; None for nobody.
+            observer: notified of every fact of a job's life; None for no observer.
         """
         self.limits = limits
         self.durability = durability
@@ -88,31 +90,33 @@ class Scheduler:
             store, self._table, self._pool, self._planner, self._availability, limits=queue_limits
         )
         self._recovery = Recovery(store, self._table, self._planner, durability)
-        self._settlement = Settlement(store, self._table, self._observer)
-        self.views = JobViews(store, self._table, self._pool)
-        """Tells where jobs stand."""
+        storing = BackgroundTasks()
+        self._settlement = Settlement(store, self._table, storing, self._observer)
         self.dispatcher = Dispatcher(
             store,
             self._table,
             self._pool,
             self._settlement,
             self._availability,
+            storing=storing,
             observer=self._observer,
             checkpoint_seconds=durability.checkpoint_seconds,
         )
+        self.views = JobViews(store, self._table, self._pool)
+        """Finds jobs and tells their progress."""
         self._housekeeping: asyncio.Task[None] | None = None
 
     @property
-    def broken(self) -> asyncio.Event:
-        """Set when a device has failed, and nothing can be computed on it until the process is another."""
+    def device_failed(self) -> asyncio.Event:
+        """Set when a device has failed. Only a new process can compute on it again."""
         return self._pool.failed
 
     async def start(self) -> None:
-        """Warm every device up, then take jobs."""
+        """Warm up every device, go on with the jobs of the store, then accept new jobs."""
         await self._pool.start()
-        await self._keep_in_order()
-        await self._adopt()
-        self._housekeeping = asyncio.create_task(self._keep_house())
+        await self._housekeeping_round()
+        await self._recover()
+        self._housekeeping = asyncio.create_task(self._run_housekeeping())
         self._availability.serve()
 
     # Admission
@@ -126,79 +130,79 @@ class Scheduler:
         *,
         size: int = 0,
     ) -> Job | StoredJob:
-        """Take a job on, or find the one that the same request has led to before.
+        """Accept a new job, or find the job that the same request has led to before.
 
         Args:
-            read: reads what to do; run in a thread.
-            deadline: when its result must be delivered, on the clock of `time.monotonic`.
-            owner: whose it is.
-            request_id: the id in what is read.
-            size: bytes of what is read.
+            read: reads the request; called in a thread.
+            deadline: time by which the result must be delivered, on the clock of `time.monotonic`; None for none.
+            owner: the owner of the job.
+            request_id: the id of the request that `read` reads.
+            size: size of the request in bytes.
 
         Raises:
-            NotServingError: warming up or draining.
-            NotPermittedError, QuotaExceededError: see `quotas`.
-            QueueFullError: as many jobs wait as may wait, or as many bytes to be read.
-            UnknownPictureError: a picture that is named is not there.
-            InvalidRequestError: with everything that is wrong.
-            RequestConflictError: the request id belongs to another request.
-            DoesNotFitError: not every device has enough memory.
-            DeadlineTooShortError: it cannot finish by its deadline.
-            StoreError: it cannot be kept.
+            NotServingError: the server is warming up or draining.
+            NotPermittedError, QuotaExceededError: the quota of the owner does not allow the job (see `quotas`).
+            QueueFullError: the largest number of jobs wait, or the largest number of bytes.
+            UnknownPictureError: the owner has no picture with a SHA-256 that the request names.
+            InvalidRequestError: the request is invalid; the error has every violation.
+            RequestConflictError: the request id belongs to a different request.
+            DoesNotFitError: a device has too little memory.
+            DeadlineTooShortError: the job cannot finish by its deadline.
+            StoreError: the job cannot be stored.
         """
         try:
             async with self._admission.prepared(read, owner, request_id, size) as prepared:
                 if isinstance(prepared, StoredJob):
                     return prepared
-                # A call that ends now leaves a job behind that nobody follows, not one that is half taken on.
-                taking = asyncio.ensure_future(self._take_on(prepared, deadline))
+                # If the call ends now, it must not leave half of a job behind, but a job without a follower.
+                accepting = asyncio.ensure_future(self._accept(prepared, deadline))
                 try:
-                    return await asyncio.shield(taking)
+                    return await asyncio.shield(accepting)
                 except asyncio.CancelledError:
-                    taking.add_done_callback(self._leave_unfollowed)
+                    accepting.add_done_callback(self._leave_unfollowed)
                     raise
         except Exception as error:
             self._observer.notify(JobRefused(owner.name, error))
             raise
 
     async def estimate(self, read: ReadRequest, owner: Owner = ANYONE, *, size: int = 0) -> Accepted:
-        """Return what a job would begin with, without taking it on; its id is empty.
+        """Return the first event of the job that a request would lead to, without a job; its id is empty.
 
         Raises:
             NotServingError, QueueFullError, UnknownPictureError, InvalidRequestError, QuotaExceededError,
-                DoesNotFitError: as `submit` does.
+                DoesNotFitError: as in `submit`.
         """
         return await self._admission.estimate(read, owner, size)
 
-    async def _take_on(self, prepared: PreparedRequest, deadline: float | None) -> Job | StoredJob:
-        job = await self._admission.take_on(prepared, deadline)
+    async def _accept(self, prepared: PreparedRequest, deadline: float | None) -> Job | StoredJob:
+        job = await self._admission.accept(prepared, deadline)
         if isinstance(job, StoredJob):
             return job
         self._table.waiting.append(job)
         self._observer.notify(JobAccepted(job))
         if self._availability.is_draining:
-            # The drain has begun while the job was stored.
+            # The drain has begun while the job was being stored.
             self._evict(job)
         elif job.control.stop_requested:
-            # As has been asked for by its request id meanwhile.
+            # The same client has cancelled the job by its request id while it was being stored.
             self._stop(job, job.control.stop_requested)
         else:
             self.dispatcher.dispatch()
         return job
 
-    def _leave_unfollowed(self, taking: "asyncio.Task[Job | StoredJob]") -> None:
-        if not taking.cancelled() and taking.exception() is None and isinstance(job := taking.result(), Job):
-            self._note_unfollowed(job)
+    def _leave_unfollowed(self, accepting: "asyncio.Task[Job | StoredJob]") -> None:
+        if not accepting.cancelled() and accepting.exception() is None and isinstance(job := accepting.result(), Job):
+            self._check_followers(job)
 
     # Following
 
     async def follow(self, job_id: str, owner: Owner = ANYONE, after: int = 0) -> AsyncGenerator[LoggedEvent, None]:
-        """Yield the events of a job with a larger sequence than `after`, those to come included, until it has ended.
+        """Yield the events of a job with a larger sequence than `after`, including later ones, until the job has ended.
 
         Raises:
             UnknownJobError: no job of this owner has this id.
-            NotServingError: the server leaves before the job has ended; it goes on when the server is back.
-            JobError: the job has ended so.
+            NotServingError: the server leaves before the job has ended. The job goes on when a server is back.
+            JobError: the job has ended with this error.
         """
         while True:
             if job := self._table.owned(job_id, owner.name):
@@ -214,7 +218,7 @@ class Scheduler:
                     pass
                 finally:
                     job.followers -= 1
-                    self._note_unfollowed(job)
+                    self._check_followers(job)
             stored = await self.views.stored(job_id, owner)
             async with contextlib.aclosing(self._store.replay(stored, after)) as events:
                 async for logged in events:
@@ -227,8 +231,8 @@ class Scheduler:
             if job_id not in self._table:
                 await asyncio.sleep(_POLL_SECONDS)
 
-    def _note_unfollowed(self, job: Job) -> None:
-        """See what becomes of a job that nobody follows, if that is so."""
+    def _check_followers(self, job: Job) -> None:
+        """Apply the disconnect policy to a job, if it has lost its last follower."""
         if job.followers or job.end or job.plan.disconnect_policy is DisconnectPolicy.KEEP_RUNNING:
             return
         if job.plan.request_id is None:
@@ -239,7 +243,7 @@ class Scheduler:
     # Stopping
 
     async def cancel(self, job_id: str, owner: Owner = ANYONE) -> JobState:
-        """Cancel a job by its id, so that its picture so far is still delivered, and return its state until now.
+        """Cancel a job and return its state before. Its best picture so far is still delivered.
 
         Raises:
             UnknownJobError: no job of this owner has this id.
@@ -249,23 +253,22 @@ class Scheduler:
             self._stop(job, StopReason.CANCELLED)
         else:
             state = (await self.views.stored(job_id, owner)).state
-        # So that it stays cancelled should this server die before it ends. Comes after all that is being stored of it.
+        # The job stays cancelled if this server dies. This is written after everything that is being stored of the job.
         await self._store.cancel(job_id)
         return state
 
     def _stop(self, job: Job, reason: StopReason) -> None:
         job.control.stop_requested = job.control.stop_requested or reason
-        # One that ran before goes on to have the picture again that it had.
+        # A job that ran before runs once more, to deliver the picture that it had.
         if job in self._table.waiting and not job.plan.earlier_runs:
             self._table.waiting.remove(job)
-            self._settlement.end(job, Ended(JobState.CANCELLED, JobCancelledError()))
-            self.dispatcher.storing.spawn(self._settlement.store_cancelled(job))
+            self._settlement.cancel(job, Ended(JobState.CANCELLED, JobCancelledError()))
             self.dispatcher.dispatch()
 
     def finish_early(self) -> None:
-        """Have the running jobs end after their step.
+        """Make the running jobs end after their present step.
 
-        Those that can be reattached leave, to go on later; the others end with their best picture so far.
+        Jobs with a request id are stored and go on later. The others end with their best picture so far.
         """
         for job in self._pool.running:
             if job.plan.request_id is None:
@@ -274,77 +277,83 @@ class Scheduler:
                 job.control.must_leave = True
 
     async def drain(self, grace: float) -> bool:
-        """Take no more jobs, and give the running ones some seconds to finish.
+        """Accept no more jobs, and give the running ones some time to finish.
 
-        A job that can be reattached stays in the store, to go on from its checkpoint when a server is back. Of the
-        others, those that wait are sent away, and those that do not finish by then end with their best picture so far,
-        or with nothing where even their step does not end: nothing can interrupt a step, and one of a large picture on
-        a slow device takes minutes.
+        A job with a request id stays in the store and goes on from its checkpoint when a server is back. Jobs without
+        one are ended: those that wait at once, and those that do not finish in time with their best picture so far. A
+        job gets no picture if even its present step does not end. Nothing can interrupt a step, and a step of a large
+        picture on a slow device takes minutes.
+
+        Args:
+            grace: seconds that the running jobs get.
 
         Returns:
-            Whether every device is at rest; one that is not is still in its step.
+            Whether every device is idle. Otherwise one of them still computes a step.
         """
         self._availability.drain()
         for job in list(self._table.waiting):
             self._evict(job)
-        at_rest = await self.dispatcher.idle_within(grace)
-        if not at_rest:
+        is_idle = await self.dispatcher.idle_within(grace)
+        if not is_idle:
             self.finish_early()
-            at_rest = await self.dispatcher.idle_within(_LAST_STEP_SECONDS)
+            is_idle = await self.dispatcher.idle_within(_LAST_STEP_SECONDS)
         self._planner.close()
         if self._housekeeping:
             self._housekeeping.cancel()
         await self.dispatcher.close()
-        return at_rest
+        return is_idle
 
     async def close(self) -> None:
-        """Hand back the jobs that a drain has abandoned. Calls must have ended: the store answers none any more."""
+        """Release the jobs that the drain has abandoned, and close the store. No call may use the scheduler then."""
         try:
             await self._store.close()
         except StoreError as error:
-            _log.warning("the jobs that still run could not be handed back: %s", error)
+            _log.warning("the jobs that still run could not be released: %s", error)
 
     def _evict(self, job: Job) -> None:
-        """Let go of a job that waits, for a drain."""
+        """Remove a waiting job because of a drain."""
         self._table.waiting.remove(job)
         if job.plan.request_id is None:
-            self._settlement.end(job, Drained())
-            self.dispatcher.storing.spawn(self._settlement.store_cancelled(job))
+            self._settlement.cancel(job, Drained())
         else:
             self._settlement.retire(job, Drained())
 
     # Recovery and housekeeping
 
-    async def _adopt(self) -> None:
-        """Take on the jobs that wait in the store and are not known here."""
+    async def _recover(self) -> None:
+        """Queue the jobs of the store that no server runs and that are not queued here."""
         async for job in self._recovery.resumable():
+            if self._availability.is_draining:
+                # The job stays in the store, for another server or for the next start.
+                return
             self._table.add(job)
             self._table.waiting.append(job)
             _log.info("job %s goes on", job.id)
             self._observer.notify(JobResumed(job))
         self.dispatcher.dispatch()
 
-    async def _keep_house(self) -> None:
+    async def _run_housekeeping(self) -> None:
         cleaned_at = time.monotonic()
         while True:
             await asyncio.sleep(_HOUSEKEEPING_SECONDS)
-            await self._keep_in_order()
+            await self._housekeeping_round()
             if self._availability.is_serving:
                 if not self._table.waiting and self._pool.idle_devices:
                     with store_failures_noted(self._observer, "queue"):
-                        await self._adopt()
+                        await self._recover()
                 self.dispatcher.dispatch()
             if time.monotonic() - cleaned_at > _CLEANING_SECONDS:
                 with store_failures_noted(self._observer, "clean"):
                     await self._store.clean()
                 cleaned_at = time.monotonic()
 
-    async def _keep_in_order(self) -> None:
+    async def _housekeeping_round(self) -> None:
+        """Cancel the jobs that must be cancelled, send a heartbeat, and store what could not be stored before."""
         for job in self._table.unfollowed(time.monotonic() - self.durability.reattach_seconds):
             self._stop(job, StopReason.CANCELLED)
         with store_failures_noted(self._observer, "heartbeat"):
-            pulse = await self._store.heartbeat()
-            for job in filter(None, map(self._table.get, pulse.cancelled)):
+            reply = await self._store.heartbeat()
+            for job in filter(None, map(self._table.get, reply.cancelled)):
                 self._stop(job, StopReason.CANCELLED)
         with store_failures_noted(self._observer, "settle"):
             await self._settlement.retry()

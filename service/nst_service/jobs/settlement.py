@@ -1,12 +1,13 @@
-"""How jobs leave a server: what became of them is stored, then told to their followers."""
+"""The settlement of jobs that leave the server: their outcome is stored first, and published to followers then."""
 
 import contextlib
 import functools
 import logging
 from collections.abc import Awaitable, Callable
 
+from nst_service.jobs.background import BackgroundTasks
 from nst_service.jobs.errors import JobCancelledError
-from nst_service.jobs.events import Delivery
+from nst_service.jobs.events import JobResult
 from nst_service.jobs.job import Drained, End, Ended, Job, Moved
 from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.job_table import JobTable
@@ -19,19 +20,69 @@ _log = logging.getLogger(__name__)
 
 
 class Settlement:
-    """Stores how jobs ended, tells their followers, and tries again what the store could not take."""
+    """Stores the outcomes of jobs, publishes them, and retries what the store could not take."""
 
-    def __init__(self, store: AsyncJobStore, table: JobTable, observer: Observer):
+    def __init__(self, store: AsyncJobStore, table: JobTable, storing: BackgroundTasks, observer: Observer):
+        """Make the settlement of a server.
+
+        Args:
+            store: stores the outcomes.
+            table: forgets the jobs that are settled.
+            storing: the tasks that write to the store.
+            observer: notified of every end, and of what the store could not take.
+        """
         self._store = store
         self._table = table
+        self._storing = storing
         self._observer = observer
         self._unsaved: dict[Job, Callable[[], Awaitable[object]]] = {}
-        """Jobs whose end the store could not take yet, and what stores it."""
+        """The jobs whose end the store could not take yet, each with the call that stores it."""
 
-    async def settle(self, job: Job, outcome: Outcome) -> None:
-        """Store what became of a job, then tell its followers: what they have seen is not lost any more."""
-        # Later calls are to keep the sequences that followers have seen by then.
+    def settle(self, job: Job, outcome: Outcome) -> None:
+        """Store the outcome of a run in the background, then end its job.
+
+        The followers of the job get the outcome after the store has it, so that nothing that they have seen can be
+        lost.
+        """
+        # The events keep these sequences even if they are stored later.
         save = functools.partial(self._save, job, outcome, job.log.next_sequence)
+        self._storing.spawn(self._settle(job, outcome, save))
+
+    def cancel(self, job: Job, end: End) -> None:
+        """End a job that has never run at once, and store in the background that it is cancelled.
+
+        The table has the job until then. Otherwise the server would find it in the store and run it.
+        """
+        self._end(job, end)
+        self._storing.spawn(self._store_cancelled(job))
+
+    def retire(self, job: Job, end: End) -> None:
+        """End a job and remove it from the table, unless its end is still to be stored."""
+        self._end(job, end)
+        if job not in self._unsaved:
+            self._table.remove(job)
+
+    async def retry(self) -> None:
+        """Try again to store the ends that the store could not take.
+
+        Raises:
+            StoreError: the store still cannot take one of them.
+        """
+        failure: StoreError | None = None
+        for job, save in list(self._unsaved.items()):
+            try:
+                with contextlib.suppress(LeaseLostError):
+                    await save()
+            except StoreError as error:
+                # There may be room for others, because a state is smaller than a picture.
+                failure = error
+                continue
+            del self._unsaved[job]
+            self._table.remove(job)
+        if failure:
+            raise failure
+
+    async def _settle(self, job: Job, outcome: Outcome, save: Callable[[], Awaitable[object]]) -> None:
         try:
             await save()
         except LeaseLostError:
@@ -42,13 +93,12 @@ class Settlement:
             self._observer.notify(StoreFailed("settle", error))
             if not isinstance(outcome, Requeued):
                 self._unsaved[job] = save
-        if isinstance(outcome, Delivery):
+        if isinstance(outcome, JobResult):
             for event in outcome.events():
                 job.log.append(event)
         self.retire(job, _end(outcome))
 
-    async def store_cancelled(self, job: Job) -> None:
-        """Store that a job is cancelled that has never run; it is known here until then, so as not to be adopted."""
+    async def _store_cancelled(self, job: Job) -> None:
         save = functools.partial(self._store.cancel, job.id)
         try:
             await save()
@@ -59,64 +109,37 @@ class Settlement:
         else:
             self._table.remove(job)
 
-    async def retry(self) -> None:
-        """Try again to store the ends that the store could not take.
-
-        Raises:
-            StoreError: it still cannot.
-        """
-        failure: StoreError | None = None
-        for job, save in list(self._unsaved.items()):
-            try:
-                with contextlib.suppress(LeaseLostError):
-                    await save()
-            except StoreError as error:
-                # The others may have room: a state is smaller than a picture.
-                failure = error
-                continue
-            del self._unsaved[job]
-            self._table.remove(job)
-        if failure:
-            raise failure
-
-    def end(self, job: Job, end: End) -> None:
-        """End a job on this server, and tell its followers."""
-        job.end = end
-        job.log.close(end.error)
-        self._observer.notify(JobEnded(job, end))
-
-    def retire(self, job: Job, end: End) -> None:
-        """End a job on this server, and forget it unless its end is still to be stored."""
-        self.end(job, end)
-        if job not in self._unsaved:
-            self._table.remove(job)
-
     async def _save(self, job: Job, outcome: Outcome, sequence: int) -> None:
         match outcome:
             case Requeued():
                 if outcome.snapshot:
                     await self._store.save_checkpoint(job, outcome.snapshot)
                 await self._store.release(job, is_lost=outcome.is_lost)
-            case Delivery():
+            case JobResult():
                 await self._store.save_result(job, _state(outcome), outcome, sequence)
             case _:
                 await self._store.save_failure(job, _state(outcome), outcome)
+
+    def _end(self, job: Job, end: End) -> None:
+        job.end = end
+        job.log.close(end.error)
+        self._observer.notify(JobEnded(job, end))
 
 
 def _end(outcome: Outcome) -> End:
     match outcome:
         case Requeued():
             return Drained()
-        case Delivery():
+        case JobResult():
             return Ended(_state(outcome), stop_reason=outcome.completed.stop_reason)
         case _:
             return Ended(_state(outcome), outcome)
 
 
 def _state(outcome: Outcome) -> JobState:
-    """Return the terminal state that an outcome is stored as."""
+    """Return the terminal state that is stored for an outcome."""
     match outcome:
-        case Delivery():
+        case JobResult():
             is_cancelled = outcome.completed.stop_reason is StopReason.CANCELLED
             return JobState.CANCELLED if is_cancelled else JobState.SUCCEEDED
         case JobCancelledError():

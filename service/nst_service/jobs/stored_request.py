@@ -1,4 +1,4 @@
-"""A request in the form in which it is stored."""
+"""Requests in the form in which they are stored."""
 
 import hashlib
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""How fast a device is, learnt from what it did."""
+"""The measured speed of a device."""
 
 from nst_service.engine.estimate import Cost
 
@@ -8,13 +8,13 @@ class Throughput:
 
     _SMOOTHING = 0.1
     _TELLING_WORK = 1e11
-    """Work from which a step counts in full. Overhead distorts smaller steps: one with half of it counts a quarter."""
+    """Operations from which a step counts fully. Overhead distorts smaller ones; half of the work counts a quarter."""
 
     def __init__(self) -> None:
         self._seconds_per_operation: float | None = None
 
     def observe(self, work: float, seconds: float) -> None:
-        """Take note that a step took so long, and how much work that was (see `step_work`)."""
+        """Add the measurement of a step: its work in operations (see `step_work`) and its duration in seconds."""
         measured = seconds / work
         if self._seconds_per_operation is None:
             self._seconds_per_operation = measured
@@ -23,10 +23,10 @@ class Throughput:
             self._seconds_per_operation += weight * (measured - self._seconds_per_operation)
 
     def seconds(self, work: float) -> float:
-        """Return the expected duration of so many operations; 0 before the first observation."""
+        """Return the expected seconds for this number of operations; 0 before the first observation."""
         return work * (self._seconds_per_operation or 0.0)
 
     def expected(self, cost: Cost) -> float:
-        """Return the expected duration of a transfer, its time budget considered."""
+        """Return the expected seconds for a transfer, at most its time budget."""
         seconds = self.seconds(cost.work)
         return min(seconds, cost.time_budget_seconds) if cost.time_budget_seconds else seconds

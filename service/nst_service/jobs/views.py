@@ -1,4 +1,4 @@
-"""What is told of jobs to those who ask, wherever the jobs are."""
+"""Views of jobs for those who ask, wherever the jobs are."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -16,31 +16,31 @@ from nst_service.store.records import StoredJob
 
 @dataclass(frozen=True, kw_only=True)
 class Durability:
-    """How jobs outlive calls and servers."""
+    """The settings for jobs that outlive calls and servers."""
 
     checkpoint_seconds: float
-    """Least seconds between two checkpoints of a job."""
+    """Shortest time in seconds between two checkpoints of a job."""
     reattach_seconds: float
     """Seconds for which a job that can be reattached goes on without a follower."""
     retention_seconds: float
-    """Seconds for which a job is kept after its end."""
+    """Seconds for which a job is stored after its end."""
     is_alone: bool
     """Whether no other server shares the store."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """Where a job stands."""
+    """A job as it is shown to its owner."""
 
     stored: StoredJob
     size: Size
-    """Size of its result in pixels."""
+    """Size of the result in pixels."""
     progress: Progress | None
-    """Its last progress; None where it does not run here."""
+    """The last progress of the job; None if it does not run here."""
 
 
 class JobViews:
-    """Looks jobs up in the store, and adds what this server alone knows of those that it runs."""
+    """Finds jobs in the store, and adds what only this server knows about the jobs that it runs."""
 
     def __init__(self, store: AsyncJobStore, table: JobTable, pool: DevicePool):
         self._store = store
@@ -63,19 +63,19 @@ class JobViews:
         return len(self._pool.running)
 
     async def stored(self, job_id: str, owner: Owner) -> StoredJob:
-        """Return a job as the store has it.
+        """Return a stored job.
 
         Raises:
             UnknownJobError: no job of this owner has this id.
         """
         stored = await self._store.job(job_id)
-        # Others get the same answer as for an id that no job has: they shall not learn which ids there are.
+        # Other owners get the same answer as for an unknown id, so that they cannot learn which ids exist.
         if stored is None or stored.owner != owner.name:
             raise UnknownJobError(job_id)
         return stored
 
     async def job_id(self, request_id: str, owner: Owner = ANYONE) -> str:
-        """Return the id of the job that a request has led to, one that is being taken on included.
+        """Return the id of the job of a request, even if the job is not stored yet.
 
         Raises:
             UnknownJobError: no request of this owner has this id.
@@ -86,7 +86,7 @@ class JobViews:
         return job.id
 
     async def view(self, job_id: str, owner: Owner = ANYONE) -> JobView:
-        """Return where a job stands.
+        """Return the view of a job.
 
         Raises:
             UnknownJobError: no job of this owner has this id.
@@ -97,7 +97,7 @@ class JobViews:
     async def page(
         self, owner: Owner, *, states: Collection[JobState], before: int | None, limit: int
     ) -> list[JobView]:
-        """Return where the jobs of an owner stand, newest first (see `Store.jobs` for the arguments)."""
+        """Return the views of a page of an owner's jobs, newest first (see `Store.jobs` for the arguments)."""
         return await self._views(await self._store.jobs(owner.name, states, before, limit))
 
     async def _views(self, jobs: Sequence[StoredJob]) -> list[JobView]:

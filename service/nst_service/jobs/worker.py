@@ -1,4 +1,4 @@
-"""Runs the jobs of one device in one thread: whose turn it is takes a step, and nothing is shared but the device."""
+"""The worker of a device. It runs several jobs in one thread, which take turns of one step each."""
 
 import logging
 import math
@@ -33,46 +33,46 @@ _log = logging.getLogger(__name__)
 
 
 class DeviceWorker:
-    """Runs jobs on one device, several at once if they come so.
+    """Runs jobs on one device, one or several at once. Jobs share nothing except the device.
 
-    `join` and `close` may be called from any thread; everything else but the constructor belongs to the worker's own.
+    Any thread may call `join` and `close`. Everything else except the constructor belongs to the thread of the worker.
     """
 
     def __init__(self, model: Vgg19, max_job_bytes: int = 0, style_cache_bytes: int = 0):
-        """Make the worker of the device that a model is on.
+        """Make the worker of the device of a model.
 
         Args:
             model: the network.
-            max_job_bytes: memory that a job can have at most; 0 for all that the device has.
-            style_cache_bytes: memory for the statistics of styles that may come again.
+            max_job_bytes: the most memory that a job can have, in bytes; 0 for the whole memory of the device.
+            style_cache_bytes: size of the cache for the statistics of styles, in bytes.
         """
         self.device = model.device
         self.throughput = Throughput()
         self.memory = 0
-        """Bytes that all jobs can have together; known after the warm-up."""
+        """Bytes that all jobs can have together; 0 before the warm-up."""
         self._model = model
         self._max_job_bytes = max_job_bytes
         self._styles = StyleCache(style_cache_bytes)
         self._arrivals: SimpleQueue[Run | None] = SimpleQueue()
         self._runs: list[Run] = []
-        self._share: FairQueue[Run] = FairQueue()
+        self._turns: FairQueue[Run] = FairQueue()
         self._has_failed = False
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The layers that the network has, in order."""
+        """The layers of the network, in order."""
         return self._model.layers
 
     @property
     def capacity(self) -> Memory:
-        """What a job can have."""
+        """The memory that a job can have."""
         return Memory(min(self.memory, self._max_job_bytes or self.memory), self._model.backend)
 
     def warm_up(self) -> None:
-        """Run a few steps, so that the first job finds everything loaded and the pace of the device known."""
+        """Run a few steps, which load everything that the first job needs and measure the throughput of the device."""
         size = Size(256, 192)
         picture = Picture.blank(size)
-        # What most jobs use, as far as the weights reach.
+        # The layers that most jobs use, if the weights have them.
         reached = {layer: 1.0 for layer in TransferOptions().active_layers if layer in self._model.layers}
         options = TransferOptions.from_preset(
             DEFAULT_PRESET,
@@ -88,52 +88,55 @@ class DeviceWorker:
             options=options,
             output=OutputOptions(),
         )
-        # The first ones find nothing in place yet.
+        # The first steps are slow.
         seconds = min(iterate.step_seconds for iterate in optimize(spec, self._model))
         self.throughput.observe(step_work(options, size, None), seconds)
         release_memory(self.device)
         self.memory = max(0, available_bytes(self.device) - self._styles.max_bytes)
 
     def join(self, job: Job, snapshot: Snapshot | None, sink: RunSink) -> None:
-        """Have a job take its first turn after the step that is being taken.
+        """Add a job. Its first turn is after the present step of another job.
 
         Args:
             job: the job.
-            snapshot: where it goes on; None where it begins.
-            sink: told what happens from Started on, in the worker's thread. What it is told last is the outcome: the
-                picture, or that the job goes on elsewhere, or JobCancelledError (before its first picture, or
-                abandoned), DoesNotFitError (out of memory) or JobFailedError.
+            snapshot: the snapshot to go on from; None to start from the beginning.
+            sink: takes the reports of the run, from Started to the outcome, in the thread of the worker. The outcome is
+                the picture, Requeued, JobCancelledError (cancelled before the first picture, or abandoned),
+                DoesNotFitError (out of memory) or JobFailedError.
         """
         self._arrivals.put(Run(job, snapshot, sink, self._model, self.throughput, styles=self._styles))
 
     def close(self) -> None:
-        """Have the worker return after the step that is being taken, with nothing said of the jobs that are left."""
+        """Make `serve` return after the present step. The remaining jobs report no outcome."""
         self._arrivals.put(None)
 
     def serve(self) -> bool:
-        """Run what joins, until closed or the device has failed, and return whether it still works."""
+        """Run the jobs that join, until the worker is closed or the device fails. Return whether the device works."""
         while not self._has_failed:
             while not (self._runs and self._arrivals.empty()):
-                arrival = self._arrivals.get()
-                if arrival is None:
+                if not self._receive():
                     return True
-                self._open(arrival)
             self._turn()
         for run in list(self._runs):
             self._end(run, Requeued(None, is_lost=True))
         return False
 
-    def _open(self, run: Run) -> None:
+    def _receive(self) -> bool:
+        """Wait for the next job and begin its run. Return False if the worker is closed instead."""
+        run = self._arrivals.get()
+        if run is None:
+            return False
         self._runs.append(run)
-        self._share.join(run, weight(run.job.plan.expected_seconds))
+        self._turns.join(run, weight(run.job.plan.expected_seconds))
         self._attempt(run, Run.start)
+        return True
 
     def _turn(self) -> None:
-        """Let go of the jobs that must not go on, and have one of the others take a step."""
+        """End the jobs that must not go on, and let one of the others take a step."""
         for run in list(self._runs):
             self._attempt(run, self._stop)
         if self._runs:
-            run = self._share.next()
+            run = self._turns.next()
             self._attempt(run, self._step)
 
     def _stop(self, run: Run) -> Outcome | None:
@@ -147,26 +150,26 @@ class DeviceWorker:
         run.step()
         run.report(self._eta(run))
         run.save()
-        self._share.charge(run, time.perf_counter() - started)
+        self._turns.charge(run, time.perf_counter() - started)
 
     def _wait(self, run: Run) -> float:
-        """Return the expected seconds until a job has its next turn, if nothing else comes."""
+        """Return the expected seconds until the next turn of a job, if no other job joins."""
         seconds = 0.0
         for other in self._runs:
-            if lead := self._share.lead(other, run):
+            if lead := self._turns.lead(other, run):
                 state = other.job.run
-                # A step that has begun is done to its end.
+                # Nothing interrupts a step.
                 steps = math.ceil(lead / state.next_seconds) if state.next_seconds else 0
                 seconds += min(steps * state.next_seconds, state.remaining_seconds)
         return seconds
 
     def _eta(self, run: Run) -> float:
-        """Return the expected seconds until a job has taken its last step, if nothing else comes."""
+        """Return the expected seconds until the last step of a job, if no other job joins."""
         now = time.monotonic()
         return ends([each.job.claim(now) for each in self._runs])[self._runs.index(run)]
 
     def _attempt(self, run: Run, action: Callable[[Run], Outcome | None]) -> None:
-        """Do something with a job and end it with what that returns or raises, so that it touches no other."""
+        """Call an action on a run, and end the run with the outcome or the error. Other runs are not affected."""
         outcome: Outcome | None = None
         is_out_of_memory = False
         try:
@@ -175,14 +178,14 @@ class DeviceWorker:
             is_out_of_memory = _is_out_of_memory(error)
             if not is_out_of_memory:
                 outcome = self._failure(run, error)
-        # Only now: the error holds what ran out of memory.
+        # Not in the handler, because the error holds the tensors of the failed step.
         if is_out_of_memory:
             outcome = self._shrink(run)
         if outcome:
             self._end(run, outcome)
 
     def _failure(self, run: Run, error: Exception) -> Outcome | None:
-        """Return what becomes of a job after an error; None where it goes on."""
+        """Return the outcome of a job after an error; None if the job goes on."""
         job = run.job
         if isinstance(error, JobError):
             return error
@@ -200,7 +203,7 @@ class DeviceWorker:
         return JobFailedError("INTERNAL", "internal error")
 
     def _shrink(self, run: Run) -> Outcome | None:
-        """Have a job for which memory ran out go on with less; return what becomes of it where that cannot be."""
+        """Let a job that ran out of memory go on with less. Return its outcome if that is impossible, else None."""
         job = run.job
         try:
             if run.shrink():
@@ -216,7 +219,7 @@ class DeviceWorker:
 
     def _end(self, run: Run, outcome: Outcome) -> None:
         self._runs.remove(run)
-        self._share.leave(run)
+        self._turns.leave(run)
         run.close()
         if not self._has_failed:
             release_memory(self.device)

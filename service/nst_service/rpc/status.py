@@ -22,7 +22,7 @@ from nst_service.jobs.errors import (
     NotServingError,
     QueueFullError,
     QuotaExceededError,
-    RecordedFailureError,
+    StoredFailureError,
     UnknownJobError,
     UnknownPictureError,
 )
@@ -161,7 +161,7 @@ def _(error: JobFailedError) -> status_pb2.Status:
 
 
 @status_of.register
-def _(error: RecordedFailureError) -> status_pb2.Status:
+def _(error: StoredFailureError) -> status_pb2.Status:
     failure = pb.Job.FromString(error.outcome).failure
     return status_pb2.Status(code=failure.code, message=failure.message, details=failure.details)
 
@@ -220,15 +220,15 @@ def _cut(text: str, longest: int) -> str:
 
 @status_of.register
 def _(error: QuotaExceededError) -> status_pb2.Status:
-    first = error.excesses[0]
+    first = error.violations[0]
     details: list[Message] = [
         _info("QUOTA_EXCEEDED", quota=first.quota, asked=first.asked, accepted=first.accepted),
         error_details_pb2.QuotaFailure(
             violations=[
                 error_details_pb2.QuotaFailure.Violation(
-                    subject=f"{excess.quota} of {error.owner}", description=str(excess)
+                    subject=f"{violation.quota} of {error.owner}", description=str(violation)
                 )
-                for excess in error.excesses
+                for violation in error.violations
             ]
         ),
     ]

@@ -181,7 +181,7 @@ def event_to_proto(logged: LoggedEvent, model: Vgg19) -> pb.JobEvent:
     """Translate an event of a job that runs on a model."""
     message = pb.JobEvent(sequence=logged.sequence)
     match logged.event:
-        case events.Recorded() as event:
+        case events.SerializedEvent() as event:
             message.ParseFromString(event.data)
         case events.Accepted() as event:
             message.accepted.CopyFrom(

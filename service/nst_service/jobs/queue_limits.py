@@ -1,0 +1,50 @@
+"""The limits of what waits and runs on a server at once."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from nst_service.jobs.errors import QueueFullError
+
+_RETRY_SECONDS = 1.0
+"""Seconds after which there may be room for another request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueLimits:
+    """The limits that all callers share."""
+
+    max_queued: int
+    """The number of jobs that may wait."""
+    max_pending_bytes: int
+    """The total size in bytes of the requests that may wait to be decoded. One request is always accepted."""
+    max_running: int
+    """The number of jobs that may share a device."""
+
+
+class PendingBytes:
+    """Limits the bytes of the requests that are not decoded yet. They are in memory, whatever they ask for."""
+
+    def __init__(self, max_bytes: int):
+        """Set the limit.
+
+        Args:
+            max_bytes: the total size of all requests. A single request may be larger.
+        """
+        self._max_bytes = max_bytes
+        self._bytes = 0
+
+    @contextlib.contextmanager
+    def hold(self, size: int) -> Iterator[None]:
+        """Count the bytes of a request until the context ends.
+
+        Raises:
+            QueueFullError: there is no room for them now.
+        """
+        if self._bytes and self._bytes + size > self._max_bytes:
+            raise QueueFullError(f"requests of {self._bytes} bytes", _RETRY_SECONDS)
+        self._bytes += size
+        try:
+            yield
+        finally:
+            self._bytes -= size

@@ -1,0 +1,266 @@
+"""Runs from their leases to their outcomes, with a store and workers that do what a test wants."""
+
+import asyncio
+import gc
+import weakref
+from dataclasses import dataclass, field
+
+import pytest
+from nst_service.jobs.availability import Availability
+from nst_service.jobs.background import BackgroundTasks
+from nst_service.jobs.device_pool import DevicePool
+from nst_service.jobs.dispatcher import Dispatcher
+from nst_service.jobs.events import Event, Queued, Started
+from nst_service.jobs.job import Drained, Ended, Job, Moved
+from nst_service.jobs.job_store import LeasedJob
+from nst_service.jobs.job_table import JobTable
+from nst_service.jobs.observer import DeviceFailed, Fact, JobEnded, StoreFailed
+from nst_service.jobs.settlement import Settlement
+from nst_service.jobs.sink import LoopSink, Outcome, Requeued
+from nst_service.lifecycle import JobState, StopReason
+from nst_service.store.errors import StoreUnavailableError
+from nst_service.store.records import Lease
+
+from tests.jobs.builders import FakeJobStore, FakeWorker, make_job, make_lease, make_result, make_stored_job
+
+_HANG_SECONDS = 60
+"""Seconds after which a test has hung."""
+_SUCCEEDED = Ended(JobState.SUCCEEDED, stop_reason=StopReason.ITERATIONS)
+_UNAVAILABLE = StoreUnavailableError("the store does not answer")
+
+
+class Snapshot:
+    """Can be referenced weakly."""
+
+
+@dataclass
+class Dispatching:
+    """A dispatcher and what is around it."""
+
+    store: FakeJobStore = field(default_factory=FakeJobStore)
+    table: JobTable = field(default_factory=JobTable)
+    worker: FakeWorker = field(default_factory=FakeWorker)
+    availability: Availability = field(default_factory=Availability)
+    facts: list[Fact] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        storing = BackgroundTasks()
+        self.pool = DevicePool([self.worker], 1, self)
+        self.settlement = Settlement(self.store, self.table, storing, self)
+        self.dispatcher = Dispatcher(
+            self.store,
+            self.table,
+            self.pool,
+            self.settlement,
+            self.availability,
+            storing=storing,
+            observer=self,
+            checkpoint_seconds=3600,
+        )
+        self.availability.serve()
+        self.store.answers["lease"] = LeasedJob(Lease(make_stored_job()), None)
+
+    def notify(self, fact: Fact) -> None:
+        self.facts.append(fact)
+
+    def queue(self, number: int = 1) -> list[Job]:
+        """Queue jobs of the same length, which run one after the other."""
+        jobs = [make_job() for _ in range(number)]
+        for job in jobs:
+            self.table.add(job)
+            self.table.waiting.append(job)
+        return jobs
+
+    async def joined(self, number: int = 1) -> LoopSink:
+        """Wait until runs have joined the worker, and return the sink of the last one."""
+        async with asyncio.timeout(_HANG_SECONDS):
+            while len(self.worker.joined) < number:
+                await asyncio.sleep(0)
+        sink: LoopSink = self.worker.joined[-1][2]
+        return sink
+
+    async def leave(self, sink: LoopSink, outcome: Outcome) -> None:
+        await asyncio.to_thread(sink.leave, outcome)
+        await until(lambda: sink._job.end is not None)
+
+
+async def until(condition) -> None:
+    async with asyncio.timeout(_HANG_SECONDS):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def dispatching() -> Dispatching:
+    return Dispatching()
+
+
+def kinds(job: Job) -> list[type[Event]]:
+    return [type(logged.event) for logged in (*job.log._kept, *job.log._latest.values())]
+
+
+async def test_a_job_runs_from_its_lease_to_its_end(dispatching: Dispatching):
+    (job,) = dispatching.queue()
+    lease = make_lease(job, epoch=2)
+    dispatching.store.answers["lease"] = LeasedJob(lease, None)
+    dispatching.dispatcher.dispatch()
+    assert job.state is JobState.RUNNING
+    sink = await dispatching.joined()
+    assert job.lease is lease
+    assert job.log.next_sequence == lease.first_sequence
+    await dispatching.leave(sink, make_result())
+    assert dispatching.store.calls == ["lease", "save_result"]
+    assert job.end == _SUCCEEDED
+    assert dispatching.pool.running == []
+
+
+async def test_the_next_job_runs_when_one_has_left_and_before_its_outcome_is_stored(dispatching: Dispatching):
+    first, second = dispatching.queue(2)
+    dispatching.dispatcher.dispatch()
+    assert kinds(second) == [Queued]
+    sink = await dispatching.joined()
+    gate = dispatching.store.gates["save_result"] = asyncio.Event()
+    await asyncio.to_thread(sink.leave, make_result())
+    await dispatching.joined(2)
+    assert first.end is None
+    gate.set()
+    await until(lambda: first.end == _SUCCEEDED)
+
+
+async def test_a_job_that_cannot_be_leased_waits_behind_the_others(dispatching: Dispatching):
+    first, second = dispatching.queue(2)
+    dispatching.store.answers["lease"] = _UNAVAILABLE
+    dispatching.dispatcher.dispatch()
+    await until(lambda: dispatching.table.waiting == [second, first])
+    assert first.state is JobState.QUEUED
+    assert dispatching.pool.running == []
+    assert dispatching.facts == [StoreFailed("lease", _UNAVAILABLE)]
+
+
+async def test_a_job_that_cannot_be_leased_during_a_drain_is_drained(dispatching: Dispatching):
+    (job,) = dispatching.queue()
+    dispatching.store.answers["lease"] = _UNAVAILABLE
+    dispatching.dispatcher.dispatch()
+    dispatching.availability.drain()
+    assert await dispatching.dispatcher.idle_within(_HANG_SECONDS)
+    assert job.end == Drained()
+    assert dispatching.table.waiting == []
+    assert job.id not in dispatching.table
+
+
+async def test_a_job_that_is_cancelled_while_it_cannot_be_leased_keeps_that_in_mind(dispatching: Dispatching):
+    (job,) = dispatching.queue()
+    dispatching.store.answers["lease"] = _UNAVAILABLE
+    dispatching.dispatcher.dispatch()
+    job.control.stop_requested = StopReason.CANCELLED
+    await until(lambda: dispatching.table.waiting == [job])
+    dispatching.store.answers["lease"] = LeasedJob(make_lease(job), None)
+    dispatching.dispatcher.dispatch()
+    await dispatching.joined()
+    assert job.control.stop_requested is StopReason.CANCELLED
+
+
+async def test_a_job_that_another_server_has_taken_has_moved_and_the_next_one_runs(dispatching: Dispatching):
+    first, second = dispatching.queue(2)
+    dispatching.store.answers["lease"] = None
+    dispatching.dispatcher.dispatch()
+    await until(lambda: first.end is not None and second.end is not None)
+    assert (first.end, second.end) == (Moved(), Moved())
+    assert dispatching.worker.joined == []
+    assert dispatching.pool.running == []
+
+
+async def test_no_job_runs_after_a_device_has_failed(dispatching: Dispatching):
+    first, second = dispatching.queue(2)
+    dispatching.dispatcher.dispatch()
+    sink = await dispatching.joined()
+    await dispatching.leave(sink, Requeued(None, is_lost=True))
+    assert dispatching.facts == [DeviceFailed("cpu"), JobEnded(first, Drained())]
+    assert second.state is JobState.QUEUED
+    assert dispatching.table.waiting == [second]
+
+
+async def test_no_job_starts_during_a_drain(dispatching: Dispatching):
+    first, second = dispatching.queue(2)
+    dispatching.dispatcher.dispatch()
+    sink = await dispatching.joined()
+    dispatching.availability.drain()
+    await dispatching.leave(sink, make_result())
+    assert first.end == _SUCCEEDED
+    assert dispatching.table.waiting == [second]
+
+
+async def test_the_dispatcher_does_not_hold_the_snapshot_that_a_run_begins_with(dispatching: Dispatching):
+    dispatching.queue()
+    snapshot = Snapshot()
+    held = weakref.ref(snapshot)
+    dispatching.store.answers["lease"] = LeasedJob(Lease(make_stored_job()), snapshot)
+    del snapshot
+    dispatching.dispatcher.dispatch()
+    await dispatching.joined()
+    dispatching.store.answers.clear()
+    dispatching.worker.joined[-1] = (*dispatching.worker.joined[-1][:1], None, dispatching.worker.joined[-1][2])
+    gc.collect()
+    assert held() is None
+
+
+async def test_a_server_is_idle_when_everything_is_stored(dispatching: Dispatching):
+    dispatching.queue()
+    gate = dispatching.store.gates["save_result"] = asyncio.Event()
+    dispatching.dispatcher.dispatch()
+    await asyncio.to_thread((await dispatching.joined()).leave, make_result())
+    idle = asyncio.create_task(dispatching.dispatcher.idle_within(_HANG_SECONDS))
+    await until(lambda: "save_result" in dispatching.store.calls)
+    await asyncio.sleep(0.01)
+    assert not idle.done()
+    gate.set()
+    assert await idle
+
+
+async def test_a_server_is_not_idle_while_a_job_runs(dispatching: Dispatching):
+    dispatching.queue()
+    dispatching.dispatcher.dispatch()
+    await dispatching.joined()
+    assert not await dispatching.dispatcher.idle_within(0.0)
+
+
+async def test_closing_abandons_the_jobs_that_still_run(dispatching: Dispatching):
+    (job,) = dispatching.queue()
+    dispatching.dispatcher.dispatch()
+    sink = await dispatching.joined()
+    await dispatching.dispatcher.close()
+    assert job.end == Drained()
+    assert job.control.is_abandoned
+    assert dispatching.worker.is_closed
+    assert job.id not in dispatching.table
+    # The step ends at last.
+    await asyncio.to_thread(sink.publish, Started(device="cpu", queued_seconds=0.0))
+    await asyncio.to_thread(sink.leave, make_result())
+    await asyncio.sleep(0.01)
+    assert kinds(job) == []
+    assert dispatching.store.calls == ["lease"]
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+async def test_closing_abandons_the_jobs_that_are_being_leased(dispatching: Dispatching, is_held: bool):
+    (job,) = dispatching.queue()
+    if is_held:
+        dispatching.store.gates["lease"] = asyncio.Event()
+    dispatching.dispatcher.dispatch()
+    if is_held:
+        await until(lambda: dispatching.store.calls == ["lease"])
+    await dispatching.dispatcher.close()
+    assert job.end == Drained()
+    assert job.control.is_abandoned
+    assert dispatching.worker.joined == []
+
+
+async def test_an_outcome_that_comes_at_the_moment_of_closing_is_stored(dispatching: Dispatching):
+    (job,) = dispatching.queue()
+    dispatching.dispatcher.dispatch()
+    sink = await dispatching.joined()
+    # As the report of the worker does, in the same iteration of the event loop.
+    sink._resolve(make_result())
+    await dispatching.dispatcher.close()
+    assert dispatching.store.calls == ["lease", "save_result"]
+    assert job.end == _SUCCEEDED
