@@ -27,13 +27,8 @@ from nst_service.jobs.errors import (
     UnknownJobError,
     UnknownPictureError,
 )
-from nst_service.rpc.status import (
-    MalformedRequestError,
-    RequestTooLargeError,
-    UnauthenticatedError,
-    abort_arguments,
-    status_of,
-)
+from nst_service.rpc.errors import MalformedRequestError, RequestTooLargeError, UnauthenticatedError
+from nst_service.rpc.status import abort_arguments, status_of
 from nst_service.store.errors import (
     CorruptBlobError,
     RequestConflictError,

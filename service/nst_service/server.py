@@ -71,7 +71,7 @@ class Server:
         """
         self._config = config
         self._credentials = _credentials(config)
-        self._callers = Authenticator(tokens.follow(Path(config.tokens)) if config.tokens else None)
+        self._authenticator = Authenticator(tokens.follow(Path(config.tokens)) if config.tokens else None)
         runtime = build_runtime(config, ProtoCodec)
         self._model = runtime.model
         self.scheduler = runtime.scheduler
@@ -88,7 +88,7 @@ class Server:
         """
         config = self._config
         server = grpc.aio.server(
-            interceptors=[TokenInterceptor(self._callers), ErrorInterceptor(SERVICE_NAME)],
+            interceptors=[TokenInterceptor(self._authenticator), ErrorInterceptor(SERVICE_NAME)],
             options=[
                 # A request slightly above the limit is read, so that it can be refused with an explanation.
                 ("grpc.max_receive_message_length", 2 * config.max_request_bytes),
@@ -107,7 +107,7 @@ class Server:
         servicer = StyleTransferServicer(
             self.scheduler,
             self._model,
-            self._callers,
+            self._authenticator,
             version=version("nst-stylize"),
             max_request_bytes=config.max_request_bytes,
         )

@@ -49,5 +49,5 @@ def test_a_job_is_refused_for_exactly_what_is_more_than_the_quota(pixels: int, i
 
 
 def test_the_message_says_what_was_asked_and_what_is_accepted():
-    with pytest.raises(QuotaExceededError, match="500 iterations requested, accepted are at most 100"):
+    with pytest.raises(QuotaExceededError, match="500 iterations requested, at most 100 accepted"):
         check_job(owner(iterations=100), pixels=1, iterations=500)

@@ -9,7 +9,7 @@ async def test_the_bytes_of_a_request_are_let_go_before_it_is_served():
     left: list[bytes] = []
 
     async def behavior(request: str, _: object) -> None:
-        left.append(received.taken())
+        left.append(received.take())
         assert request == "a picture"
 
     async def continuation(_: object) -> Any:

@@ -8,42 +8,9 @@ import tifffile
 from nst.v1 import style_transfer_pb2 as pb
 from nst_client.metadata import read_metadata
 from nst_client.translate import options_from_proto
-from nst_service.engine import options as engine
-from nst_service.engine.choices import ColorMode, OutputFormat, Padding, Pooling, StyleStatisticKind
-from nst_service.engine.objective.losses import LossKind
-from nst_service.lifecycle import JobState, StopReason
-from nst_service.rpc.codec import stored_request_from_proto
-from nst_service.rpc.translate import enum_to_proto, options_to_proto
 from PIL import Image
 
 from tests.rpc.test_service import serving
-
-
-@pytest.mark.parametrize(
-    ("kind", "wrapper"),
-    [
-        (engine.Preset, pb.Preset),
-        (engine.OptimizerKind, pb.Optimizer),
-        (engine.Init, pb.Init),
-        (StyleStatisticKind, pb.StyleLoss),
-        (Pooling, pb.Pooling),
-        (Padding, pb.Padding),
-        (ColorMode, pb.ColorMode),
-        (OutputFormat, pb.PictureFormat),
-        (LossKind, pb.LossKind),
-        (StopReason, pb.StopReason),
-        (JobState, pb.JobState),
-    ],
-)
-def test_an_enum_has_every_value_of_the_contract(kind, wrapper):
-    assert {enum_to_proto(value) for value in kind} == set(wrapper.values()) - {0}
-
-
-@pytest.mark.parametrize("preset", list(engine.Preset))
-def test_the_options_of_a_preset_come_back_from_their_echo(request_: pb.StylizeRequest, preset: engine.Preset):
-    options = engine.TransferOptions.from_preset(preset).completed()
-    echo = pb.StylizeRequest(content=request_.content, styles=request_.styles, options=options_to_proto(options))
-    assert stored_request_from_proto(echo, lambda _: None).request.options == options
 
 
 async def test_estimate_says_what_stylize_would_begin_with(request_: pb.StylizeRequest):

@@ -419,7 +419,7 @@ async def test_an_owner_has_so_many_jobs_at_once_waiting_ones_included_and_anoth
             await read_until(call, "accepted")
         code, message, details = await failed(first.stub.Stylize(request_, metadata=first.metadata))
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert message == "quota exceeded: 3 jobs requested, accepted are at most 2"
+        assert message == "quota exceeded: 3 jobs requested, at most 2 accepted"
         assert details["ErrorInfo"].reason == "QUOTA_EXCEEDED"
         assert dict(details["ErrorInfo"].metadata) == {"quota": "jobs", "asked": "3", "accepted": "2"}
         assert details["QuotaFailure"].violations[0].subject == "jobs of ann"
@@ -467,7 +467,7 @@ async def test_a_job_larger_than_the_quota_is_refused_by_its_name_and_so_is_its_
             assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert "RetryInfo" not in details
             assert [(each.subject, each.description) for each in details["QuotaFailure"].violations] == [
-                (f"{name} of ann", f"{asked[name]} {name} requested, accepted are at most {accepted}")
+                (f"{name} of ann", f"{asked[name]} {name} requested, at most {accepted} accepted")
                 for name, accepted in quotas.items()
             ]
 
@@ -519,7 +519,7 @@ async def test_an_unexpected_error_reaches_the_client_as_an_id_and_the_log_whole
             code, message, details = await failed(call)
             assert code is grpc.StatusCode.INTERNAL
             incident = details["ErrorInfo"].metadata["incident"]
-            assert message == f"internal error; the server's log has it as incident {incident}"
+            assert message == f"internal error; the log of the server has it as incident {incident}"
             assert "secret" not in str(details)
             assert f"incident {incident}" in caplog.text
             assert _SECRET in caplog.text
@@ -551,7 +551,7 @@ async def test_bytes_that_are_no_request_are_refused_without_quoting_any_library
         make = caller.channel.unary_stream if method == "Stylize" else caller.channel.unary_unary
         code, message, details = await failed(make(path)(b"\xff\xff\xff"))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
-    assert message == "the request cannot be decoded as the message that this method takes"
+    assert message == "the request is not a valid message for this method"
     assert details["ErrorInfo"].reason == "MALFORMED_REQUEST"
 
 

@@ -33,7 +33,7 @@ class QuotaViolation:
     """The largest amount that the quota allows."""
 
     def __str__(self) -> str:
-        return f"{self.asked} {self.quota} requested, accepted are at most {self.accepted}"
+        return f"{self.asked} {self.quota} requested, at most {self.accepted} accepted"
 
 
 class QuotaExceededError(JobError):

@@ -1,4 +1,4 @@
-"""Who calls: known by a bearer token, else by the certificate of the client, else anyone."""
+"""The authentication of callers: by a bearer token, or by a client certificate, or not at all."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from grpc_health.v1 import health
 
 from nst_service.jobs.quotas import ANYONE, Owner
 from nst_service.reloaded import Reloaded
-from nst_service.rpc.status import UnauthenticatedError, abort_arguments, status_of
+from nst_service.rpc.errors import UnauthenticatedError
+from nst_service.rpc.status import abort_arguments, status_of
 from nst_service.tokens import Entry, find
 
 _HEADER = "authorization"
 _SCHEME = "bearer"
-_OPEN = f"/{health.SERVICE_NAME}/"
-"""What needs no token: load balancers and orchestrators have none."""
+_OPEN_PREFIX = f"/{health.SERVICE_NAME}/"
+"""The prefix of the methods that need no token, because load balancers and orchestrators have none."""
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -24,17 +25,21 @@ _Metadata = Iterable[tuple[str, str | bytes]]
 
 
 class Authenticator:
-    """Tells whose jobs a call may start and see."""
+    """Finds the owner of a call, who alone may see the jobs that the call starts."""
 
     def __init__(self, tokens: Reloaded[tuple[Entry, ...]] | None = None):
-        """Know callers by tokens, or, without any, by their certificates where they have some."""
+        """Make an authenticator.
+
+        Args:
+            tokens: the accepted tokens; None to identify callers by their certificates, if they have any.
+        """
         self._tokens = tokens
 
-    def admit(self, metadata: _Metadata) -> Owner | None:
-        """Return the owner that a call's token names; None where the server has no tokens.
+    def token_owner(self, metadata: _Metadata) -> Owner | None:
+        """Return the owner of the token of a call; None if the server has no tokens.
 
         Raises:
-            UnauthenticatedError: it has no token, or one that nobody has.
+            UnauthenticatedError: the call has no token, or the server does not accept it.
         """
         if self._tokens is None:
             return None
@@ -43,13 +48,13 @@ class Authenticator:
             raise UnauthenticatedError("this server does not accept the token")
         return owner
 
-    def of(self, context: grpc.aio.ServicerContext[Any, Any]) -> Owner:
-        """Return the owner of what a call does.
+    def owner(self, context: grpc.aio.ServicerContext[Any, Any]) -> Owner:
+        """Return the owner of a call.
 
         Raises:
-            UnauthenticatedError: the token is no longer accepted.
+            UnauthenticatedError: the server does not accept the token any more.
         """
-        owner = self.admit(context.invocation_metadata() or ())
+        owner = self.token_owner(context.invocation_metadata() or ())
         if owner is not None:
             return owner
         identities = context.peer_identities()
@@ -57,20 +62,20 @@ class Authenticator:
 
 
 class TokenInterceptor(grpc.aio.ServerInterceptor):
-    """Refuses calls without a token before anything of them is read, whatever they call: all but the health service."""
+    """Refuses every call without an accepted token before its request is read, except calls of the health service."""
 
-    def __init__(self, callers: Authenticator):
-        self._callers = callers
+    def __init__(self, authenticator: Authenticator):
+        self._authenticator = authenticator
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[_Request, _Response] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[_Request, _Response] | None:
-        """Pass a call on, or return what refuses it."""
-        if not handler_call_details.method.startswith(_OPEN):
+        """Return the handler of an accepted call, or a handler that refuses the call."""
+        if not handler_call_details.method.startswith(_OPEN_PREFIX):
             try:
-                self._callers.admit(handler_call_details.invocation_metadata)
+                self._authenticator.token_owner(handler_call_details.invocation_metadata)
             except UnauthenticatedError as error:
                 return _refusal(error)
         return await continuation(handler_call_details)
@@ -80,7 +85,7 @@ def _bearer(metadata: _Metadata) -> str:
     values = [value for key, value in metadata if key == _HEADER]
     scheme, _, token = str(values[0]).partition(" ") if len(values) == 1 else ("", "", "")
     if scheme.lower() != _SCHEME or not token:
-        raise UnauthenticatedError("this server wants one header 'authorization: Bearer TOKEN'")
+        raise UnauthenticatedError("this server requires exactly one header 'authorization: Bearer TOKEN'")
     return token.strip()
 
 
@@ -89,5 +94,5 @@ def _refusal(error: UnauthenticatedError) -> grpc.RpcMethodHandler[Any, Any]:
         del requests
         await context.abort(*abort_arguments(status_of(error)))
 
-    # Of streams both ways, so that gRPC does not wait for a request first; the client sees the status only.
+    # With a stream of requests gRPC does not wait for the first one. The client sees the status only.
     return grpc.stream_stream_rpc_method_handler(refuse)

@@ -1,4 +1,4 @@
-"""Serialisation of what is stored of jobs, in messages of the contract."""
+"""The serialisation of what jobs store, in messages of the contract."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -14,21 +14,16 @@ from nst_service.jobs.events import Completed, ResultHeader
 from nst_service.jobs.log import LoggedEvent
 from nst_service.jobs.stored_request import FindPicture, StoredRequest
 from nst_service.rpc.status import status_of
-from nst_service.rpc.translate import (
-    completed_to_proto,
-    disconnect_policy_from_proto,
-    event_to_proto,
-    failure_to_proto,
-    header_to_proto,
-    request_from_proto,
-)
+from nst_service.rpc.translate.events import completed_to_proto, event_to_proto, header_to_proto
+from nst_service.rpc.translate.jobs import failure_to_proto
+from nst_service.rpc.translate.requests import disconnect_policy_from_proto, request_from_proto
 
 
 class ProtoCodec:
-    """Implementation of `jobs.codec.Codec` with protobuf."""
+    """Implements `jobs.codec.Codec` with protobuf."""
 
     def __init__(self, model: Vgg19):
-        """Create a codec for jobs that run on a model."""
+        """Make a codec for jobs that run on a model."""
         self._model = model
 
     def request(self, document: bytes, find_picture: FindPicture) -> TransferRequest:
@@ -41,7 +36,7 @@ class ProtoCodec:
         return event_to_proto(logged, self._model).SerializeToString()
 
     def result_size(self, event: bytes) -> Size | None:
-        """Return the size of the result that a JobEvent tells; None if it tells none."""
+        """Return the size of the result in a JobEvent; None if the event has none."""
         message = pb.JobEvent.FromString(event)
         match message.WhichOneof("event"):
             case "accepted":
@@ -62,19 +57,19 @@ class ProtoCodec:
 
 
 def stored_request_from_proto(request: pb.StylizeRequest, find_picture: FindPicture) -> StoredRequest:
-    """Translate a request into what is stored of it; replaces its pictures by their SHA-256.
+    """Translate a request into the form that is stored. In the request, each picture is replaced by its SHA-256.
 
     Each picture is copied out of the message once and hashed once. The parts of the result share its bytes.
 
     Raises:
-        UnknownPictureError: a picture is named by its SHA-256 and is not there.
-        InvalidRequestError: as `request_from_proto` does.
+        UnknownPictureError: the owner has no picture with a SHA-256 that the request names.
+        InvalidRequestError: as in `request_from_proto`.
     """
     pictures = _take_pictures(request, find_picture)
     translated = request_from_proto(request, pictures)
     document = pb.StylizeRequest()
     document.CopyFrom(request)
-    # Both are stored beside the document, whose digest does not depend on them.
+    # Both are stored beside the document, and its digest must not depend on them.
     document.ClearField("request_id")
     document.ClearField("disconnect_policy")
     return StoredRequest(
@@ -90,7 +85,7 @@ def _take_pictures(request: pb.StylizeRequest, find_picture: FindPicture) -> dic
     """Replace every picture of a request by its SHA-256, and return the pictures by their SHA-256.
 
     Raises:
-        UnknownPictureError: a picture is named by its SHA-256 and is not there.
+        UnknownPictureError: the owner has no picture with a SHA-256 that the request names.
     """
     pictures: dict[str, bytes] = {}
     for picture in _pictures(request):

@@ -1,4 +1,4 @@
-"""Nothing that a call raises reaches the client but as a status of the contract."""
+"""An interceptor that turns every error of a call into a status of the contract."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import DecodeError
 
-from nst_service.rpc.status import MalformedRequestError, abort_arguments, status_of
+from nst_service.rpc.errors import MalformedRequestError
+from nst_service.rpc.status import abort_arguments, status_of
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -17,13 +18,17 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Ends a call with the status of whatever its handler raises, or the decoding of its request.
+    """Ends a call with the status of the error that its handler, or the decoding of its request, raises.
 
-    gRPC by itself would send the class of an exception and its text.
+    Without it, gRPC sends the class and the text of the exception to the client.
     """
 
     def __init__(self, service: str):
-        """Seal the methods of a service, by its full name; its handlers are coroutines that take one request."""
+        """Intercept the methods of a service.
+
+        Args:
+            service: the full name of the service. Its handlers must be coroutines that take one request.
+        """
         self._prefix = f"/{service}/"
 
     async def intercept_service(
@@ -31,45 +36,45 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[_Request, _Response] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[_Request, _Response] | None:
-        """Return the handler of a call, sealed."""
+        """Return the handler of a call that ends with a status of the contract."""
         handler: Any = await continuation(handler_call_details)
         if handler is None or not handler_call_details.method.startswith(self._prefix):
             return handler  # type: ignore[no-any-return]
-        # Decoded here and not by gRPC, whose refusal would quote protobuf.
+        # The request is decoded here and not by gRPC, whose refusal would quote protobuf.
         make, behavior = (
             (grpc.unary_stream_rpc_method_handler, handler.unary_stream)
             if handler.response_streaming
             else (grpc.unary_unary_rpc_method_handler, handler.unary_unary)
         )
-        sealed: Any = _sealed(behavior, handler.request_deserializer)
-        receive: Any = _Received
-        return make(sealed, request_deserializer=receive, response_serializer=handler.response_serializer)
+        guarded: Any = _guarded(behavior, handler.request_deserializer)
+        receive: Any = _RequestBytes
+        return make(guarded, request_deserializer=receive, response_serializer=handler.response_serializer)
 
 
-class _Received:
-    """The bytes of a request, until they are taken: gRPC holds what it hands over until the call ends."""
+class _RequestBytes:
+    """The bytes of a request, until they are taken. gRPC holds this object until the call ends."""
 
     def __init__(self, data: bytes):
         self._data = data
 
-    def taken(self) -> bytes:
-        """Return them, and forget them."""
+    def take(self) -> bytes:
+        """Return the bytes and keep no reference to them."""
         data, self._data = self._data, b""
         return data
 
 
-def _sealed(
+def _guarded(
     behavior: Callable[[Any, _Context], Awaitable[Any]], decode: Callable[[bytes], Any]
-) -> Callable[[_Received, _Context], Awaitable[Any]]:
-    async def sealed(received: _Received, context: _Context) -> Any:
+) -> Callable[[_RequestBytes, _Context], Awaitable[Any]]:
+    async def guarded(request: _RequestBytes, context: _Context) -> Any:
         try:
-            return await behavior(_decoded(received.taken(), decode), context)
+            return await behavior(_decoded(request.take(), decode), context)
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
         except Exception as error:
             return await context.abort(*abort_arguments(status_of(error)))
 
-    return sealed
+    return guarded
 
 
 def _decoded(data: bytes, decode: Callable[[bytes], Any]) -> Any:

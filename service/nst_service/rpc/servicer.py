@@ -1,4 +1,4 @@
-"""The service of the contract. It translates, and decides nothing."""
+"""The service of the contract. It translates between the contract and the scheduler, and decides nothing."""
 
 import contextlib
 import functools
@@ -18,47 +18,47 @@ from nst_service.jobs.quotas import Owner
 from nst_service.jobs.scheduler import Scheduler
 from nst_service.rpc.auth import Authenticator
 from nst_service.rpc.codec import stored_request_from_proto
-from nst_service.rpc.status import RequestTooLargeError
-from nst_service.rpc.translate import (
-    JobRequest,
-    check_job_name,
-    enum_to_proto,
-    estimate_to_proto,
-    event_to_proto,
-    job_to_proto,
-    jobs_to_proto,
-    limits_to_proto,
-    options_to_proto,
-    output_to_proto,
-    page_from_proto,
-    weights_to_proto,
-)
+from nst_service.rpc.errors import RequestTooLargeError
+from nst_service.rpc.translate.events import estimate_to_proto, event_to_proto
+from nst_service.rpc.translate.fields import enum_to_proto
+from nst_service.rpc.translate.jobs import job_to_proto, jobs_to_proto
+from nst_service.rpc.translate.options import limits_to_proto, options_to_proto, output_to_proto, weights_to_proto
+from nst_service.rpc.translate.requests import JobRequest, check_job_name, page_from_proto
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
-    """Serves StyleTransferService over a scheduler. `ErrorInterceptor` turns what it raises into statuses."""
+    """Serves StyleTransferService with a scheduler. `ErrorInterceptor` turns its errors into statuses."""
 
     def __init__(
-        self, scheduler: Scheduler, model: Vgg19, callers: Authenticator, *, version: str, max_request_bytes: int
+        self, scheduler: Scheduler, model: Vgg19, authenticator: Authenticator, *, version: str, max_request_bytes: int
     ):
+        """Make the service.
+
+        Args:
+            scheduler: runs the jobs.
+            model: the network on the first device.
+            authenticator: tells the owner of a call.
+            version: the version of the server.
+            max_request_bytes: the largest size of a request in bytes.
+        """
         self._scheduler = scheduler
         self._model = model
-        self._callers = callers
+        self._authenticator = authenticator
         self._version = version
         self._max_request_bytes = max_request_bytes
 
-    # A coroutine that writes, not an async generator: grpc.aio does not close generators when a call is cancelled.
+    # A coroutine and not an async generator, because grpc.aio does not close generators when a call is cancelled.
     async def Stylize(self, request: pb.StylizeRequest, context: Context) -> None:  # type: ignore[override]  # noqa: N802
-        """Run a job, or find the one of the same request, and stream its events."""
+        """Start a job, or find the job of the same request, and stream its events."""
         size = self._checked_size(request)
         remaining = context.time_remaining()
         deadline = None if remaining is None else time.monotonic() + remaining
-        owner = self._callers.of(context)
+        owner = self._authenticator.owner(context)
         read = functools.partial(stored_request_from_proto, request)
         job = await self._scheduler.submit(read, deadline, owner, request.request_id or None, size=size)
-        # Many calls may follow a job for long, and each has brought its pictures.
+        # Many calls may follow a job for a long time, and each of them holds its pictures otherwise.
         del request, read
         async with contextlib.aclosing(self._follow(job.id, owner, 0)) as events:
             async for event in events:
@@ -66,7 +66,7 @@ class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
 
     async def WatchJob(self, request: pb.WatchJobRequest, context: Context) -> None:  # type: ignore[override]  # noqa: N802
         """Stream the events of a job."""
-        owner = self._callers.of(context)
+        owner = self._authenticator.owner(context)
         job_id = await self._job_id(request, owner)
         async with contextlib.aclosing(self._follow(job_id, owner, request.after_sequence)) as events:
             async for event in events:
@@ -78,8 +78,8 @@ class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
                 yield event_to_proto(logged, self._model)
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:  # noqa: N802
-        """Say where a job stands."""
-        owner = self._callers.of(context)
+        """Describe a job."""
+        owner = self._authenticator.owner(context)
         view = await self._scheduler.views.view(await self._job_id(request, owner), owner)
         return pb.GetJobResponse(job=job_to_proto(view, self._model))
 
@@ -87,15 +87,15 @@ class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
         """List the caller's jobs."""
         page = page_from_proto(request)
         views = await self._scheduler.views.page(
-            self._callers.of(context), states=page.states, before=page.before, limit=page.size + 1
+            self._authenticator.owner(context), states=page.states, before=page.before, limit=page.size + 1
         )
         return jobs_to_proto(views, page.size, self._model)
 
     async def CancelJob(  # noqa: N802
         self, request: pb.CancelJobRequest, context: Context
     ) -> pb.CancelJobResponse:
-        """Cancel a job by its id."""
-        owner = self._callers.of(context)
+        """Cancel a job and return its state before."""
+        owner = self._authenticator.owner(context)
         state = await self._scheduler.cancel(await self._job_id(request, owner), owner)
         return pb.CancelJobResponse(state=enum_to_proto(state))
 
@@ -106,9 +106,9 @@ class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
     async def Estimate(  # noqa: N802
         self, request: pb.EstimateRequest, context: Context
     ) -> pb.EstimateResponse:
-        """Say what a job would do and cost."""
+        """Describe the job that a request would lead to, and its cost."""
         size = self._checked_size(request)
-        owner = self._callers.of(context)
+        owner = self._authenticator.owner(context)
         read = functools.partial(stored_request_from_proto, request.stylize)
         return estimate_to_proto(await self._scheduler.estimate(read, owner, size=size))
 
