@@ -192,7 +192,7 @@ async def serve(config: ServerConfig) -> ServerEnd:
     def on_signal() -> None:
         if stop.is_set():
             _log.info("draining: running jobs end now")
-            server.scheduler.finish_early()
+            server.scheduler.dispatcher.finish_early()
         stop.set()
 
     loop = asyncio.get_running_loop()

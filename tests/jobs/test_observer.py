@@ -1,5 +1,6 @@
 """Every fact of a job's life is told, and nothing that watches can end or lose a job."""
 
+import asyncio
 import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Callable
@@ -11,7 +12,7 @@ from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.options import Limits
 from nst_service.engine.spec import TransferRequest
 from nst_service.jobs import run as run_module
-from nst_service.jobs.errors import JobCancelledError, QueueFullError
+from nst_service.jobs.errors import JobCancelledError, JobFailedError, NotServingError, QueueFullError
 from nst_service.jobs.job import Drained, Ended, Job, Moved
 from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.observer import (
@@ -25,6 +26,7 @@ from nst_service.jobs.observer import (
     JobShrunk,
     JobStarted,
     Observer,
+    RecoveryFailed,
     StoreFailed,
     guarded,
 )
@@ -155,6 +157,70 @@ async def test_a_job_that_goes_on_after_a_restart_is_resumed(observing, make_req
         assert isinstance(resumed, JobResumed)
         assert resumed.job.id == job.id
         assert resumed.job.plan.earlier_runs == 1
+
+
+async def test_a_job_that_cannot_go_on_is_told(
+    observing, make_request: MakeRequest, facts: Facts, monkeypatch: pytest.MonkeyPatch
+):
+    async with observing(Facts()) as scheduler:
+        job = await submit(scheduler, make_request(iterations=_ENDLESS), request_id="one", disconnect_policy=_KEEP)
+        await until_started(job)
+
+    async def lost(*_: Any) -> None:
+        return None
+
+    monkeypatch.setattr(AsyncJobStore, "request", lost)
+    async with observing(facts):
+        pass
+    (failed,) = facts
+    assert isinstance(failed, RecoveryFailed)
+    assert failed.job_id == job.id
+    assert isinstance(failed.error, JobFailedError)
+    assert failed.error.reason == "REQUEST_LOST"
+
+
+async def test_a_job_that_waits_and_that_nobody_can_name_is_cancelled_by_a_drain(
+    observing, make_request: MakeRequest, facts: Facts
+):
+    async with observing(facts) as scheduler:
+        running = await submit(scheduler, make_request(iterations=_ENDLESS), request_id="one")
+        waiting = await submit(scheduler, make_request(iterations=_ENDLESS))
+        await until_started(running)
+    ends = {fact.job: fact.end for fact in facts.of(JobEnded)}
+    assert ends[running] == Drained()
+    assert isinstance(ends[waiting], Ended)
+    assert ends[waiting].state is JobState.CANCELLED
+    assert isinstance(ends[waiting].error, NotServingError)
+
+
+async def test_a_refusal_after_the_end_of_its_call_is_told(
+    observing, make_request: MakeRequest, facts: Facts, monkeypatch: pytest.MonkeyPatch
+):
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    async def fail(*_: Any) -> None:
+        reached.set()
+        await go_on.wait()
+        raise StoreUnavailableError("the store does not answer")
+
+    async with observing(facts) as scheduler:
+        monkeypatch.setattr(scheduler._store, "submit", fail)
+        call = asyncio.create_task(submit(scheduler, make_request(iterations=3)))
+        await reached.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        go_on.set()
+        while not facts:
+            await asyncio.sleep(0.01)
+    (refused,) = facts
+    assert isinstance(refused.error, StoreUnavailableError)
+
+
+async def test_a_request_is_the_one_that_its_id_says(observing, make_request: MakeRequest, facts: Facts):
+    async with observing(facts) as scheduler:
+        with pytest.raises(ValueError, match="has the id None, and not 'one'"):
+            await scheduler.submit(read_request(make_request(iterations=3)), request_id="one")
 
 
 async def test_a_job_that_another_server_has_taken_has_moved(

@@ -8,6 +8,7 @@ import pytest
 from nst_service.jobs.errors import DoesNotFitError, JobError, JobFailedError
 from nst_service.jobs.job import Job
 from nst_service.jobs.job_table import JobTable
+from nst_service.jobs.observer import NullObserver
 from nst_service.jobs.recovery import Recovery
 from nst_service.lifecycle import StopReason
 from nst_service.store.errors import CorruptBlobError, StoreUnavailableError
@@ -70,7 +71,13 @@ def recover(store: FailingJobStore, planner: FakePlanner):
         for job in known:
             table.add(job)
         store.answers = {"queue": list(jobs), "sizes": {job.id: job.size for job in jobs}} | store.answers
-        recovery = Recovery(store, table, planner, dataclasses.replace(DURABILITY, is_alone=is_alone))
+        recovery = Recovery(
+            store,
+            table,
+            planner,
+            durability=dataclasses.replace(DURABILITY, is_alone=is_alone),
+            observer=NullObserver(),
+        )
         return [job async for job in recovery.resumable()]
 
     return recover

@@ -78,6 +78,8 @@ class Admission:
             if request_id is not None:
                 # A repeated request needs no room, because its job exists already.
                 request = await self._read(read, owner)
+                if request.request_id != request_id:
+                    raise ValueError(f"the request has the id {request.request_id!r}, and not {request_id!r}")
                 if found := await self._store.find(owner.name, request):
                     yield found
                     return

@@ -14,6 +14,7 @@ from nst_service.jobs.job_table import JobTable
 from nst_service.jobs.observer import Observer, StoreFailed
 from nst_service.jobs.settlement import Settlement
 from nst_service.jobs.sink import LoopSink, Outcome, Requeued
+from nst_service.lifecycle import StopReason
 from nst_service.store.errors import StoreError
 
 _log = logging.getLogger(__name__)
@@ -76,6 +77,17 @@ class Dispatcher:
                 await self._runs.wait()
                 await self._storing.wait()
         return not self._pool.running
+
+    def finish_early(self) -> None:
+        """Make the running jobs end after their present step.
+
+        Jobs with a request id are stored and go on later. The others end with their best picture so far.
+        """
+        for job in self._pool.running:
+            if job.plan.request_id is None:
+                job.control.stop_requested = job.control.stop_requested or StopReason.SHUTDOWN
+            else:
+                job.control.must_leave = True
 
     async def close(self) -> None:
         """Abandon the jobs that still run, and wait until everything else is stored."""

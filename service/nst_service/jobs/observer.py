@@ -1,4 +1,4 @@
-"""The seam for observation: metrics, traces and logs are notified here of every fact of a job's life.
+"""The facts of jobs on a server, and the protocol of the observers that are notified of them.
 
 Nothing in `jobs` knows the observers. An observer is notified on the event loop, after the fact. It decides nothing,
 must not block, and cannot end or lose a job (see `guarded`).
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from nst_service.jobs.errors import JobError
 from nst_service.jobs.job import End, Job
 from nst_service.store.errors import StoreError
 
@@ -38,6 +39,15 @@ class JobResumed:
     """A job of an earlier process or of another server is queued here now."""
 
     job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryFailed:
+    """A job of the store has failed, because it cannot go on: no run of it is to be expected any more."""
+
+    job_id: str
+    error: JobError
+    """The error that is stored, and that its followers get."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +94,7 @@ class DeviceFailed:
 
 @dataclass(frozen=True, slots=True)
 class StoreFailed:
-    """An operation of the store has failed."""
+    """An operation of the store has failed whose error no caller gets. A caller gets the error itself."""
 
     operation: str
     """Name of the operation, such as "save_checkpoint"."""
@@ -95,6 +105,7 @@ Fact = (
     JobAccepted
     | JobRefused
     | JobResumed
+    | RecoveryFailed
     | JobStarted
     | JobCheckpointed
     | JobShrunk

@@ -1,6 +1,5 @@
 """The recovery of jobs that earlier processes or other servers have left in the queue of the store."""
 
-import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -9,6 +8,7 @@ from nst_service.jobs.errors import DoesNotFitError, JobError, JobFailedError, U
 from nst_service.jobs.job import Job
 from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.job_table import JobTable
+from nst_service.jobs.observer import Observer, RecoveryFailed, StoreFailed, store_failures_noted
 from nst_service.jobs.planner import Planner
 from nst_service.jobs.views import Durability
 from nst_service.lifecycle import StopReason
@@ -24,11 +24,14 @@ _log = logging.getLogger(__name__)
 class Recovery:
     """Reads jobs back from the store, and fails those that cannot go on."""
 
-    def __init__(self, store: AsyncJobStore, table: JobTable, planner: Planner, durability: Durability):
+    def __init__(
+        self, store: AsyncJobStore, table: JobTable, planner: Planner, *, durability: Durability, observer: Observer
+    ):
         self._store = store
         self._table = table
         self._planner = planner
         self._durability = durability
+        self._observer = observer
 
     async def resumable(self) -> AsyncIterator[Job]:
         """Yield the queued jobs of the store that this server does not know yet and that can go on.
@@ -46,6 +49,8 @@ class Recovery:
         except Exception as error:
             if isinstance(error, StoreError | MemoryError) and not isinstance(error, CorruptBlobError):
                 _log.warning("job %s cannot go on yet: %s", stored.id, error)
+                if isinstance(error, StoreError):
+                    self._observer.notify(StoreFailed("read_back", error))
                 return None
             if isinstance(error, DoesNotFitError):
                 await self._fail(stored, error)
@@ -75,5 +80,6 @@ class Recovery:
         return self._planner.resume(stored, spec, await self._store.events(stored.id))
 
     async def _fail(self, stored: StoredJob, error: JobError) -> None:
-        with contextlib.suppress(StoreError):
+        with store_failures_noted(self._observer, "fail_queued", f"job {stored.id} has failed, which is not stored"):
             await self._store.fail_queued(stored.id, error)
+            self._observer.notify(RecoveryFailed(stored.id, error))

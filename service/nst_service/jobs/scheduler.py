@@ -5,6 +5,7 @@ The facts are in values below it, which call nothing above them. Everything here
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -15,7 +16,7 @@ from nst_service.jobs.availability import Availability
 from nst_service.jobs.background import BackgroundTasks
 from nst_service.jobs.device_pool import DevicePool
 from nst_service.jobs.dispatcher import Dispatcher
-from nst_service.jobs.errors import JobCancelledError, MovedError
+from nst_service.jobs.errors import JobCancelledError, MovedError, NotServingError, Unavailability
 from nst_service.jobs.events import Accepted
 from nst_service.jobs.job import Drained, Ended, Job
 from nst_service.jobs.job_store import AsyncJobStore
@@ -89,7 +90,7 @@ class Scheduler:
         self._admission = Admission(
             store, self._table, self._pool, self._planner, self._availability, limits=queue_limits
         )
-        self._recovery = Recovery(store, self._table, self._planner, durability)
+        self._recovery = Recovery(store, self._table, self._planner, durability=durability, observer=self._observer)
         storing = BackgroundTasks()
         self._settlement = Settlement(store, self._table, storing, self._observer)
         self.dispatcher = Dispatcher(
@@ -159,7 +160,7 @@ class Scheduler:
                 try:
                     return await asyncio.shield(accepting)
                 except asyncio.CancelledError:
-                    accepting.add_done_callback(self._leave_unfollowed)
+                    accepting.add_done_callback(functools.partial(self._leave_unfollowed, owner))
                     raise
         except Exception as error:
             self._observer.notify(JobRefused(owner.name, error))
@@ -190,8 +191,12 @@ class Scheduler:
             self.dispatcher.dispatch()
         return job
 
-    def _leave_unfollowed(self, accepting: "asyncio.Task[Job | StoredJob]") -> None:
-        if not accepting.cancelled() and accepting.exception() is None and isinstance(job := accepting.result(), Job):
+    def _leave_unfollowed(self, owner: Owner, accepting: "asyncio.Task[Job | StoredJob]") -> None:
+        if accepting.cancelled():
+            return
+        if isinstance(error := accepting.exception(), Exception):
+            self._observer.notify(JobRefused(owner.name, error))
+        elif isinstance(job := accepting.result(), Job):
             self._check_followers(job)
 
     # Following
@@ -265,17 +270,6 @@ class Scheduler:
             self._settlement.cancel(job, Ended(JobState.CANCELLED, JobCancelledError()))
             self.dispatcher.dispatch()
 
-    def finish_early(self) -> None:
-        """Make the running jobs end after their present step.
-
-        Jobs with a request id are stored and go on later. The others end with their best picture so far.
-        """
-        for job in self._pool.running:
-            if job.plan.request_id is None:
-                self._stop(job, StopReason.SHUTDOWN)
-            else:
-                job.control.must_leave = True
-
     async def drain(self, grace: float) -> bool:
         """Accept no more jobs, and give the running ones some time to finish.
 
@@ -295,7 +289,7 @@ class Scheduler:
             self._evict(job)
         is_idle = await self.dispatcher.idle_within(grace)
         if not is_idle:
-            self.finish_early()
+            self.dispatcher.finish_early()
             is_idle = await self.dispatcher.idle_within(_LAST_STEP_SECONDS)
         self._planner.close()
         if self._housekeeping:
@@ -314,7 +308,8 @@ class Scheduler:
         """Remove a waiting job because of a drain."""
         self._table.waiting.remove(job)
         if job.plan.request_id is None:
-            self._settlement.cancel(job, Drained())
+            # Nobody can name it, so that it does not go on.
+            self._settlement.cancel(job, Ended(JobState.CANCELLED, NotServingError(Unavailability.DRAINING)))
         else:
             self._settlement.retire(job, Drained())
 
