@@ -15,7 +15,7 @@ from skimage.data import chelsea
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_jobs_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Servers keep their jobs below a folder of the tests, unless told otherwise."""
+    """Servers store their jobs below a folder of the tests, unless a test says otherwise."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
         yield

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 PROTO = ROOT / "proto"
 SOURCE = PROTO / "nst" / "v1" / "style_transfer.proto"
 _WELL_KNOWN = Path(protoc.__file__).parent / "_proto"
-"""Where `python -m grpc_tools.protoc` finds what comes with protobuf."""
+"""The folder of the files that come with protobuf, as `python -m grpc_tools.protoc` finds it."""
 
 
 def test_the_committed_stubs_are_those_of_the_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -43,7 +43,7 @@ def test_a_field_that_is_removed_from_the_contract_is_reported(tmp_path: Path):
 
 
 def breaking_changes(module: Path, released: Path) -> list[str]:
-    """Return what `buf breaking` reports."""
+    """Return the report of `buf breaking`."""
     buf = Path(sys.executable).parent / "buf"
     done = subprocess.run([buf, "breaking", module, "--against", released], check=False, capture_output=True, text=True)
     assert not done.stderr

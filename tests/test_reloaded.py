@@ -6,7 +6,7 @@ from nst_service.reloaded import Reloaded, SettingError, read_file
 
 
 def replace(path: Path, text: str) -> None:
-    """Write a file as others do: beside it, then renamed, so that it is another file for certain."""
+    """Replace a file by another one that is renamed to its path, as programs usually do."""
     beside = path.with_name("beside")
     beside.write_text(text)
     beside.replace(path)

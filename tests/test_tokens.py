@@ -17,7 +17,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def made(*arguments: str) -> tuple[str, str]:
-    """Return the token that the command line makes, and its entry."""
+    """Return a token that the command line makes, and its entry."""
     done = CliRunner().invoke(main, ["token", *arguments])
     assert done.exit_code == 0, done.output
     return done.stderr.rsplit(maxsplit=1)[-1], done.stdout

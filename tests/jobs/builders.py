@@ -72,7 +72,7 @@ def make_job(*, seconds: float = 10.0, memory: int = 1, **plan: Any) -> Job:
     """Return a job that is expected to take a time on its device; `plan` are fields of its JobPlan."""
     return Job(
         plan=JobPlan(**{"accepted_at": time.monotonic(), "expected_seconds": seconds} | plan),
-        run=RunState(spec=SPEC, cost=Cost(1.0, memory, None), remaining_seconds=seconds),
+        run_state=RunState(spec=SPEC, cost=Cost(1.0, memory, None), remaining_seconds=seconds),
     )
 
 

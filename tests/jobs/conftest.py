@@ -14,7 +14,7 @@ from tests.jobs.builders import LIMITS, PlainCodec
 
 @pytest.fixture
 def open_job_store(tmp_path: Path) -> Callable[[], AsyncJobStore]:
-    """Return a function that opens the same store once more, as the next server does."""
+    """Return a function that opens the same store again, as the next server does."""
     retention = Retention(max_age_seconds=3600, max_bytes=2**30, min_free_bytes=0)
     return lambda: AsyncJobStore(Store.open(tmp_path / "jobs", retention=retention, lease_seconds=10), PlainCodec())
 

@@ -22,7 +22,7 @@ def pool_of(*workers: FakeWorker, max_running: int = 2, observer: Facts | None =
 
 
 def next_step(job: Job, seconds: float) -> Job:
-    job.run = dataclasses.replace(job.run, next_seconds=seconds)
+    job.run_state = dataclasses.replace(job.run_state, next_seconds=seconds)
     return job
 
 

@@ -41,19 +41,19 @@ MakeRequest = Callable[..., TransferRequest]
 OpenJobStore = Callable[[], AsyncJobStore]
 
 _HANG_SECONDS = 60
-"""After which a test has hung. Nothing is measured by it."""
+"""Seconds after which a test counts as hung. No test measures time."""
 _ENDLESS = 5000
 """Iterations that no test waits for."""
 _KEEP = DisconnectPolicy.KEEP_RUNNING
 
 
 class Brake:
-    """Holds the device before a step."""
+    """A brake that holds the device before a step."""
 
     def __init__(self) -> None:
         self.steps = 0
         self.before = _ENDLESS
-        """The number of the step."""
+        """The number of the step before which the device is held."""
         self.released = threading.Event()
 
     def transfer(self, *arguments: Any) -> Iterator[Iterate]:
@@ -78,7 +78,7 @@ def brake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Brake]:
 
 @pytest.fixture
 def serving(model: Vgg19, limits: Limits, open_job_store: OpenJobStore):
-    """Return a server's worth of jobs, in the same store every time."""
+    """Return a context manager that runs a scheduler, with the same store every time."""
 
     @contextlib.asynccontextmanager
     async def serving(**durability: Any) -> AsyncIterator[Scheduler]:
@@ -207,7 +207,7 @@ async def test_a_job_goes_on_after_a_restart_and_its_picture_is_the_same_to_the_
 
 
 async def leave(scheduler: Scheduler, brake: Brake, step: int) -> None:
-    """Have a server leave before a step, with a checkpoint of its job."""
+    """Drain a server before a step of its job, which leaves with a checkpoint."""
     await until(lambda: brake.steps == step)
     draining = asyncio.create_task(scheduler.drain(0.0))
     await asyncio.sleep(0.1)
@@ -216,7 +216,7 @@ async def leave(scheduler: Scheduler, brake: Brake, step: int) -> None:
 
 
 async def left_at_step_3(serving, request: TransferRequest, brake: Brake) -> str:
-    """Have a server leave while it works on a job, and return the job's id."""
+    """Drain a server while it runs a job, and return the id of the job."""
     brake.steps, brake.before = 0, 3
     async with serving() as scheduler:
         job = await submit(scheduler, request, request_id="one")
@@ -245,7 +245,7 @@ async def test_a_job_that_was_made_smaller_on_acceptance_keeps_its_size_where_an
 
 @pytest.fixture
 def little_memory(brake: Brake, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have it run out in the third step of every picture that is 256 px wide."""
+    """Memory that runs out in the third step of every picture that is 256 px wide."""
 
     def run_out(spec: TransferSpec, *arguments: Any) -> Iterator[Iterate]:
         if spec.content.width == 256:
@@ -348,7 +348,7 @@ async def test_jobs_that_wait_when_the_server_leaves_run_in_their_order_when_it_
     assert finished == sorted(finished)
 
 
-class Held:
+class HeldMethod:
     """A method of the store that does not return before it is released."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str):
@@ -370,7 +370,7 @@ async def test_who_reads_while_the_server_leaves_reads_to_the_end(
     async with serving() as scheduler:
         job = await submit(scheduler, make_request(iterations=2))
         expected = picture_in(await events_of(scheduler, job.id))
-        held = Held(monkeypatch, "job")
+        held = HeldMethod(monkeypatch, "job")
         reading = asyncio.create_task(events_of(scheduler, job.id))
         await until(lambda: held.is_called)
         await scheduler.drain(0.0)
@@ -382,7 +382,7 @@ async def test_a_request_that_is_looked_for_while_the_server_leaves_is_refused(
     serving, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
 ):
     async with serving() as scheduler:
-        held = Held(monkeypatch, "find")
+        held = HeldMethod(monkeypatch, "find")
         submitting = asyncio.create_task(submit(scheduler, make_request(iterations=2), request_id="one"))
         await until(lambda: held.is_called)
         await scheduler.drain(0.0)

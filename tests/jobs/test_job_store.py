@@ -1,4 +1,4 @@
-"""The sizes of results: known to the store for jobs of this release, told by their events for those of 0.1.0."""
+"""The sizes of results: in the store for jobs of this release, and in their events for jobs of 0.1.0."""
 
 import pickle
 from collections.abc import AsyncIterator

@@ -31,13 +31,13 @@ async def read(log: EventLog, tell: Callable[[Event], None]) -> None:
 
 
 async def settled() -> None:
-    """Let everybody do what can be done without waiting."""
+    """Let every task do what it can do without waiting."""
     for _ in range(20):
         await asyncio.sleep(0)
 
 
 async def append_five(log: EventLog) -> None:
-    """Add five events that outdate each other, with time to be told of each."""
+    """Add five events that outdate each other, with time to read each."""
     for number in range(5):
         log.append(outdated_by_the_next(number))
         await settled()

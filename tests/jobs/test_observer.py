@@ -1,4 +1,4 @@
-"""Every fact of a job's life is told, and nothing that watches can end or lose a job."""
+"""Every fact of a job's life is notified, and no observer can end or lose a job."""
 
 import asyncio
 import contextlib
@@ -49,7 +49,7 @@ _KEEP = DisconnectPolicy.KEEP_RUNNING
 
 
 class Facts(list[Fact]):
-    """An observer that remembers."""
+    """An observer that remembers the facts."""
 
     def notify(self, fact: Fact) -> None:
         self.append(fact)

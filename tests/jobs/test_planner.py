@@ -52,7 +52,7 @@ def test_a_planned_job_has_everything_that_follows_from_its_request(
     )
     assert (job.owner, job.plan.request_id, job.plan.deadline, job.plan.earlier_runs) == ("ann", "one", 7.0, 0)
     assert job.plan.disconnect_policy is DisconnectPolicy.KEEP_RUNNING
-    assert job.run.remaining_seconds == job.plan.expected_seconds == pytest.approx(job.run.cost.work * 1e-9)
+    assert job.run_state.remaining_seconds == job.plan.expected_seconds == pytest.approx(job.run_state.cost.work * 1e-9)
     assert job.state is JobState.QUEUED
 
 
@@ -61,11 +61,11 @@ def test_the_first_event_tells_what_was_planned(make_planner: MakePlanner, make_
     job = planner.plan(planner.prepare(make_request(iterations=5, image_size=400, min_image_size=100), ANYONE))
     event = accepted(job, Span(3.0, 4.0), job_id=job.id)
     assert event.job_id == job.id
-    assert Size(event.width, event.height) == job.run.spec.content.size
+    assert Size(event.width, event.height) == job.run_state.spec.content.size
     assert event.estimate.queue_seconds == 3.0
     assert event.estimate.seconds == job.plan.expected_seconds
     assert event.estimate.reduced_from == 400
-    assert event.estimate.peak_memory_bytes == job.run.cost.peak_bytes <= 120 * 2**20
+    assert event.estimate.peak_memory_bytes == job.run_state.cost.peak_bytes <= 120 * 2**20
 
 
 def test_an_impossible_request_is_refused(make_planner: MakePlanner, make_request: MakeRequest):

@@ -1,4 +1,4 @@
-"""Which jobs run, which wait, and what is told of it."""
+"""The jobs that run, the jobs that wait, and the events that tell it."""
 
 import asyncio
 import contextlib
@@ -39,16 +39,16 @@ from tests.jobs.builders import (
 MakeRequest = Callable[..., TransferRequest]
 
 _HANG_SECONDS = 60
-"""After which a test has hung. Nothing is measured by it."""
+"""Seconds after which a test counts as hung. No test measures time."""
 _LONG, _SHORT = 5000, 5
-"""Iterations: those that no test waits for, and those that it does."""
+"""Iterations of a job that no test waits for, and of a job that a test waits for."""
 _LIMITS = {"max_queued": 8, "max_pending_bytes": 2**30, "max_running": 4}
 _SECONDS_PER_OPERATION = 1e-3
-"""Of the device as it is thought to be: so slow that what a test takes itself does not count."""
+"""The pretended throughput of the device. It is so low that the duration of the test itself does not count."""
 
 
 class Gate:
-    """Holds every job before its step, so that what runs and what waits stands still."""
+    """A gate that holds every job before its step, so that the running and the waiting jobs stay the same."""
 
     def __init__(self) -> None:
         self.free = threading.Event()
@@ -66,7 +66,7 @@ class Gate:
 
 @pytest.fixture(autouse=True)
 def _open_gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    """A device of a known pace, which is not measured: what joins what does not hang on this machine."""
+    """A device of a known throughput, so that placements do not depend on the machine."""
 
     def warm_up(worker: DeviceWorker) -> None:
         worker.memory = 2**30
@@ -168,7 +168,7 @@ async def test_a_job_waits_while_its_memory_does_not_fit_beside_the_others(
 ):
     async with scheduling() as scheduler:
         long = await submit(scheduler, make_request(iterations=_LONG))
-        scheduler._pool._devices[0].worker.memory = 2 * long.run.cost.peak_bytes - 1
+        scheduler._pool._devices[0].worker.memory = 2 * long.run_state.cost.peak_bytes - 1
         # As many as there are steps in the history of L-BFGS.
         waiting = await submit(scheduler, make_request(iterations=20))
         joining = await submit(scheduler, make_request(iterations=_SHORT, lbfgs_history=1))
@@ -263,7 +263,7 @@ async def test_a_deadline_leaves_time_for_the_step_that_is_being_taken(
     async with scheduling() as scheduler:
         alone = (await scheduler.estimate(read_request(short))).estimate.seconds
         long = await submit(scheduler, make_request(iterations=_LONG))
-        long.run = dataclasses.replace(long.run, next_seconds=2 * alone)
+        long.run_state = dataclasses.replace(long.run_state, next_seconds=2 * alone)
         with pytest.raises(DeadlineTooShortError):
             await submit(scheduler, short, time.monotonic() + 2 * alone)
         gate.free.set()

@@ -1,4 +1,4 @@
-"""Jobs that share a device, in the thread of the test: what they do to each other, which is nothing."""
+"""Jobs that share a device do not affect each other. The worker runs in the thread of the test."""
 
 import dataclasses
 import gc
@@ -54,14 +54,14 @@ _LONG = 600.0
 
 
 @dataclass(eq=False)
-class Followed:
-    """A job and all that was told of it: the sink of its run."""
+class RecordingSink:
+    """A job, and the sink of its run, which remembers every report."""
 
     job: Job
-    on_event: Callable[["Followed", Event], None]
+    on_event: Callable[["RecordingSink", Event], None]
     on_leave: Callable[[], None]
     events: list[Event] = field(default_factory=list)
-    kept: list[Snapshot] = field(default_factory=list)
+    snapshots: list[Snapshot] = field(default_factory=list)
     outcome: StopReason | Requeued | JobError | None = None
 
     def publish(self, event: Event) -> None:
@@ -73,7 +73,7 @@ class Followed:
             self.events.append(reduced)
 
     def save(self, snapshot: Snapshot) -> None:
-        self.kept.append(snapshot)
+        self.snapshots.append(snapshot)
 
     def leave(self, outcome: Outcome) -> None:
         if isinstance(outcome, JobResult):
@@ -99,7 +99,7 @@ class Followed:
 def job_of(spec: TransferSpec, *, seconds: float = 1.0, deadline: float | None = None) -> Job:
     return Job(
         plan=JobPlan(accepted_at=time.monotonic(), deadline=deadline, expected_seconds=seconds),
-        run=RunState(spec=spec, cost=estimate(spec), remaining_seconds=seconds),
+        run_state=RunState(spec=spec, cost=estimate(spec), remaining_seconds=seconds),
     )
 
 
@@ -109,8 +109,8 @@ class Device:
     def __init__(self, model: Vgg19, limits: Limits):
         self.worker = DeviceWorker(model)
         self.worker.memory = 2**30
-        self.order: list[Followed] = []
-        """Whose Progress came when."""
+        self.order: list[RecordingSink] = []
+        """The jobs in the order of their Progress events."""
         self._limits = limits
         self._open = 0
 
@@ -125,12 +125,12 @@ class Device:
         checkpoint: float = math.inf,
         on_preparing: Callable[[], None] = lambda: None,
         on_progress: Callable[[], None] = lambda: None,
-    ) -> Followed:
+    ) -> RecordingSink:
         spec = prepare(request, self._limits, LAYERS)
         job = job_of(spec.reduced(size) if size else spec, seconds=seconds, deadline=deadline)
         job.control.next_checkpoint = checkpoint
 
-        def note(followed: Followed, event: Event) -> None:
+        def note(followed: RecordingSink, event: Event) -> None:
             if isinstance(event, Progress):
                 self.order.append(followed)
                 on_progress()
@@ -142,7 +142,7 @@ class Device:
             if not self._open:
                 self.worker.close()
 
-        followed = Followed(job, note, leave)
+        followed = RecordingSink(job, note, leave)
         self._open += 1
         self.worker.join(job, snapshot, followed)
         return followed
@@ -150,13 +150,13 @@ class Device:
 
 @pytest.fixture
 def _no_preparing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every turn is a step of the optimiser: targets are computed together with the first one of their scale."""
+    """Every turn is a step of the optimiser. The targets of a scale are computed together with its first step."""
     monkeypatch.setattr(run_module, "transfer", optimize)
 
 
 @pytest.fixture
 def _equal_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every turn counts as much as any other, however long this machine takes over it."""
+    """Every turn is charged equally, however long the machine takes for it."""
     charge = FairQueue.charge
     monkeypatch.setattr(FairQueue, "charge", lambda share, run, _seconds: charge(share, run, 1.0))
 
@@ -167,7 +167,7 @@ def device(model: Vgg19, limits: Limits, monkeypatch: pytest.MonkeyPatch) -> Dev
     return Device(model, limits)
 
 
-def alone(device: Device, request: TransferRequest) -> Followed:
+def alone(device: Device, request: TransferRequest) -> RecordingSink:
     followed = device.join(request)
     device.worker.serve()
     assert followed.outcome is StopReason.ITERATIONS
@@ -175,7 +175,7 @@ def alone(device: Device, request: TransferRequest) -> Followed:
 
 
 def failing(error: Exception, *, size: int, after: int) -> Callable[..., Iterator[Any]]:
-    """Return a transfer that fails in one of its steps where the picture has this width."""
+    """Return a transfer that fails in one of its steps if the picture has this width."""
 
     def run(*arguments: Any) -> Iterator[Any]:
         for step in transfer(*arguments):
@@ -207,7 +207,7 @@ def test_jobs_that_share_a_device_give_the_bytes_that_they_give_alone(device: De
 def test_a_job_can_join_and_leave_while_another_runs(device: Device, make_request: MakeRequest):
     long, short = make_request(iterations=12, seed=1, init=Init.RANDOM), make_request(iterations=2)
     expected = [alone(device, request).file for request in (long, short)]
-    joined: list[Followed] = []
+    joined: list[RecordingSink] = []
 
     def join() -> None:
         if not joined:
@@ -263,7 +263,7 @@ def test_memory_that_runs_out_once_more_while_a_job_makes_itself_smaller_ends_th
 
 
 def running_out(*, edge: int, after: int) -> Callable[..., Iterator[Any]]:
-    """Return a transfer for which memory does not suffice above a size, but for its first steps."""
+    """Return a transfer that runs out of memory above a size, after its first steps."""
 
     def run(spec: TransferSpec, *arguments: Any) -> Iterator[Any]:
         is_too_large = spec.content.width > edge
@@ -293,7 +293,7 @@ def test_a_job_that_fits_in_no_tiles_goes_on_smaller_where_the_request_allows_it
     assert Image.open(io.BytesIO(followed.file)).size == (header.width, header.height)
     # Half of what it needed in tiles beyond what any picture takes.
     spec = prepare(request, LIMITS, LAYERS)
-    assert followed.job.run.cost.peak_bytes <= (estimate(spec, Memory(0)).peak_bytes + least_bytes()) // 2
+    assert followed.job.run_state.cost.peak_bytes <= (estimate(spec, Memory(0)).peak_bytes + least_bytes()) // 2
     progress = [event for event in followed.events if isinstance(event, Progress)]
     # In tiles it came no further.
     assert [event.iteration for event in progress] == [1, 2, 3, 3, 4, 5, 6]
@@ -308,7 +308,7 @@ def test_less_is_left_of_a_job_that_goes_on_smaller(
 ):
     def note() -> None:
         is_smaller = any(isinstance(event, Reduced) for event in followed.events)
-        left.setdefault(is_smaller, []).append(followed.job.run.remaining_seconds)
+        left.setdefault(is_smaller, []).append(followed.job.run_state.remaining_seconds)
 
     left: dict[bool, list[float]] = {}
     monkeypatch.setattr(run_module, "transfer", running_out(edge=200, after=3))
@@ -356,7 +356,7 @@ def test_a_checkpoint_of_the_size_before_is_carried_to_the_one_that_was_told(dev
     request = make_request(iterations=6)
     first = device.join(request, checkpoint=0.0)
     device.worker.serve()
-    (snapshot,) = first.kept
+    (snapshot,) = first.snapshots
     second = device.join(request, size=Size(40, 31), snapshot=snapshot)
     device.worker.serve()
     assert second.outcome is StopReason.ITERATIONS
@@ -367,20 +367,20 @@ def test_a_checkpoint_of_the_size_before_is_carried_to_the_one_that_was_told(dev
 def test_where_a_job_goes_on_is_no_news(device: Device, make_request: MakeRequest):
     first = device.join(make_request(iterations=6), checkpoint=0.0)
     device.worker.serve()
-    (snapshot,) = first.kept
+    (snapshot,) = first.snapshots
     second = device.join(make_request(iterations=6), snapshot=snapshot, checkpoint=0.0)
     device.worker.serve()
-    assert [snapshot.iteration for snapshot in second.kept] == [snapshot.iteration + 1]
+    assert [snapshot.iteration for snapshot in second.snapshots] == [snapshot.iteration + 1]
 
 
 def test_a_job_that_goes_on_does_not_hold_what_it_has_gone_on_from(device: Device, make_request: MakeRequest):
     first = device.join(make_request(iterations=6), checkpoint=0.0)
     device.worker.serve()
     held: list[bool] = []
-    learnt = weakref.ref(first.kept[0].optimizer.next)
+    learnt = weakref.ref(first.snapshots[0].optimizer.next)
     second = device.join(
         make_request(iterations=6),
-        snapshot=first.kept.pop(),
+        snapshot=first.snapshots.pop(),
         on_progress=lambda: held.append(learnt() is not None),
     )
     device.worker.serve()
@@ -396,13 +396,13 @@ def test_another_checkpoint_is_taken_when_another_is_wanted(device: Device, make
 
     followed = device.join(make_request(iterations=6), checkpoint=0.0, on_progress=want_another)
     device.worker.serve()
-    assert [snapshot.iteration for snapshot in followed.kept] == [1, 3]
+    assert [snapshot.iteration for snapshot in followed.snapshots] == [1, 3]
 
 
 def test_an_idle_worker_does_not_hold_its_last_job(device: Device, make_request: MakeRequest):
     job, left = job_of(prepare(make_request(iterations=2), LIMITS, LAYERS)), threading.Event()
     held = weakref.ref(job)
-    device.worker.join(job, None, Followed(job, lambda *_: None, left.set))
+    device.worker.join(job, None, RecordingSink(job, lambda *_: None, left.set))
     del job
     serving = threading.Thread(target=device.worker.serve)
     serving.start()
@@ -521,10 +521,10 @@ def test_a_shutdown_leaves_every_job_its_best_picture(device: Device, make_reque
 def test_a_job_that_shares_is_expected_to_end_later_than_alone(device: Device, make_request: MakeRequest):
     left: list[tuple[float, float]] = []
 
-    def note(followed: Followed) -> None:
+    def note(followed: RecordingSink) -> None:
         progress = followed.events[-1]
         assert isinstance(progress, Progress)
-        left.append((progress.eta_seconds, followed.job.run.remaining_seconds))
+        left.append((progress.eta_seconds, followed.job.run_state.remaining_seconds))
 
     first = device.join(make_request(iterations=4), on_progress=lambda: note(first))
     second = device.join(make_request(iterations=8), on_progress=lambda: note(second))
@@ -546,13 +546,13 @@ def test_the_time_of_a_job_adds_up_where_it_is_shared(device: Device, make_reque
 
 @pytest.mark.usefixtures("_no_preparing")
 class TestDeadline:
-    """Of a job whose next turn may be far off."""
+    """The deadline of a job whose next turn may be far off."""
 
     @pytest.fixture
     def run(self, make_request: MakeRequest, model: Vgg19, limits: Limits) -> Iterator[Run]:
         spec = prepare(make_request(iterations=50), limits, LAYERS)
         job = job_of(spec, deadline=time.monotonic() + _LONG)
-        run = Run(job, None, Followed(job, lambda *_: None, lambda: None), model, Throughput())
+        run = Run(job, None, RecordingSink(job, lambda *_: None, lambda: None), model, Throughput())
         run.start()
         yield run
         run.close()
@@ -579,7 +579,7 @@ def test_a_deadline_ends_a_job_that_would_wait_too_long_for_its_next_turn(device
     def step(run: Run) -> None:
         plain(run)
         if run.job is other.job:
-            run.job.run = dataclasses.replace(run.job.run, next_seconds=_LONG, remaining_seconds=30 * _LONG)
+            run.job.run_state = dataclasses.replace(run.job.run_state, next_seconds=_LONG, remaining_seconds=30 * _LONG)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "step", step)

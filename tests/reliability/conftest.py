@@ -23,7 +23,7 @@ _QUICK = pb.TransferOptions(
     content_layers=[pb.LayerWeight(layer="relu2_1")],
     style_layers=[pb.LayerWeight(layer="relu1_1")],
 )
-"""Steps of a few milliseconds, and a picture of its own for every seed."""
+"""Options with steps of a few milliseconds, and a different picture for every seed."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -42,19 +42,19 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 @pytest.fixture
 def chaos(pytestconfig: pytest.Config) -> bool:
-    """Whether to run the long form."""
+    """Whether to run the long forms of the tests."""
     return bool(pytestconfig.getoption("chaos", False))
 
 
 @pytest.fixture
 def chance(pytestconfig: pytest.Config) -> int:
-    """The seed of everything that is left to chance."""
+    """The seed of everything random."""
     return int(pytestconfig.getoption("seed", 0))
 
 
 @pytest.fixture
 def rng(chance: int, request: pytest.FixtureRequest) -> random.Random:
-    """What chance brings to a test: the same for the same seed, whichever other tests run."""
+    """The random numbers of a test. They are the same for the same seed, whichever other tests run."""
     return random.Random(f"{chance} {request.node.name}")
 
 
@@ -75,7 +75,7 @@ def server(launcher: Launcher, tmp_path: Path) -> Iterator[KillableServer]:
 
 @pytest.fixture
 def named(content_png: bytes, style_png: bytes) -> MakeRequest:
-    """Return a function that makes a request with an id of its own, unless it says otherwise."""
+    """Return a function that makes a request with a unique id, unless the fields have one."""
 
     def named(iterations: int = 20, seed: int = 0, **fields: Any) -> pb.StylizeRequest:
         request = pb.StylizeRequest(
@@ -93,7 +93,7 @@ def named(content_png: bytes, style_png: bytes) -> MakeRequest:
 
 @pytest.fixture(scope="session")
 def undisturbed(launcher: Launcher, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Undisturbed]:
-    """Return a function that returns the picture of a request on a server that nothing happens to."""
+    """Return a function that returns the picture of a request on a server where nothing breaks."""
     server = KillableServer(launcher, tmp_path_factory.mktemp("undisturbed"))
     server.start(checkpoint_seconds=1e6)
     pictures: dict[bytes, bytes] = {}

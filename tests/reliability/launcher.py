@@ -38,13 +38,13 @@ from nst_service.server import serve
 from nst_service.store.store import Store
 
 _CHUNK_BYTES = 2000
-"""So that even small pictures come in several chunks."""
+"""The size of a chunk in bytes. Even small pictures come in several chunks."""
 _DEVICE_FAILED = 3
 _FOR_EVER = 1e6
 
 
 def _set_clock(seconds: float) -> None:
-    """Have the time of day be another."""
+    """Set the time of day to another time."""
     real = time.time
     time.time = lambda: real() + seconds
     # Bound when the module was imported.
@@ -52,22 +52,22 @@ def _set_clock(seconds: float) -> None:
 
 
 def _fail_device(step: int) -> None:
-    """Have the device fail in a step of every job."""
+    """Make the device fail in a step of every job."""
     _before_step(step, torch.AcceleratorError, "an illegal memory access was encountered")
 
 
 def _have_little_memory(step: int) -> None:
-    """Have memory run out in a step of every job that takes its picture as a whole."""
+    """Make memory run out in a step of every job that processes its picture as a whole."""
     _before_step(step, MemoryError, "", only_whole=True)
 
 
 def _have_no_memory(step: int) -> None:
-    """Have memory run out in a step of every job."""
+    """Make memory run out in a step of every job."""
     _before_step(step, MemoryError, "")
 
 
 def _have_memory_up_to(edge: int) -> None:
-    """Have memory run out in the fourth step of every job with a larger picture."""
+    """Make memory run out in the fourth step of every job with a larger picture."""
 
     def fail() -> None:
         raise MemoryError
@@ -79,12 +79,12 @@ def _have_memory_up_to(edge: int) -> None:
 
 
 def _die(step: int) -> None:
-    """Have the process die in a step of every job."""
+    """Make the process die in a step of every job."""
     run_module.transfer = lambda *arguments: _with(arguments, step, lambda: os.kill(os.getpid(), signal.SIGKILL))
 
 
 def _stall(step: int) -> None:
-    """Have no job come as far as a step."""
+    """Keep every job from its first step."""
     run_module.transfer = lambda *arguments: _with(arguments, step, lambda: time.sleep(_FOR_EVER))
 
 
@@ -101,7 +101,7 @@ def _before_step(step: int, error: type[Exception], message: str, *, only_whole:
 
 
 def _with(arguments: tuple[Any, ...], step: int, act: Callable[[], None]) -> Iterator[TargetProgress | Iterate]:
-    """Yield what `transfer` does, and do something before a step, which is counted from the leased of the job."""
+    """Yield the steps of `transfer`, and call an action before one of them, counted from the lease of the job."""
     with contextlib.closing(transfer(*arguments)) as steps:
         for each in steps:
             if isinstance(each, Iterate) and each.iteration == step:
@@ -110,7 +110,7 @@ def _with(arguments: tuple[Any, ...], step: int, act: Callable[[], None]) -> Ite
 
 
 def _die_before_keeping_a_smaller_size(seconds: float) -> None:
-    """Have the process die when a smaller size of a job is to be kept, so long after it could have been told."""
+    """Make the process die while a smaller size is being stored, so late that a wrong order would be seen."""
     note = AsyncJobStore.append
 
     async def dying(job_store: AsyncJobStore, job: Job, logged: LoggedEvent) -> None:
@@ -123,12 +123,12 @@ def _die_before_keeping_a_smaller_size(seconds: float) -> None:
 
 
 def _forgive(deaths: int) -> None:
-    """Have a job not be blamed before so many servers in a row have died with it."""
+    """Set the number of servers in a row that may die with a job before the job fails."""
     recovery_module._MAX_LOST_RUNS = deaths
 
 
 def _ask_for_signs_of_life(seconds: float) -> None:
-    """Have clients be taken for vanished so soon."""
+    """Set the seconds after which a silent client counts as vanished."""
     server_module._KEEPALIVE_SECONDS = server_module._KEEPALIVE_PATIENCE = seconds
 
 
@@ -166,7 +166,7 @@ def _serve(settings: dict[str, Any], faults: dict[str, Any], log: str) -> int:
 
 
 def _quicken() -> None:
-    """Have servers start at once, and tell of every step."""
+    """Make servers start without a warm-up, and report every step."""
     weights = load_weights("caffe")
     runtime_module.load_weights = lambda *_: weights
     # What torch loads when it is first used, it has loaded then.

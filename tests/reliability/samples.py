@@ -1,4 +1,4 @@
-"""Small pictures of every kind that the engine reads, and what can be wrong with them."""
+"""Small pictures of every format that the engine reads, and defects of their files."""
 
 import io
 import struct
@@ -18,7 +18,7 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 @cache
 def samples() -> Mapping[str, bytes]:
-    """Whole files by what they are."""
+    """Intact files by their names."""
     rgb = Image.fromarray(_levels(3))
     second = rgb.transpose(Image.Transpose.ROTATE_180)
     rgba, grey, deep = Image.fromarray(_levels(4)), rgb.convert("L"), Image.fromarray(_deep(1)[..., 0])
@@ -79,7 +79,7 @@ def samples() -> Mapping[str, bytes]:
 
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    """A sample with some things wrong: bits, numbers of a header, pieces lost, repeated or of another file."""
+    """A sample with some defects: bits, numbers of a header, parts that are lost, repeated or from another file."""
     files = samples()
     name = draw(st.sampled_from(sorted(files)))
     data = bytearray(files[name])
@@ -109,13 +109,13 @@ def damaged(draw: st.DrawFn) -> bytes:
 
 
 def _place(draw: st.DrawFn, length: int) -> int:
-    """Draw a place in a file: mostly near its begin, where its headers are, and seldom in what says its format."""
+    """Draw a place in a file: mostly near the beginning, where the headers are, and seldom in the signature."""
     last = max(0, length - 1)
     return draw(st.integers(min(last, 8), min(last, 512)) | st.integers(0, last))
 
 
 def _numbers() -> st.SearchStrategy[bytes]:
-    """Draw the bytes of a number that a size, a count or an offset may not be."""
+    """Draw the bytes of a number that is invalid as a size, a count or an offset."""
     limits = (0, 1, 2, 255, 256, 2**15 - 1, 2**15, 2**16 - 1, 2**24 - 1, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1)
     number = st.sampled_from(limits) | st.integers(0, 2**32 - 1)
     return st.builds(
@@ -126,7 +126,7 @@ def _numbers() -> st.SearchStrategy[bytes]:
 
 
 def _with_true_checksums(data: bytes) -> bytes:
-    """Correct the checksums of a PNG as far as its chunks can be followed; anything else stays as it is."""
+    """Correct the checksums of a PNG as far as its chunks can be followed. Other bytes stay as they are."""
     if not data.startswith(_PNG_SIGNATURE):
         return data
     parts, place = [_PNG_SIGNATURE], len(_PNG_SIGNATURE)

@@ -1,4 +1,4 @@
-"""Servers that are killed and started again, and clients that see to it that nothing is lost."""
+"""Servers that are killed and started again, and clients that check that nothing is lost."""
 
 import asyncio
 import contextlib
@@ -25,35 +25,35 @@ from nst.v1 import style_transfer_pb2 as pb
 from nst.v1 import style_transfer_pb2_grpc as pb_grpc
 
 HANG_SECONDS = 300
-"""After which a test has hung. Nothing is measured by it."""
+"""Seconds after which a test counts as hung. No test measures time."""
 ENDLESS = 100_000
 """Iterations that no test waits for."""
 KINDS = (
     *("accepted", "queued", "started", "preparing", "progress", "preview"),
     *("result_header", "result_chunk", "completed"),
 )
-"""Of events."""
+"""The kinds of the events of a job."""
 OUTDATED = ("queued", "preparing", "progress", "preview")
-"""Kinds of which a reader may miss some."""
+"""The kinds of events of which a reader may miss some."""
 TERMINAL = (pb.JOB_STATE_SUCCEEDED, pb.JOB_STATE_CANCELLED, pb.JOB_STATE_FAILED)
 
 MakeRequest = Callable[..., pb.StylizeRequest]
-"""Makes a request of small pictures; takes iterations and a seed, and fields of the message."""
+"""A function that makes a request of small pictures from iterations, a seed, and fields of the message."""
 Undisturbed = Callable[[pb.StylizeRequest], Awaitable[bytes]]
-"""Returns the picture that a request leads to where nothing breaks."""
+"""A function that returns the picture of a request on a server where nothing breaks."""
 
 _CHANNEL = (
-    # What one connection has gone through is nothing to the next.
+    # The failures of a connection must not delay the next one.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 100),
 )
 _DEADLINE_SECONDS = 1.0
-"""For a job on a fast machine to have begun."""
+"""Seconds in which a job on a fast machine has begun."""
 _PAUSE = 0.01
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 _RESET = struct.pack("ii", 1, 0)
-"""Of a socket that does not linger: closing it resets its connection."""
+"""The option of a socket that does not linger. Closing the socket resets its connection."""
 
 
 class Stub:
@@ -113,7 +113,7 @@ class Stub:
 
 @contextlib.asynccontextmanager
 async def connected(port: int, patience: float | None = HANG_SECONDS) -> AsyncIterator[Stub]:
-    """Have a connection, for so many seconds at most."""
+    """Yield a connection, for at most this number of seconds."""
     stub = Stub(port)
     async with asyncio.timeout(patience), stub.channel:
         yield stub
@@ -144,7 +144,7 @@ class Launcher:
 
 
 class KillableServer:
-    """A server in a process of its own: always the same port, and always the same jobs."""
+    """A server in a process of its own, always with the same port and the same jobs."""
 
     def __init__(self, launcher: Launcher, folder: Path):
         self.folder = folder
@@ -167,7 +167,7 @@ class KillableServer:
         return self._pid is not None and self.process.status() != psutil.STATUS_ZOMBIE
 
     def start(self, faults: dict[str, Any] | None = None, **settings: Any) -> None:
-        """Start it, whether or not it serves yet."""
+        """Start the process, without waiting until it serves."""
         defaults = {
             "address": f"127.0.0.1:{self.port}",
             "data_dir": str(self.data),
@@ -180,20 +180,20 @@ class KillableServer:
         self._pid = self._launcher.order(settings=defaults | settings, faults=faults or {}, log=str(self.log))
 
     async def serve(self, faults: dict[str, Any] | None = None, **settings: Any) -> None:
-        """Start it, and wait until it serves."""
+        """Start the process, and wait until it serves."""
         self.start(faults, **settings)
         async with connected(self.port) as stub:
             await stub.serving()
 
     def kill(self, number: int = signal.SIGKILL) -> int:
-        """End it with a signal, if it is there, and return its exit code."""
+        """End the process with a signal, if it runs, and return its exit code."""
         if self._pid is None:
             return 0
         os.kill(self._pid, number)
         return self.ended()
 
     def ended(self) -> int:
-        """Wait until it has ended, and return its exit code."""
+        """Wait until the process has ended, and return its exit code."""
         code = self._launcher.order(wait=self._pid)
         self._pid = None
         return code
@@ -202,7 +202,7 @@ class KillableServer:
         return connected(self.port)
 
     async def serve_with_deadline(self, make: MakeRequest, until: str) -> "Story":
-        """Start it with an endless job that has a deadline soon after its first event of a kind; return its story."""
+        """Start the server with an endless job whose deadline is soon after an event of a kind. Return its story."""
         seconds = _DEADLINE_SECONDS
         while True:
             await self.serve()
@@ -225,7 +225,7 @@ def free_port() -> int:
 
 
 class Proxy:
-    """Stands between clients and a server, and cuts their connections, or lets nothing through any more."""
+    """A proxy between clients and a server. It can cut the connections, or let nothing through."""
 
     def __init__(self, port: int):
         self._target = port
@@ -256,11 +256,11 @@ class Proxy:
             writer.transport.abort()
 
     def freeze(self) -> None:
-        """Let nothing through, without a word to either side."""
+        """Let nothing through, without closing a connection."""
         self._open.clear()
 
     def thaw(self) -> None:
-        """Let everything through again, also what was held up."""
+        """Let everything through again, including the bytes that were held back."""
         self._open.set()
 
     async def _forward_both(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -286,18 +286,18 @@ class Proxy:
 
 @dataclass
 class Story:
-    """What a client was told of a job, over all its calls: checked for gaps, repetitions and contradictions."""
+    """The events that a client got of a job over all its calls, checked for gaps, repetitions and contradictions."""
 
     job_id: str = ""
     last: int = 0
-    """Sequence of the last event."""
+    """The sequence of the last event."""
     header: pb.ResultHeader | None = None
     data: bytes = field(default=b"", repr=False)
     completed: pb.Completed | None = None
     iteration: int = field(default=0, compare=False)
-    """Of the last Progress."""
+    """The iteration of the last Progress."""
     kept: list[pb.JobEvent] = field(default_factory=list, repr=False)
-    """Events of the kinds that nobody may miss."""
+    """The events of the kinds that no reader may miss."""
 
     def add(self, event: pb.JobEvent) -> None:
         kind = event.WhichOneof("event")
@@ -332,14 +332,14 @@ class Story:
 
 
 async def told(stub: Stub, job_id: str) -> Story:
-    """Read all that there is about a job."""
+    """Read all events of a job."""
     story = Story()
     await story.read(stub.watch(job_id))
     return story
 
 
 async def refusal(call: Any) -> tuple[grpc.StatusCode, str]:
-    """Return the code and the reason that a call fails with."""
+    """Return the code and the reason with which a call fails."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await Story().read(call)
     status, info = rpc_status.from_call(caught.value), error_details_pb2.ErrorInfo()

@@ -1,4 +1,4 @@
-"""What is answered while a device computes. `make chaos` takes the times; `make test` only sees that it is."""
+"""The answers of a server while its device computes. Only `make chaos` measures the times."""
 
 import time
 from statistics import median, quantiles
@@ -10,13 +10,13 @@ from nst.v1 import style_transfer_pb2 as pb
 from tests.reliability.serving import ENDLESS, KillableServer, MakeRequest, Story, refusal
 
 _REFUSAL_SECONDS = 0.010
-"""Median."""
+"""The median."""
 _HEALTH_SECONDS = 0.050
-"""99th percentile."""
+"""The 99th percentile."""
 
 
 def busy(named: MakeRequest) -> pb.StylizeRequest:
-    """Return a request for a job of a size that somebody would really ask for."""
+    """Return a request for a job of a realistic size."""
     # Without an id, so that it ends with its call.
     request = named(ENDLESS, request_id="")
     request.options.CopyFrom(pb.TransferOptions(image_size=256, iterations=ENDLESS))

@@ -1,4 +1,4 @@
-"""Whatever breaks, and at whichever event: nothing of the job is lost, and nothing of it stays behind."""
+"""Whatever breaks, and at whichever event: nothing of the job is lost, and nothing of it remains."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ from tests.reliability.serving import (
 _KEEP = pb.DISCONNECT_POLICY_KEEP_RUNNING
 _OF_THE_RESULT = KINDS[KINDS.index("result_header") :]
 _SHORT_FORM = 3
-"""Kinds of events for each test."""
+"""The number of kinds of events at which each test breaks something."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -42,7 +42,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @contextlib.asynccontextmanager
 async def begun(stub: Stub, request: pb.StylizeRequest, kind: str) -> AsyncIterator[tuple[Any, Story]]:
-    """Have a job come as far as an event of a kind: to one that waits another one, which leaves in the end."""
+    """Bring a job to an event of a kind. For a waiting job, another job runs, which is ended afterwards."""
     blocker = None
     if kind == "queued":
         other = pb.StylizeRequest(content=request.content, styles=request.styles, options=request.options)
@@ -57,12 +57,12 @@ async def begun(stub: Stub, request: pb.StylizeRequest, kind: str) -> AsyncItera
 
 
 def endless_before(kind: str) -> int:
-    """Return iterations, so many that a job does not end by itself before an event."""
+    """Return a number of iterations with which a job does not end by itself before an event."""
     return 20 if kind in _OF_THE_RESULT else ENDLESS
 
 
 async def check_that_it_stays(server: KillableServer, story: Story) -> None:
-    """See that a job is told of in the same way again and again, and after a restart."""
+    """Check that the story of a job stays the same when it is read again, and after a restart."""
     stories = []
     for _ in range(2):
         async with server.stub() as stub:

@@ -1,4 +1,4 @@
-"""Many clients, of whom many vanish or never read, and many jobs: the server holds no more afterwards than before."""
+"""Many jobs, and many clients that vanish or never read. The server holds no more afterwards than before."""
 
 import asyncio
 import contextlib
@@ -13,26 +13,26 @@ from tests.reliability.serving import ENDLESS, OUTDATED, KillableServer, MakeReq
 
 _MIB = 2**20
 _SPARE_FILES, _SPARE_THREADS = 8, 4
-"""That a server opens and starts when it first needs one more."""
+"""The number of files and threads that a server opens when it first needs one more."""
 
 
 @dataclass(frozen=True)
-class Held:
-    """What a server holds."""
+class Resources:
+    """The resources that a server holds."""
 
     memory: int
-    """Bytes."""
+    """Memory in bytes."""
     files: int
     threads: int
 
     @classmethod
-    def by(cls, server: KillableServer) -> "Held":
+    def by(cls, server: KillableServer) -> "Resources":
         process = server.process
         return cls(process.memory_info().rss, process.num_fds(), process.num_threads())
 
 
-async def pace(stub: Stub, job_id: str, seconds: float) -> float:
-    """Return how many iterations a second a job does now."""
+async def iterations_per_second(stub: Stub, job_id: str, seconds: float) -> float:
+    """Return the iterations per second of a job."""
     first, started = (await stub.job(job_id)).progress.iteration, time.monotonic()
     await asyncio.sleep(seconds)
     last = (await stub.job(job_id)).progress.iteration
@@ -47,7 +47,7 @@ async def test_a_crowd_of_whom_half_vanish_leaves_nothing_behind(
     async with server.stub() as stub, Proxy(server.port).listening() as proxy:
         call, story = stub.stylize(named(ENDLESS)), Story()
         await story.read(call, "progress")
-        before = Held.by(server)
+        before = Resources.by(server)
         watching, go_on = 0, asyncio.Event()
 
         async def watch(port: int) -> Story:
@@ -65,7 +65,7 @@ async def test_a_crowd_of_whom_half_vanish_leaves_nothing_behind(
         crowd = [asyncio.ensure_future(watch(port)) for port in (server.port, proxy.port) for _ in range(clients // 2)]
         while watching < clients:
             await asyncio.sleep(0.05)
-        most = Held.by(server)
+        most = Resources.by(server)
         proxy.cut()
         await stub.cancel(story.job_id)
         go_on.set()
@@ -74,9 +74,9 @@ async def test_a_crowd_of_whom_half_vanish_leaves_nothing_behind(
         assert all(watched.data == story.data for watched in stories[: clients // 2])
         assert not any(watched.completed for watched in stories[clients // 2 :])
         await stub.idle()
-        while Held.by(server).files > before.files + _SPARE_FILES:
+        while Resources.by(server).files > before.files + _SPARE_FILES:
             await asyncio.sleep(0.05)
-        after = Held.by(server)
+        after = Resources.by(server)
     print(f"{clients} clients: {before} before, {most} at most, {after} after")
     assert most.memory - before.memory < 64 * _MIB + clients * _MIB / 4
     assert after.threads <= before.threads + _SPARE_THREADS
@@ -94,14 +94,14 @@ async def test_watchers_who_never_read_neither_slow_the_device_nor_fill_the_memo
         call = stub.stylize(request)
         await story.read(call, "progress")
         reading = asyncio.ensure_future(story.read(call))
-        alone = await pace(stub, story.job_id, seconds) if chaos else 0.0
-        before = Held.by(server)
+        alone = await iterations_per_second(stub, story.job_id, seconds) if chaos else 0.0
+        before = Resources.by(server)
         idle = [(await stack.enter_async_context(connected(server.port))).watch(story.job_id) for _ in range(watchers)]
         first = (await stub.job(story.job_id)).progress.iteration
         while (await stub.job(story.job_id)).progress.iteration < first + steps:
             await asyncio.sleep(0.02)
-        after = Held.by(server)
-        beside = await pace(stub, story.job_id, seconds) if chaos else 0.0
+        after = Resources.by(server)
+        beside = await iterations_per_second(stub, story.job_id, seconds) if chaos else 0.0
         await stub.cancel(story.job_id)
         await reading
         assert story.completed
@@ -159,9 +159,9 @@ async def test_jobs_one_after_the_other_leave_nothing_behind(server: KillableSer
             await story.read(stub.stylize(named(3, number)))
             assert story.completed
             if number == jobs // 5:
-                before = Held.by(server)
+                before = Resources.by(server)
         await stub.idle()
-        after = Held.by(server)
+        after = Resources.by(server)
         assert len(await stub.jobs()) == jobs
     print(f"{jobs} jobs: {before} after a fifth of them, {after} after all")
     assert after.memory - before.memory < 100 * _MIB

@@ -12,11 +12,11 @@ from tests.reliability.serving import ENDLESS, KillableServer, MakeRequest, Stor
 
 _KEEP = pb.DISCONNECT_POLICY_KEEP_RUNNING
 _DEVICE_FAILED = 3
-"""Exit code."""
+"""The exit code of a server whose device has failed."""
 
 
 async def not_serving(stub: Stub) -> None:
-    """Wait until the server has served and serves no more."""
+    """Wait until the server has served and has ended."""
     health, seen = stub.health.Watch(health_pb2.HealthCheckRequest()), set()
     while seen < {health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING}:
         seen.add((await health.read()).status)

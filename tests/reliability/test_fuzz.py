@@ -1,4 +1,4 @@
-"""Whatever comes in, the answer is a picture or what the contract says, and the server goes on."""
+"""Arbitrary input: the answer is a picture or an error of the contract, and the server goes on."""
 
 import asyncio
 import contextlib
@@ -42,10 +42,10 @@ pytestmark = [
 ]
 
 _HANG_SECONDS = 60
-"""After which something has hung. Nothing is measured by it."""
+"""Seconds after which a call counts as hung. No test measures time."""
 _MAX_PIXELS = 100_000
 _MAX_DECODING_BYTES = 64 * 2**20
-"""That reading a picture of so few pixels may take, whatever it says of itself."""
+"""The memory in bytes that reading a picture of so few pixels may take, whatever its header says."""
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["StyleTransferService"]
 _CODES = grpc.StatusCode
@@ -57,7 +57,7 @@ _DOCUMENTED: Mapping[grpc.StatusCode, set[str]] = {
     _CODES.ALREADY_EXISTS: {"ResourceInfo"},
     _CODES.CANCELLED: {"ErrorInfo"},
 }
-"""How a call may end that a server without other work refuses, and one of the details that say why."""
+"""The codes with which an idle server may refuse a call, each with the details of which it has one."""
 
 _ODD_TEXTS = (
     *LAYERS,
@@ -75,7 +75,7 @@ _ODD_FLOATS = (0.0, -0.0, 0.1, 0.5, 1.0, 4.0, -1.0, 5e-324, 1e-30, 1e12, 1.1e12,
 
 
 def search(check: Callable[[Any], None], values: st.SearchStrategy[Any], *, examples: int, chance: int) -> None:
-    """Check so many values; of those that fail, the simplest is told."""
+    """Check this number of values. Of those that fail, the simplest is reported."""
     settings = hypothesis.settings(
         max_examples=examples, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
     )
@@ -123,7 +123,7 @@ def _outcome(data: bytes) -> str:
 
 @contextlib.contextmanager
 def _bounded_memory(limit: int) -> Iterator[None]:
-    """Fail where the process holds more than so many bytes more in between, on systems that tell."""
+    """Fail if the memory of the process grows by more bytes in between, on systems that report it."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -199,7 +199,7 @@ def _integers(low: int, high: int) -> st.SearchStrategy[int]:
 
 @st.composite
 def requests(draw: st.DrawFn, good: pb.StylizeRequest) -> pb.StylizeRequest:
-    """A request that is mostly a good one with a few fields changed."""
+    """A request that is mostly valid, with a few fields changed."""
     request = pb.StylizeRequest()
     if draw(st.integers(0, 9)):
         request.CopyFrom(good)
@@ -209,7 +209,7 @@ def requests(draw: st.DrawFn, good: pb.StylizeRequest) -> pb.StylizeRequest:
 
 @st.composite
 def possible(draw: st.DrawFn) -> pb.StylizeRequest:
-    """A request with nothing wrong but perhaps pictures too small for its layers: odd shapes and any combination."""
+    """A valid request, except perhaps for pictures that are too small: odd shapes and any combination of options."""
     pictures = st.builds(pb.Picture, data=st.sampled_from((*_PICTURES, *samples().values())))
     request = pb.StylizeRequest(
         content=draw(pictures),
@@ -248,7 +248,7 @@ def possible(draw: st.DrawFn) -> pb.StylizeRequest:
 
 @st.composite
 def damaged_bytes(draw: st.DrawFn, good: bytes) -> bytes:
-    """The bytes of a message with a few of them changed, and perhaps the end lost."""
+    """The bytes of a message with a few of them changed, and perhaps without their end."""
     data = bytearray(good)
     for _ in range(draw(st.integers(1, 4))):
         data[draw(st.integers(0, len(data) - 1) | st.integers(0, 40))] = draw(st.integers(0, 255))
@@ -257,7 +257,7 @@ def damaged_bytes(draw: st.DrawFn, good: bytes) -> bytes:
 
 @contextlib.contextmanager
 def serving(folder: Path) -> Iterator[grpc.Channel]:
-    """A server with a real network, and limits so low that whatever it accepts is soon done."""
+    """A server with a real network, and with limits so low that every accepted job ends soon."""
     limits = {"max_image_size": 64, "max_iterations": 6, "max_styles": 2, "max_input_pixels": _MAX_PIXELS}
     server = Server(
         ServerConfig(address="127.0.0.1:0", data_dir=str(folder), max_request_bytes=200_000, grace=0, **limits)
@@ -327,10 +327,10 @@ class TestRequests:
 
     @pytest.fixture
     def channel(self, good: pb.StylizeRequest, tmp_path: Path) -> Iterator[grpc.Channel]:
-        """Of a server that is asked, last of all, whether it still does its work."""
+        """A channel to a server, which must still do its work after the test."""
         with serving(tmp_path) as channel:
             stub = pb_grpc.StyleTransferServiceStub(channel)
-            # Stands in for the warm-up: whoever asks with a deadline is told by the pace whether he can be served.
+            # In place of the warm-up: a request with a deadline is judged by the throughput.
             assert stylized(stub, good) == "STOP_REASON_ITERATIONS"
             yield channel
             info = stub.GetServerInfo(pb.GetServerInfoRequest())

@@ -1,4 +1,4 @@
-"""Servers that die at any moment, and connections that are cut at any moment: no job is lost, none is run twice."""
+"""Servers that die and connections that are cut at any moment: no job is lost, and none runs twice."""
 
 import asyncio
 import random
@@ -23,17 +23,17 @@ from tests.reliability.serving import (
 )
 
 _LONGEST_LIFE = 1.0
-"""Seconds of a server, its start included."""
+"""Seconds that a server lives, including its start."""
 _CLIENTS = 3
 _ITERATIONS = (5, 20, 60)
 _POLICIES = (pb.DISCONNECT_POLICY_CANCEL, pb.DISCONNECT_POLICY_KEEP_RUNNING)
 
 _INNOCENT = {"forgiven_deaths": 10**6}
-"""Servers that die more often than any job could be the cause of."""
+"""The number of servers that may die with a job, which is more than the tests kill."""
 
 
 async def followed(stub: Stub, request: pb.StylizeRequest, rng: random.Random) -> Story:
-    """Follow a job to its end, whatever breaks, in both of the ways that there are to come back."""
+    """Follow a job to its end, whatever breaks, with both ways to reattach."""
     ids, story = set(), Story()
     while story.completed is None:
         if story.job_id and rng.random() < 0.5:
@@ -55,7 +55,7 @@ async def followed(stub: Stub, request: pb.StylizeRequest, rng: random.Random) -
 
 @pytest.fixture(params=["SIGKILL", "SIGTERM"])
 def ends(request: pytest.FixtureRequest, chaos: bool) -> list[signal.Signals]:
-    """What each server ends with."""
+    """The signals that end the servers."""
     often, seldom = {"SIGKILL": (200, 8), "SIGTERM": (100, 4)}[request.param]
     return [signal.Signals[request.param]] * (often if chaos else seldom)
 

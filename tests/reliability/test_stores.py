@@ -1,4 +1,4 @@
-"""Disks that are full or read-only, files that are damaged, clocks that step: what was accepted is not lost."""
+"""Full or read-only disks, damaged files and clocks that jump: no accepted job is lost."""
 
 import asyncio
 import contextlib
@@ -31,14 +31,14 @@ _NOBODY = 65534
 
 
 def blobs_of(server: KillableServer, kind: str) -> list[Path]:
-    """Return the files of what the jobs use."""
+    """Return the files of the blobs that the jobs use."""
     with contextlib.closing(sqlite3.connect(server.data / "nst.sqlite")) as database:
         rows = database.execute("SELECT sha256 FROM blob_uses WHERE kind = ?", (kind,)).fetchall()
     return [server.data / "blobs" / str(name) for (name,) in rows]
 
 
 def blob_of(server: KillableServer, kind: str) -> Path:
-    """Return the file of what the only job uses."""
+    """Return the file of the blob that the only job uses."""
     [file] = blobs_of(server, kind)
     return file
 
@@ -59,7 +59,7 @@ async def interrupted(
 
 @pytest.fixture
 def small_disk(server: KillableServer) -> Iterator[Path]:
-    """Have the jobs of the server be on a whole file system of 8 MiB."""
+    """Put the jobs of the server on a file system of 8 MiB."""
     server.data.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(server.data)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
@@ -112,7 +112,7 @@ async def test_a_full_disk_refuses_jobs_and_those_that_run_are_delivered_and_kep
 
 @pytest.fixture
 def own_server(launcher: Launcher) -> Iterator[KillableServer]:
-    """A server that heeds the permissions of its directory: root does not, and becomes somebody else (see `faults`)."""
+    """A server that respects the permissions of its directory. As root it becomes another user (see `faults`)."""
     with tempfile.TemporaryDirectory(prefix="nst-jobs-") as name:
         if os.geteuid() == 0:
             os.chown(name, _NOBODY, _NOBODY)

@@ -17,7 +17,7 @@ def request_(content_png: bytes, style_png: bytes) -> pb.StylizeRequest:
 
 @pytest.fixture
 def quick_start(monkeypatch: pytest.MonkeyPatch, weights: Weights) -> None:
-    """The real start takes seconds of computing: one test waits for it, in a process of its own."""
+    """Skip the slow parts of the start. One test waits for the real start, in a process of its own."""
 
     def warm_up(worker: DeviceWorker) -> None:
         worker.memory = available_bytes(worker.device)

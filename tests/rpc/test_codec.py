@@ -1,4 +1,4 @@
-"""A request on its way from the message to what is stored of it."""
+"""The way of a request from the message to its stored form."""
 
 import gc
 import hashlib

@@ -1,4 +1,4 @@
-"""The RPCs of jobs, as a client in any language has them."""
+"""The RPCs of jobs, called as a client in any language calls them."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ from nst_service.server import Server
 pytestmark = pytest.mark.usefixtures("quick_start")
 
 _HANG_SECONDS = 60
-"""After which a test has hung. Nothing is measured by it."""
+"""Seconds after which a test counts as hung. No test measures time."""
 _ENDLESS = 5000
 """Iterations that no test waits for."""
 
@@ -32,7 +32,7 @@ Stub = pb_grpc.StyleTransferServiceStub
 
 @pytest.fixture
 def serving(tmp_path: Path):
-    """Return a server, which has the same store every time."""
+    """Return a context manager that runs a server, with the same store every time."""
 
     @contextlib.asynccontextmanager
     async def serving(**settings: Any) -> AsyncIterator[Stub]:
@@ -58,7 +58,7 @@ def serving(tmp_path: Path):
 
 @pytest.fixture
 def named(request_: pb.StylizeRequest) -> Callable[..., pb.StylizeRequest]:
-    """Return a function that gives the request an id, and iterations."""
+    """Return a function that returns the request with an id and a number of iterations."""
 
     def named(request_id: str, iterations: int = 5, **fields: Any) -> pb.StylizeRequest:
         request = pb.StylizeRequest(request_id=request_id, **fields)

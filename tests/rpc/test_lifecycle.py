@@ -1,4 +1,4 @@
-"""The life of the server: warming up, serving, draining, and what becomes of jobs and clients meanwhile."""
+"""The life of a server (warm-up, service, drain), and its jobs and clients meanwhile."""
 
 import asyncio
 import contextlib
@@ -39,7 +39,7 @@ from nst_service.server import Server, ServerEnd, serve
 pytestmark = pytest.mark.usefixtures("quick_start")
 
 _HANG_SECONDS = 60
-"""After which a test has hung. Nothing is measured by it."""
+"""Seconds after which a test counts as hung. No test measures time."""
 _ENDLESS = 5000
 """Iterations that no test waits for."""
 _LONG = 600.0
@@ -51,17 +51,17 @@ Call = grpc.aio.UnaryStreamCall[pb.StylizeRequest, pb.StylizeResponse]
 
 
 class Steps:
-    """The optimiser steps of the device, which the test counts and holds."""
+    """The steps of the optimiser, which the test counts and can hold."""
 
     def __init__(self) -> None:
         self.done = 0
         self.models: list[Vgg19] = []
-        """Of each transfer."""
+        """The number of steps of each transfer."""
         self.free = threading.Event()
-        """Cleared, the device hangs in its next step."""
+        """Event that lets steps go on. While it is cleared, the device hangs in its next step."""
         self.free.set()
         self.hanging = False
-        """Whether it does."""
+        """Whether the device hangs."""
 
     def transfer(self, spec: TransferSpec, model: Vgg19, tile: int | None, *rest: Any) -> Iterator[Iterate]:
         self.models.append(model)
@@ -82,7 +82,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[Steps]:
 
 @dataclass(frozen=True)
 class Client:
-    """What a client has of a server."""
+    """A server as a client sees it."""
 
     stub: pb_grpc.StyleTransferServiceStub
     health: grpc.aio.UnaryStreamCall[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse]
@@ -94,7 +94,7 @@ class Client:
 
 @dataclass(frozen=True)
 class Service(Client):
-    """The same of a server in this process, with the handles to end it."""
+    """A server in this process, with the handles to end it."""
 
     server: Server
     stop: asyncio.Event

@@ -1,4 +1,4 @@
-"""Who may connect, who may call, whose jobs are whose, and what a client learns of what goes wrong."""
+"""Access: connections, callers, the owners of jobs, and the details of errors that reach clients."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ from nst_service.tokens import format_entry, make_token
 pytestmark = pytest.mark.usefixtures("quick_start")
 
 _HANG_SECONDS = 60
-"""After which a test has hung. Nothing is measured by it."""
+"""Seconds after which a test counts as hung. No test measures time."""
 _ENDLESS = 5000
 """Iterations that no test waits for."""
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -40,7 +40,7 @@ _SERVING = health_pb2.HealthCheckResponse.SERVING
 
 @contextlib.asynccontextmanager
 async def serving(**settings: object) -> AsyncIterator[SimpleNamespace]:
-    """Run a server, and yield it and its port once it takes jobs."""
+    """Run a server, and yield it and its port when it accepts jobs."""
     server = Server(ServerConfig(address="127.0.0.1:0", **settings))
     stop, listening = asyncio.Event(), asyncio.get_running_loop().create_future()
     ready = asyncio.Event()
@@ -260,7 +260,7 @@ def tokens(tmp_path: Path) -> Tokens:
 
 @contextlib.asynccontextmanager
 async def calling(port: int, *headers: tuple[str, str], token: str | None = None) -> AsyncIterator[SimpleNamespace]:
-    """Yield the stub of a channel, and the headers that its calls shall have."""
+    """Yield the stub of a channel, and the headers for its calls."""
     metadata = [*headers, *([("authorization", f"Bearer {token}")] if token else [])]
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield SimpleNamespace(channel=channel, stub=pb_grpc.StyleTransferServiceStub(channel), metadata=metadata)

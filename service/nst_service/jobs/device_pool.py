@@ -117,11 +117,11 @@ class DevicePool:
 
     def seconds_to_next_turn(self) -> float:
         """Return the longest time in seconds that a job that starts now waits for the present steps of the others."""
-        return min(max((job.run.next_seconds for job in device.jobs), default=0.0) for device in self._devices)
+        return min(max((job.run_state.next_seconds for job in device.jobs), default=0.0) for device in self._devices)
 
     def retry_after(self, waiting: Sequence[Job]) -> float:
         """Return the expected seconds until there is room in the queue; without a queue, until a device is idle."""
-        idle = min(sum(job.run.remaining_seconds for job in device.jobs) for device in self._devices)
+        idle = min(sum(job.run_state.remaining_seconds for job in device.jobs) for device in self._devices)
         least, most = _RETRY_SECONDS
         return min(max(min((span.start for span in self.forecast(waiting)), default=idle), least), most)
 

@@ -103,10 +103,10 @@ End = Ended | Moved | Drained
 
 @dataclass(eq=False, kw_only=True)
 class Job:
-    """A job on this server. It belongs to the event loop, except for `run`."""
+    """A job on this server. It belongs to the event loop, except for `run_state`."""
 
     plan: JobPlan
-    run: RunState
+    run_state: RunState
     """The present work of the job. As soon as the job runs, only its worker replaces this value."""
     control: JobControl = field(default_factory=JobControl)
     log: EventLog = field(default_factory=EventLog)
@@ -145,7 +145,7 @@ class Job:
     def claim(self, now: float) -> Claim:
         """Return the claim of the job on a device at a time on the clock of `time.monotonic`."""
         # Read once, because the worker may replace it at any time.
-        run, deadline = self.run, self.plan.deadline
+        run, deadline = self.run_state, self.plan.deadline
         return Claim(
             seconds=run.remaining_seconds,
             weight=weight(self.plan.expected_seconds),

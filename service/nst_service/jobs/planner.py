@@ -79,16 +79,16 @@ class Planner:
         deadline: float | None = None,
     ) -> Job:
         """Return a new job that is not accepted yet. See `JobPlan` for the arguments."""
-        run = self._initial_state(spec)
+        state = self._initial_state(spec)
         plan = JobPlan(
             owner=owner,
             request_id=request_id,
             disconnect_policy=disconnect_policy,
             accepted_at=time.monotonic(),
             deadline=deadline,
-            expected_seconds=run.remaining_seconds,
+            expected_seconds=state.remaining_seconds,
         )
-        return Job(plan=plan, run=run)
+        return Job(plan=plan, run_state=state)
 
     def resume(self, stored: StoredJob, spec: TransferSpec, events: Sequence[LoggedEvent]) -> Job:
         """Return a job of the store that goes on here.
@@ -98,7 +98,7 @@ class Planner:
             spec: its specification.
             events: its stored events, without the first.
         """
-        run, now = self._initial_state(spec), time.time()
+        state, now = self._initial_state(spec), time.time()
         # The clocks of two processes have only the time of day in common, and somebody may have changed it.
         age = max(0.0, now - stored.created_at)
         deadline = None
@@ -112,10 +112,10 @@ class Planner:
             disconnect_policy=stored.disconnect_policy,
             accepted_at=time.monotonic() - age,
             deadline=deadline,
-            expected_seconds=run.remaining_seconds,
+            expected_seconds=state.remaining_seconds,
             earlier_runs=stored.epoch,
         )
-        return Job(plan=plan, run=run, log=EventLog([first_event(stored), *events]))
+        return Job(plan=plan, run_state=state, log=EventLog([first_event(stored), *events]))
 
     def _decode(self, request: TransferRequest) -> TransferSpec:
         return prepare(request, self._limits, self._pool.layers)
@@ -133,7 +133,7 @@ def accepted(job: Job, span: Span, *, job_id: str) -> Accepted:
         span: its expected time on a device.
         job_id: its id; empty for an estimate.
     """
-    spec, cost = job.run.spec, job.run.cost
+    spec, cost = job.run_state.spec, job.run_state.cost
     return Accepted(
         job_id=job_id,
         options=spec.options,

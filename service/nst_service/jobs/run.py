@@ -100,10 +100,10 @@ class Run:
 
     @property
     def _state(self) -> RunState:
-        return self.job.run
+        return self.job.run_state
 
-    def _publish_state(self, **changes: Any) -> None:
-        self.job.run = dataclasses.replace(self.job.run, **changes)
+    def _update_state(self, **changes: Any) -> None:
+        self.job.run_state = dataclasses.replace(self.job.run_state, **changes)
 
     def start(self) -> None:
         """Report that the job has begun to run."""
@@ -116,7 +116,7 @@ class Run:
         match next(self._steps):
             case TargetProgress() as preparing:
                 self._preparing = preparing
-                self._publish_state(next_seconds=preparing.part_seconds)
+                self._update_state(next_seconds=preparing.part_seconds)
             case Iterate() as iterate:
                 self._preparing = None
                 self._note(iterate)
@@ -128,7 +128,7 @@ class Run:
         self._iterate = iterate
         work = step_work(self._state.spec.options, iterate.size, self._state.cost.tile_size)
         self._throughput.observe(work, iterate.step_seconds)
-        self._publish_state(next_seconds=iterate.next_seconds, remaining_seconds=iterate.eta_seconds)
+        self._update_state(next_seconds=iterate.next_seconds, remaining_seconds=iterate.eta_seconds)
 
     def _transfer(self) -> Transfer:
         spec, tile_size = self._state.spec, self._state.cost.tile_size
@@ -157,7 +157,7 @@ class Run:
         if smaller:
             spec, less = smaller, estimate(smaller, memory)
         remaining = self._state.remaining_seconds * less.work / cost.work
-        self._publish_state(spec=spec, cost=less, remaining_seconds=remaining)
+        self._update_state(spec=spec, cost=less, remaining_seconds=remaining)
         self.sink.shrunk(Reduced(width=spec.content.width, height=spec.content.height) if smaller else None)
         self._restart()
         return True

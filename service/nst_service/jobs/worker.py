@@ -157,7 +157,7 @@ class DeviceWorker:
         seconds = 0.0
         for other in self._runs:
             if lead := self._turns.lead(other, run):
-                state = other.job.run
+                state = other.job.run_state
                 # Nothing interrupts a step.
                 steps = math.ceil(lead / state.next_seconds) if state.next_seconds else 0
                 seconds += min(steps * state.next_seconds, state.remaining_seconds)
@@ -207,7 +207,7 @@ class DeviceWorker:
         job = run.job
         try:
             if run.shrink():
-                tile_size, size = job.run.cost.tile_size, job.run.spec.content.size
+                tile_size, size = job.run_state.cost.tile_size, job.run_state.spec.content.size
                 tiles = f"in tiles of {tile_size}" if tile_size else "as a whole"
                 _log.warning("job %s goes on %s at %dx%d: memory ran out", job.id, tiles, *size)
                 release_memory(self.device)
@@ -215,7 +215,7 @@ class DeviceWorker:
         except Exception as error:
             if not _is_out_of_memory(error):
                 return self._failure(run, error)
-        return does_not_fit(job.run.spec, job.run.cost.peak_bytes, self.capacity, share=0.5)
+        return does_not_fit(job.run_state.spec, job.run_state.cost.peak_bytes, self.capacity, share=0.5)
 
     def _end(self, run: Run, outcome: Outcome) -> None:
         self._runs.remove(run)
