@@ -44,7 +44,7 @@ class FrozenConv:
 
         On a GPU with the precision bfloat16, the result is bfloat16.
         """
-        mirrored = padding is Padding.REFLECT
+        mirrored = _is_mirrored(padding)
         if isinstance(self.algorithm, NativeConv):
             result: Tensor = _NativeConvolution.apply(x, self.algorithm, RELU if relu else NOTHING, mirrored)
         else:
@@ -56,12 +56,12 @@ class FrozenConv:
 
         What the epilogue pools is never in memory. Only convolutions of the native backend can do this.
         """
-        result: Tensor = _NativeConvolution.apply(x, self._native, epilogue, padding is Padding.REFLECT)
+        result: Tensor = _NativeConvolution.apply(x, self._native, epilogue, _is_mirrored(padding))
         return result
 
     def before(self, second: "FrozenConv", padding: Padding, epilogue: Epilogue) -> ConvolutionPair:
         """Return this convolution together with the next one, both of the native backend, and an epilogue."""
-        return ConvolutionPair(self._native, second._native, epilogue, padding is Padding.REFLECT)
+        return ConvolutionPair(self._native, second._native, epilogue, _is_mirrored(padding))
 
     @property
     def _native(self) -> NativeConv:
@@ -192,6 +192,15 @@ def _padded_by_reflection(x: Tensor) -> Tensor:
         padded.select(dim, 0).copy_(padded.select(dim, 1 + inward))
         padded.select(dim, edge + 1).copy_(padded.select(dim, edge - inward))
     return padded
+
+
+def _is_mirrored(padding: Padding) -> bool:
+    """Return whether a padding mirrors the features at the edge; otherwise it is zeros."""
+    match padding:
+        case Padding.ZERO:
+            return False
+        case Padding.REFLECT:
+            return True
 
 
 def _padding_by_reflection_backward(gradient: Tensor) -> Tensor:

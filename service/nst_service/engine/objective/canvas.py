@@ -1,6 +1,7 @@
-"""The canvas: what the pixels that an optimiser changes mean, to the network and in the finished picture."""
+"""The canvas makes pictures of the pixels that an optimiser changes: the one that losses see, and the finished one."""
 
 from dataclasses import dataclass
+from typing import assert_never
 
 from torch import Tensor
 from torch.nn import functional
@@ -24,8 +25,13 @@ class Canvas:
     def compose(self, pixels: Tensor) -> Tensor:
         """Return what the network sees of pixels (1, 3, H, W); differentiable."""
         content = self.content
-        if self.color is ColorMode.LUMINANCE:
-            pixels, content = (luminance(picture).expand_as(picture) for picture in (pixels, content))
+        match self.color:
+            case ColorMode.LUMINANCE:
+                pixels, content = (luminance(picture).expand_as(picture) for picture in (pixels, content))
+            case ColorMode.STYLE | ColorMode.MATCH | ColorMode.YIQ | ColorMode.LAB:
+                pass
+            case unknown:
+                assert_never(unknown)
         if self.mask is not None:
             pixels = content + self.mask * (pixels - content)
         return pixels
@@ -38,7 +44,7 @@ class Canvas:
                 return with_chroma_yiq(composed, self.content)
             case ColorMode.LAB:
                 return with_chroma_lab(composed, self.content)
-            case _:
+            case ColorMode.STYLE | ColorMode.MATCH:
                 return composed
 
     def resampled(self, pixels: Tensor, target: "Canvas") -> Tensor:

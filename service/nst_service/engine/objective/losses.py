@@ -67,7 +67,12 @@ class PixelLoss(Protocol):
         """The identity of the term."""
 
     def value(self, pixels: Tensor) -> Tensor:
-        """Return the weighted loss, a scalar, of pixels (1, 3, H, W) in [0, 1]."""
+        """Return the weighted loss, a scalar.
+
+        Args:
+            pixels: the picture that the network sees, (1, 3, H, W) in [0, 1]: `Canvas.compose` of the pixels that the
+                optimiser changes.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,7 +137,7 @@ class TargetComputation:
             case ColorMode.LUMINANCE:
                 grey = match_luminance(luminance(pixels), luminance(self._canvas.content))
                 return grey.expand_as(pixels)
-            case _:
+            case ColorMode.STYLE | ColorMode.YIQ | ColorMode.LAB:
                 return pixels
 
     def _style_key(self, pixels: Tensor) -> StyleKey:

@@ -1,6 +1,7 @@
 """The encoder: pixels to the bytes of a picture file. The same pixels give the same bytes."""
 
 import io
+from typing import assert_never
 
 import torch
 from PIL import Image
@@ -54,6 +55,8 @@ def encode(
             image.save(buffer, "WEBP", quality=quality, method=2, exif=exif(description))
         case OutputFormat.TIFF:
             image.save(buffer, "TIFF", compression="tiff_adobe_deflate", description=description or "")
+        case unknown:
+            assert_never(unknown)
     return buffer.getvalue()
 
 

@@ -25,7 +25,7 @@ def encode_16_bits(pixels: Tensor, kind: OutputFormat, alpha: Image.Image | None
             return with_png_text(_encode_png(levels), description)
         case OutputFormat.TIFF:
             return _encode_tiff(levels, description)
-        case _:
+        case OutputFormat.JPEG | OutputFormat.WEBP:
             raise ValueError(f"{kind} has no 16 bits per channel")
 
 
