@@ -43,7 +43,7 @@ class ResultHeader:
     """A finished picture, without its bytes."""
 
     media_type: str
-    """The media type: "image/png", "image/jpeg", "image/webp" or "image/tiff"."""
+    """The media type, such as "image/png"."""
     width: int
     """Width in pixels."""
     height: int

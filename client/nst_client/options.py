@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 Picture = bytes | str | os.PathLike[str]
-"""An encoded picture (PNG, JPEG, WebP or TIFF): its bytes or the path of its file."""
+"""An encoded picture, in a format of `ServerInfo.input_media_types`: its bytes or the path of its file."""
 
 Layers = Mapping[str, float | None] | Sequence[str]
 """Names of layers of VGG-19 ("relu4_2", "conv1_1" ...), with or without the weight of each. Range: 0 to 1e12."""

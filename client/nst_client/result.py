@@ -14,7 +14,7 @@ class Result:
     job_id: str
     """The id of the job that made the picture."""
     media_type: str
-    """The media type: "image/png", "image/jpeg", "image/webp" or "image/tiff"."""
+    """The media type, such as "image/png"."""
     width: int
     """Width in pixels."""
     height: int

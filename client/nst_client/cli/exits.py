@@ -49,7 +49,7 @@ _CODES = MappingProxyType(
     }
 )
 
-_FLAGS = MappingProxyType(
+_FLAG_OF_FIELD = MappingProxyType(
     {
         "content": "CONTENT",
         "styles": "STYLE",
@@ -65,7 +65,7 @@ _FLAGS = MappingProxyType(
 """The flag or argument of each field of a request whose flag has another name."""
 
 _STYLE_FIELD = re.compile(r"styles\[(?P<index>\d+)\]\.(?P<name>\w+)")
-_STYLE_FLAGS = MappingProxyType(
+_FLAG_OF_STYLE_FIELD = MappingProxyType(
     {"picture": "STYLE", "weight": "--style-blend", "scale": "--style-scale", "mask": "--style-mask"}
 )
 
@@ -114,7 +114,7 @@ def _message(error: NstError, target: str) -> str:
 def flag_of(field: str) -> str:
     """Return the flag or argument that sets a field of a request."""
     if match := _STYLE_FIELD.match(field):
-        flag = _STYLE_FLAGS.get(match["name"], match["name"])
+        flag = _FLAG_OF_STYLE_FIELD.get(match["name"], match["name"])
         return f"{flag} {int(match['index']) + 1}"
     base = re.sub(r"\[.*", "", field)
-    return _FLAGS.get(base) or "--" + base.rpartition(".")[2].replace("_", "-")
+    return _FLAG_OF_FIELD.get(base) or "--" + base.rpartition(".")[2].replace("_", "-")

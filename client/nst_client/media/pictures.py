@@ -5,12 +5,14 @@ import io
 from PIL import Image
 
 from nst_client.events import Accepted
+from nst_client.options import PictureFormat
 
 Size = tuple[int, int]
 """Width and height in pixels."""
 
-_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
-"""The formats that a server may send. Pillow would try every format it knows, and some start other programs."""
+_FORMATS = tuple(kind.upper() for kind in PictureFormat)
+"""The names in Pillow of the formats that a server may send. By itself, Pillow would try every format that it knows,
+and some of them start other programs."""
 _QUALITY = 90
 """The quality of JPEG files."""
 
