@@ -16,14 +16,14 @@ from nst_service.engine.objective.evaluation import Evaluation
 from nst_service.engine.optim import stage as stage_module
 from nst_service.engine.optim.snapshot import Snapshot
 from nst_service.engine.optim.transfer import optimize
-from nst_service.engine.options import Limits, TransferOptions
+from nst_service.engine.options import TransferOptions
 from nst_service.engine.sizes import Size
 from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
 from torch import Tensor
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+from tests.limits import LIMITS
 
-LIMITS = Limits(max_input_pixels=10**6, max_image_size=512, max_iterations=1000, max_styles=2)
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 @pytest.fixture(autouse=True)

@@ -20,15 +20,16 @@ from nst_service.engine.objective.criterion import Criterion
 from nst_service.engine.optim.adam import Adam
 from nst_service.engine.optim.lbfgs import LBFGS
 from nst_service.engine.optim.selection import select_evaluation
-from nst_service.engine.options import ColorMode, Limits, TransferOptions
+from nst_service.engine.options import ColorMode, TransferOptions
 from nst_service.engine.spec import StyleInput, TransferRequest, prepare
 from torch import Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from tests.limits import LIMITS
+
 META = torch.device("meta")
-LIMITS = Limits(max_input_pixels=10**6, max_image_size=512, max_iterations=1000, max_styles=2)
 
 
 @pytest.fixture(autouse=True)

@@ -20,12 +20,12 @@ from nst_service.engine.network.weights import Weights
 from nst_service.engine.objective.builder import build_canvas, build_criterion
 from nst_service.engine.objective.losses import LossKind
 from nst_service.engine.optim.transfer import Iterate, TerminationReason, optimize
-from nst_service.engine.options import Limits, TransferOptions, transfer_violations
+from nst_service.engine.options import TransferOptions, transfer_violations
 from nst_service.engine.pictures.encode import encode
 from nst_service.engine.sizes import Size
 from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
 
-LIMITS = Limits(max_input_pixels=10**6, max_image_size=512, max_iterations=1000, max_styles=2)
+from tests.limits import LIMITS
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from nst_service.engine import scales as scales_module
 from nst_service.engine.choices import Init, OutputFormat
 from nst_service.engine.errors import InvalidRequestError
 from nst_service.engine.network.layers import LAYERS
-from nst_service.engine.options import Limits, OutputOptions, TransferOptions
+from nst_service.engine.options import OutputOptions, TransferOptions
 from nst_service.engine.sizes import Size, fit
 from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
 
-LIMITS = Limits(max_input_pixels=10**6, max_image_size=512, max_iterations=1000, max_styles=2)
+from tests.limits import LIMITS
 
 MakeSpec = Callable[..., TransferSpec]
 

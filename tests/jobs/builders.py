@@ -1,6 +1,7 @@
 """Jobs, and fakes of what is around them, for tests of `nst_service.jobs`."""
 
 import asyncio
+import dataclasses
 import pickle
 import time
 from collections import defaultdict
@@ -9,7 +10,7 @@ from typing import Any
 
 from nst_service.engine.estimate import Cost
 from nst_service.engine.memory.fit import Memory
-from nst_service.engine.options import Limits, OutputOptions, TransferOptions
+from nst_service.engine.options import OutputOptions, TransferOptions
 from nst_service.engine.pictures.picture import Picture
 from nst_service.engine.sizes import Size
 from nst_service.engine.spec import TransferRequest, TransferSpec
@@ -24,7 +25,9 @@ from nst_service.jobs.views import Durability
 from nst_service.lifecycle import JobState, StopReason
 from nst_service.store.records import DisconnectPolicy, Lease, StoredJob
 
-LIMITS = Limits(max_input_pixels=10**6, max_image_size=512, max_iterations=10**5, max_styles=2)
+from tests.limits import LIMITS as SMALL_LIMITS
+
+LIMITS = dataclasses.replace(SMALL_LIMITS, max_iterations=10**5)
 
 DURABILITY = Durability(checkpoint_seconds=3600, reattach_seconds=3600, retention_seconds=3600, is_alone=True)
 

@@ -8,11 +8,13 @@ from nst_service.engine.network.layers import LAYERS
 from nst_service.engine.network.tiles import halo_of, tiles
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.objective.builder import build_canvas, build_criterion
-from nst_service.engine.options import Limits, OutputOptions, TransferOptions
+from nst_service.engine.options import OutputOptions, TransferOptions
 from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
 from PIL import Image
 
-LIMITS = Limits(max_input_pixels=10**6, max_image_size=1024, max_iterations=1000, max_styles=2)
+from tests.limits import LIMITS as SMALL_LIMITS
+
+LIMITS = dataclasses.replace(SMALL_LIMITS, max_image_size=1024)
 
 
 @pytest.mark.parametrize("size", [(300, 200), (257, 97), (64, 64)])

@@ -8,12 +8,13 @@ from nst_service.engine.network.plan import REFERENCE_VARIANT, Variant
 from nst_service.engine.network.vgg import FeatureVisitor, Vgg19, Visits
 from nst_service.engine.objective.style_cache import StyleCache, StyleKey
 from nst_service.engine.optim.transfer import Iterate, TargetProgress, transfer
-from nst_service.engine.options import Limits, TransferOptions
+from nst_service.engine.options import TransferOptions
 from nst_service.engine.sizes import Size
 from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
 from torch import Tensor
 
-LIMITS = Limits(max_input_pixels=10**6, max_image_size=512, max_iterations=1000, max_styles=2)
+from tests.limits import LIMITS
+
 PLENTY = 2**30
 
 

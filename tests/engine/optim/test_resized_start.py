@@ -12,13 +12,13 @@ from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.optim.resized_start import ResizedStart, resize_start
 from nst_service.engine.optim.snapshot import Snapshot
 from nst_service.engine.optim.transfer import Iterate, optimize
-from nst_service.engine.options import Limits, TransferOptions
+from nst_service.engine.options import TransferOptions
 from nst_service.engine.scales import step_pixels
 from nst_service.engine.sizes import Size, fit
 from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
 from torch.nn import functional
 
-LIMITS = Limits(max_input_pixels=10**6, max_image_size=512, max_iterations=1000, max_styles=2)
+from tests.limits import LIMITS
 
 MakeSpec = Callable[..., TransferSpec]
 

@@ -22,13 +22,14 @@ from nst_service.engine.objective.style_cache import digest
 from nst_service.engine.optim import snapshot as snapshot_module
 from nst_service.engine.optim.snapshot import Snapshot
 from nst_service.engine.optim.transfer import Iterate, TargetProgress, TerminationReason, optimize, transfer
-from nst_service.engine.options import Limits, TransferOptions
+from nst_service.engine.options import TransferOptions
 from nst_service.engine.pictures.encode import encode
 from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
 from safetensors.torch import load, save
 from torch import Tensor
 
-LIMITS = Limits(max_input_pixels=10**6, max_image_size=512, max_iterations=1000, max_styles=2)
+from tests.limits import LIMITS
+
 ADAM = {"optimizer": OptimizerKind.ADAM}
 RELEASED = Path(__file__).parent / "snapshots_0_1_0"
 """Snapshots that nst 0.1.0 wrote after five of nine iterations on a picture of 8 x 6 pixels."""

@@ -8,10 +8,10 @@ from nst_service.engine.choices import Init, OptimizerKind
 from nst_service.engine.network.layers import LAYERS
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.optim.transfer import TargetProgress, TerminationReason, optimize, transfer
-from nst_service.engine.options import Limits, TransferOptions
+from nst_service.engine.options import TransferOptions
 from nst_service.engine.spec import StyleInput, TransferRequest, prepare
 
-LIMITS = Limits(max_input_pixels=10**6, max_image_size=512, max_iterations=1000, max_styles=2)
+from tests.limits import LIMITS
 
 
 @pytest.fixture
