@@ -110,7 +110,7 @@ class Script:
         ]
 
     def job(self, data=b"the picture"):
-        """Every kind of event once."""
+        """Return the events of a job, with every kind of the contract."""
         before = [
             self.accepted(),
             self.queued(),
@@ -118,6 +118,7 @@ class Script:
             self.preparing(1),
             self.progress(10),
             self.preview(),
+            self.reduced(),
         ]
         return [*before, *self.picture(data)]
 

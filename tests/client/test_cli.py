@@ -108,15 +108,16 @@ def test_json_is_one_object_a_line_on_stdout(stylize, servicer, script, tmp_path
     servicer.attempts = [script.job()]
     done = stylize("--json")
     events = [json.loads(line) for line in done.stdout.splitlines()]
-    kinds = ["accepted", "queued", "started", "preparing", "progress", "preview", "completed", "saved"]
+    kinds = ["accepted", "queued", "started", "preparing", "progress", "preview", "reduced", "completed", "saved"]
     assert [event["event"] for event in events] == kinds
     assert events[0]["options"]["content_layers"] == {"relu4_2": 0.5, "relu3_1": None}
     assert (events[3]["part"], events[3]["parts"]) == (1, 2)
     assert events[4]["terms"] == [{"kind": "style", "layer": "relu1_1", "value": 12.5}]
     assert events[5]["size_bytes"] == len(b"preview")
     assert "data" not in events[5]
-    assert events[6]["stop_reason"] == "iterations"
-    assert events[7]["path"] == str(tmp_path / "out.png")
+    assert (events[6]["width"], events[6]["height"]) == (32, 24)
+    assert events[7]["stop_reason"] == "iterations"
+    assert events[8]["path"] == str(tmp_path / "out.png")
     assert done.stderr == ""
 
 

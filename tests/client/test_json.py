@@ -11,7 +11,7 @@ from nst_client.translate import event_from_proto, job_from_proto
 def test_every_event_is_one_object_on_one_line_that_names_its_kind(script):
     events = [event_from_proto(message) for message in script.job()]
     lines = [event_to_json(event) for event in events if event is not None]
-    kinds = ["accepted", "queued", "started", "preparing", "progress", "preview", "completed"]
+    kinds = ["accepted", "queued", "started", "preparing", "progress", "preview", "reduced", "completed"]
     assert [json.loads(line)["event"] for line in lines] == kinds
     assert not any("\n" in line for line in lines)
 

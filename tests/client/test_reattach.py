@@ -21,7 +21,7 @@ from nst_client import (
 
 pytestmark = pytest.mark.usefixtures("no_jitter")
 
-KINDS = 10
+KINDS = 11
 """Events of a job, chunks included."""
 
 
@@ -98,7 +98,7 @@ def test_a_connection_that_breaks_after_any_event_is_made_good(*, stylize, servi
     servicer.watch_attempts = [job[count:]]
     done = stylize()
     assert done.result.data == b"the picture"
-    assert told(done.events) == [1, 2, 3, 4, 5, 6, 10]
+    assert told(done.events) == [1, 2, 3, 4, 5, 6, 7, 11]
     is_followed = is_accepted and not is_complete
     assert [(event.attempts, event.began_anew) for event in reconnected(done.events)] == [(1, False)] * is_followed
     watches = [pb.WatchJobRequest(job_id="job-1", after_sequence=count)] * is_followed
@@ -108,14 +108,14 @@ def test_a_connection_that_breaks_after_any_event_is_made_good(*, stylize, servi
     assert len(servicer.request_ids[0]) == 36
 
 
-@pytest.mark.parametrize("count", [0, 1, 5, 8, 9])
+@pytest.mark.parametrize("count", [0, 1, 5, 8, 9, 10])
 def test_a_restart_of_the_server_is_made_good(*, stylize, servicer, script, host, count):
     job = script.job()
     servicer.attempts = [[*job[:count], host.restart], job]
     servicer.watch_attempts = [rest(job)] * 2
     done = stylize()
     assert done.result.data == b"the picture"
-    assert told(done.events) == [1, 2, 3, 4, 5, 6, 10]
+    assert told(done.events) == [1, 2, 3, 4, 5, 6, 7, 11]
     assert len(set(servicer.request_ids)) == 1
 
 
@@ -172,7 +172,7 @@ def test_what_is_told_again_is_not_told_twice(stylize, servicer, script, lost):
     servicer.attempts = [[*job[:8], lost]]
     servicer.watch_attempts = [job]
     done = stylize()
-    assert told(done.events) == [1, 2, 3, 4, 5, 6, 10]
+    assert told(done.events) == [1, 2, 3, 4, 5, 6, 7, 11]
     assert done.result.data == b"the picture"
 
 
@@ -269,7 +269,7 @@ def test_a_job_can_be_watched_from_any_event_on(watch, servicer, script):
     servicer.watch_attempts = [script.job()[4:]]
     done = watch(after_sequence=4)
     assert servicer.watches == [pb.WatchJobRequest(job_id="job-1", after_sequence=4)]
-    assert told(done.events) == [5, 6, 10]
+    assert told(done.events) == [5, 6, 7, 11]
     assert (done.result.job_id, done.result.data) == ("job-1", b"the picture")
 
 

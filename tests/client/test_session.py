@@ -23,6 +23,7 @@ from nst_client.events import (
     Progress,
     Queued,
     Reconnected,
+    Reduced,
     Started,
     StopReason,
 )
@@ -42,8 +43,17 @@ def feed(assembler, messages):
 
 def test_every_event_is_given_in_order_and_the_pieces_of_the_picture_are_not(assembler, script):
     events = feed(assembler, script.job())
-    assert [type(event) for event in events] == [Accepted, Queued, Started, Preparing, Progress, Preview, Completed]
-    assert [event.sequence for event in events] == [1, 2, 3, 4, 5, 6, 10]
+    assert [type(event) for event in events] == [
+        Accepted,
+        Queued,
+        Started,
+        Preparing,
+        Progress,
+        Preview,
+        Reduced,
+        Completed,
+    ]
+    assert [event.sequence for event in events] == [1, 2, 3, 4, 5, 6, 7, 11]
 
 
 def test_the_pieces_become_the_picture_of_the_header(assembler, script):
@@ -352,7 +362,7 @@ def test_the_first_news_tell_of_the_lost_contact(session, script, failure):
     event, preview = receive(session, job[5:6], now=103.5)
     assert event == Reconnected(sequence=5, attempts=2, seconds=2.5, began_anew=False)
     assert isinstance(preview, Preview)
-    assert len(receive(session, job[6:], now=104.0)) == 1
+    assert len(receive(session, job[6:], now=104.0)) == 2
 
 
 def test_a_piece_of_the_picture_is_news_too(session, script, failure):

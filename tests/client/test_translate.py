@@ -1,4 +1,7 @@
 import dataclasses
+import enum
+import types
+import typing
 from datetime import UTC, datetime
 
 import grpc
@@ -81,7 +84,45 @@ def test_a_request_without_options_leaves_every_default_to_the_server():
     assert not request.styles[0].HasField("scale")
 
 
-def test_every_option_reaches_the_request():
+def option_values(kind):
+    """Return a value for each field of a dataclass of options, by its name."""
+    hints = typing.get_type_hints(kind)
+    return {field.name: option_value(hints[field.name]) for field in dataclasses.fields(kind)}
+
+
+def option_value(hint):
+    if hint == options.Layers:
+        return {"relu4_2": 0.5}
+    match typing.get_args(hint):
+        case (type() as plain, types.NoneType):
+            return list(plain)[-1] if issubclass(plain, enum.Enum) else {bool: False, int: 7, float: 0.5}[plain]
+        case (type(),):
+            return (20, 10)
+    raise TypeError(hint)
+
+
+@pytest.mark.parametrize(
+    ("kind", "argument", "name", "value"),
+    [
+        pytest.param(kind, argument, name, value, id=f"{argument}.{name}")
+        for kind, argument in ((TransferOptions, "options"), (OutputOptions, "output"))
+        for name, value in option_values(kind).items()
+    ],
+)
+def test_every_option_reaches_the_request(kind, argument, name, value):
+    request = request_to_proto(b"content", b"style", **{argument: kind(**{name: value})})
+    message = getattr(request, argument)
+    ((descriptor, sent),) = message.ListFields()
+    assert descriptor.name == name
+    if descriptor.enum_type:
+        assert descriptor.enum_type.values_by_number[sent].name.endswith(f"_{value.upper()}")
+    elif isinstance(value, dict):
+        assert list(sent) == [pb.LayerWeight(layer="relu4_2", weight=0.5)]
+    else:
+        assert (tuple(sent) if isinstance(value, tuple) else sent) == value
+
+
+def test_options_reach_the_request_together_and_come_back_from_it():
     chosen = TransferOptions(
         content_weight=1.0,
         style_weight=2.0,
@@ -122,6 +163,16 @@ def test_every_option_reaches_the_request():
     assert request.output == pb.OutputOptions(format=pb.PICTURE_FORMAT_JPEG, quality=70)
     back = options_from_proto(request.options)
     assert back == dataclasses.replace(chosen, style_layers={"relu1_1": None, "relu2_1": None})
+
+
+def test_every_option_comes_back_from_its_message():
+    chosen = TransferOptions(**option_values(TransferOptions))
+    assert options_from_proto(request_to_proto(b"content", b"style", options=chosen).options) == chosen
+
+
+def test_the_scripted_job_has_every_kind_of_event(script):
+    kinds = {field.name for field in pb.JobEvent.DESCRIPTOR.oneofs_by_name["event"].fields}
+    assert {event.WhichOneof("event") for event in script.job()} == kinds
 
 
 @pytest.mark.parametrize("styles", [b"one", [b"one"], Style(b"one"), [Style(b"one")], (Style(b"one"),)])
