@@ -127,14 +127,15 @@ async def test_the_next_job_runs_when_one_has_left_and_before_its_outcome_is_sto
     await until(lambda: first.end == _SUCCEEDED)
 
 
-async def test_a_job_that_cannot_be_leased_waits_behind_the_others(dispatching: Dispatching):
+@pytest.mark.parametrize("error", [_UNAVAILABLE, MemoryError()])
+async def test_a_job_that_cannot_be_leased_waits_behind_the_others(dispatching: Dispatching, error: Exception):
     first, second = dispatching.queue(2)
-    dispatching.store.answers["lease"] = _UNAVAILABLE
+    dispatching.store.answers["lease"] = error
     dispatching.dispatcher.dispatch()
     await until(lambda: dispatching.table.waiting == [second, first])
     assert first.state is JobState.QUEUED
     assert dispatching.pool.running == []
-    assert dispatching.facts == [StoreFailed("lease", _UNAVAILABLE)]
+    assert dispatching.facts == ([StoreFailed("lease", error)] if error is _UNAVAILABLE else [])
 
 
 async def test_a_job_that_cannot_be_leased_during_a_drain_is_drained(dispatching: Dispatching):

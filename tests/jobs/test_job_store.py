@@ -1,4 +1,4 @@
-"""The sizes of results: in the store for jobs of this release, and in their events for jobs of 0.1.0."""
+"""The sizes of results, which are in the events for jobs of 0.1.0, and leases whose snapshots cannot be read."""
 
 import pickle
 from collections.abc import AsyncIterator
@@ -12,6 +12,8 @@ from nst_service.jobs.events import Event, Reduced, Started
 from nst_service.jobs.job import Job
 from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.log import LoggedEvent
+from nst_service.lifecycle import JobState
+from nst_service.store.errors import StoreUnavailableError
 from nst_service.store.records import Lease
 from nst_service.store.store import Store
 
@@ -110,3 +112,22 @@ async def test_a_size_that_0_1_0_has_changed_is_right_wherever_the_job_goes_on(
         older.finish(row) if job_id == ended else older.release(row)
     await _append(job_store, store.lease(taken_back), _STARTED)
     assert await _sizes(job_store, ended, taken_back) == [_SMALLER, _SMALLER]
+
+
+@pytest.mark.parametrize("error", [StoreUnavailableError("the store does not answer"), MemoryError()])
+async def test_a_job_whose_checkpoint_cannot_be_read_now_is_not_leased(
+    job_store: AsyncJobStore, store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(_: str) -> bytes:
+        raise error
+
+    job_id = _submit(store)
+    lease = store.lease(job_id)
+    assert lease
+    store.release(lease)
+    monkeypatch.setattr(store, "checkpoint", fail)
+    with pytest.raises(type(error)):
+        await job_store.lease(job_id)
+    job = await job_store.job(job_id)
+    assert job
+    assert job.state is JobState.QUEUED

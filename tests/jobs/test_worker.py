@@ -318,6 +318,21 @@ def test_less_is_left_of_a_job_that_goes_on_smaller(
     assert left[True][0] < left[False][-1]
 
 
+def test_a_job_that_goes_on_smaller_does_not_hold_its_larger_pictures(
+    device: Device, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+):
+    def note() -> None:
+        is_smaller = any(isinstance(event, Reduced) for event in followed.events)
+        held[is_smaller] = larger() is not None
+
+    held: dict[bool, bool] = {}
+    monkeypatch.setattr(run_module, "transfer", running_out(edge=200, after=3))
+    followed = device.join(make_request(iterations=6, image_size=256, min_image_size=100), on_progress=note)
+    larger = weakref.ref(followed.job.run_state.spec.content.rgb)
+    device.worker.serve()
+    assert held == {False: True, True: False}
+
+
 def test_a_job_that_has_no_picture_yet_begins_smaller(
     device: Device, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
 ):

@@ -101,7 +101,7 @@ class Dispatcher:
         """Run a job that has a place on a device, unless another server has taken it."""
         try:
             leased = await self._store.lease(job.id)
-        except StoreError as error:
+        except (StoreError, MemoryError) as error:
             self._put_back(device, job, error)
             return
         if leased is None:
@@ -120,10 +120,11 @@ class Dispatcher:
         self._settlement.settle(job, outcome)
         self._vacate(device, job)
 
-    def _put_back(self, device: PooledDevice, job: Job, error: StoreError) -> None:
-        """Return a job to the queue that the store cannot lease now."""
-        _log.warning("job %s cannot start yet: %s", job.id, error)
-        self._observer.notify(StoreFailed("lease", error))
+    def _put_back(self, device: PooledDevice, job: Job, error: StoreError | MemoryError) -> None:
+        """Return a job to the queue that cannot be leased now, or whose snapshot is too large for the memory now."""
+        _log.warning("job %s cannot start yet: %r", job.id, error)
+        if isinstance(error, StoreError):
+            self._observer.notify(StoreFailed("lease", error))
         device.jobs.remove(job)
         job.is_running = False
         if self._availability.is_draining:

@@ -190,7 +190,7 @@ class AsyncJobStore:
             return None
         try:
             return LeasedJob(lease, self._snapshot(job_id) if lease.epoch > 1 else None)
-        except StoreError:
+        except (StoreError, MemoryError):
             # An unused lease would keep every server from the job as long as this one lives.
             self._store.release(lease)
             raise
