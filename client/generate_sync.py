@@ -29,7 +29,10 @@ _CODE = (
     (r"\bnst_client\.transport\.aio\b", "nst_client.transport.threads"),
 )
 _PROSE = (
-    (r"programs with asyncio", "programs with threads"),
+    (
+        r"programs with asyncio\. `client\.py` is generated from this module\.",
+        "programs with threads. `make sync-client` generates this module.",
+    ),
     (r"\ban asynchronous (?=context manager)", "a "),
     (r"for one event loop", "for any number of threads"),
     (r"Cancelling the task that waits for the next event", "Closing it in another thread"),

@@ -1,4 +1,4 @@
-"""The client for programs with asyncio."""
+"""The client for programs with asyncio. `client.py` is generated from this module."""
 
 import contextlib
 import random

@@ -1,4 +1,4 @@
-"""Values that are read from files, and reread when the files change. A failed read keeps the previous value."""
+"""Values from files, which are read again when the files change. A failed read keeps the previous value."""
 
 import logging
 import threading

@@ -1,4 +1,4 @@
-"""The composition root without gRPC: makes a scheduler, its devices and its store from a configuration."""
+"""Makes the devices, the store and the scheduler of a server from its configuration, without gRPC."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -22,6 +22,7 @@ from docs.generator.__main__ import ROOT, outdated, write
 from docs.generator.contract import contract, prefix
 from docs.generator.errors import conditions
 from docs.generator.markdown import docstring, marked, table
+from docs.generator.modules import first_comment
 from docs.generator.pages import PAGES
 from docs.generator.sources import documented
 
@@ -169,6 +170,12 @@ def test_a_docstring_becomes_paragraphs_lists_and_code():
         "*Args:*\n\n- `one`: the first, and more.\n- `two`: the second.\n\n"
         "*Returns:* What it is.\n\n*Raises:*\n\n- `ValueError`: it is \\<wrong>.\n"
     )
+
+
+def test_the_first_sentence_of_a_comment_describes_a_cpp_file():
+    source = "// Products of matrices, as by Goto (2008),\n// section 4.1. Part of it.\n//\n// More.\n#pragma once\n"
+    assert first_comment(source) == "Products of matrices, as by Goto (2008), section 4.1."
+    assert first_comment("int one;\n// two\n") == ""
 
 
 def test_a_cell_of_a_table_may_hold_a_bar_and_a_line_break():

@@ -1,4 +1,4 @@
-"""`nst-client`: the command line of the client. `--help` shows the exit codes, which are listed in `_EPILOG`."""
+"""`nst-client`: the command line of the client, with the exit codes that `--help` shows."""
 
 import click
 

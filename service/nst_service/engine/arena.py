@@ -1,4 +1,4 @@
-"""The memory of features on the CPU: the arena of the native kernel, or torch's allocator where no kernel was built."""
+"""Memory for features on the CPU. It comes from the allocator of the native kernel, the arena, or from torch."""
 
 import torch
 from torch import Tensor

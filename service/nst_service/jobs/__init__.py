@@ -1,1 +1,1 @@
-"""What a job is: admission, lifecycle, events, and the threads that drive the engine. Knows no gRPC."""
+"""The life of a job, from the admission of its request to its end. This package does not import gRPC."""

@@ -1,4 +1,4 @@
-"""The store for an event loop: its blocking calls run in threads, and its values are those of the jobs."""
+"""An asynchronous interface to the store. Its calls run in threads, and it converts between records and jobs."""
 
 import asyncio
 import functools

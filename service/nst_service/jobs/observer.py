@@ -26,12 +26,16 @@ class JobAccepted:
 
 @dataclass(frozen=True, slots=True)
 class JobRefused:
-    """A request was refused."""
+    """`Scheduler.submit` has raised an error instead of making a job.
+
+    Estimates are not counted, nor are requests that are refused before `submit`: too large, malformed, or without an
+    accepted token.
+    """
 
     owner: str
     """Name of the owner; empty if the server does not know its callers."""
     error: Exception
-    """The error that the client gets."""
+    """The error that the client gets. It may be an unexpected error of the server."""
 
 
 @dataclass(frozen=True, slots=True)

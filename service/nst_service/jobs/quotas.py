@@ -1,4 +1,4 @@
-"""The owners of jobs, and their quotas. This module is pure: the scheduler counts the jobs."""
+"""The owners of jobs, and the checks of their quotas. This module is pure: `JobTable.held` counts the jobs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

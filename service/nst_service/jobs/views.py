@@ -1,4 +1,4 @@
-"""Views of jobs for those who ask, wherever the jobs are."""
+"""Descriptions of jobs for calls that ask about them, whether a job runs here, elsewhere, or has ended."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The scales of the pixels that networks were trained on."""
+"""The normalisation of pixels that a network was trained with: order of the channels, mean and deviation."""
 
 from enum import StrEnum
 

@@ -1,4 +1,4 @@
-"""The stored form of a convolution's weights."""
+"""The weights of a convolution as they are kept in memory: as numbers, or as 8-bit indices into a table."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""The canvas makes pictures of the pixels that an optimiser changes: the one that losses see, and the finished one."""
+"""The canvas makes pictures from the pixels that an optimiser changes: one for the losses, and the finished one."""
 
 from dataclasses import dataclass
 from typing import assert_never

@@ -1,4 +1,4 @@
-"""The curvature that is assumed before the first step: slow changes of a picture matter most."""
+"""The initial inverse Hessian of L-BFGS: a preconditioner that damps high spatial frequencies."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Selections by a condition that the device knows: on a GPU the host does not wait for it."""
+"""Choices between tensors by a condition on the device. The host does not wait for a GPU to know the condition."""
 
 import torch
 from torch import Tensor
