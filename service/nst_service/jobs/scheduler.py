@@ -308,7 +308,7 @@ class Scheduler:
         """Remove a waiting job because of a drain."""
         self._table.waiting.remove(job)
         if job.plan.request_id is None:
-            # Nobody can name it, so that it does not go on.
+            # A job without a request id cannot be reattached, so it does not go on.
             self._settlement.cancel(job, Ended(JobState.CANCELLED, NotServingError(Unavailability.DRAINING)))
         else:
             self._settlement.retire(job, Drained())

@@ -1,1 +1,1 @@
-"""Translation between the contract and jobs, and nothing else."""
+"""The gRPC service: it translates between the contract and jobs, and decides nothing."""
