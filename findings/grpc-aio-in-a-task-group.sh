@@ -66,7 +66,8 @@ async def grouped(target, method):
             group.create_task(close())
     except BaseException as error:
         raised = error
-    print(f"grpc.aio {method}: the task got {caught} with cancelling() {requests}; the group raised {raised}; {answers}")
+    print(f"grpc.aio {method}: the task got {caught} with cancelling() {requests}; ", end="")
+    print(f"the group raised {raised}; answers: {answers}")
     return caught, requests, raised, answers
 
 

@@ -94,7 +94,7 @@ async def held(clears):
 print("grpcio", grpc.__version__, "python", sys.version.split()[0])
 results = {clears: asyncio.run(held(clears)) for clears in (False, True)}
 for clears, (during, after, alive) in results.items():
-    print(f"handler {'clears and ' if clears else ''}deletes its request: {during} requests held for each call, ", end="")
+    print(f"handler {'clears and ' if clears else ''}deletes it: {during} requests held by each call;", end=" ")
     print(f"{alive} of {CALLS} messages alive; {after} held after the end")
 expected = {False: (2.0, 0.0, CALLS), True: (1.0, 0.0, CALLS)}
 sys.exit(any(abs(got - want) > 0.2 for key in expected for got, want in zip(results[key], expected[key])))

@@ -4,8 +4,8 @@
 # Guess: `grpc.min_reconnect_backoff_ms` is what its name and its documentation say, the time between two attempts. A
 # small value finds a server sooner that comes back.
 # What happens: an attempt is given up when the pause before the next one is over, unless `min_reconnect_backoff_ms` is
-# longer (20 s by default). With 100 ms for both, a server that takes 300 ms to answer, as over a slow link or through
-# a busy proxy, is never reached, however long the client tries. With the default it is reached at once.
+# longer (20 s by default). With 100 ms for both, a server that takes 300 ms to answer, as over a slow link or through a
+# busy proxy, is never reached, however long the client tries. With the default it is reached at once.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

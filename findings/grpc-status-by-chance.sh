@@ -4,15 +4,16 @@
 # Guess: the limit of 8 KiB for metadata is a limit: the same error either always arrives or never does. If not, the
 # client sees one status, and `rpc_status.from_call` returns None because the details are lost.
 # What happens: between 8 and 16 KiB the receiver refuses a share of the errors that grows with their size. The client
-# then sees RESOURCE_EXHAUSTED instead of the status of the server. The refused details are nevertheless attached to
-# the call, so `from_call` raises ValueError, since their code is not the one of the call.
+# then sees RESOURCE_EXHAUSTED instead of the status of the server. The refused details are nevertheless attached to the
+# call, so `from_call` raises ValueError, since their code is not the one of the call.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 unset PYTHONPATH PYTHONHOME
 python3 -m venv environment
-environment/bin/pip install --quiet --no-compile --disable-pip-version-check grpcio==1.85.3 grpcio-status==1.85.3 protobuf==6.33.6
+environment/bin/pip install --quiet --no-compile --disable-pip-version-check \
+  grpcio==1.85.3 grpcio-status==1.85.3 protobuf==6.33.6
 cat > errors.py <<'PYTHON'
 import sys
 from collections import Counter

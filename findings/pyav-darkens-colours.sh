@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Colours that PyAV converts from RGB to YUV and back become darker every time, without an end.
+# Colours that PyAV converts from RGB to YUV and back become darker with every trip.
 #
 # Guess: a conversion between 8-bit RGB and YUV rounds to the nearest value. A flat colour is off by a level or two
 # after a round trip, in either direction, and further trips change nothing more.
-# What happens: with PyAV's default (bilinear, without SWS_ACCURATE_RND and SWS_FULL_CHR_H_INP), no channel of any colour
-# becomes brighter and the mean falls by more than a level with each trip. SWS_ACCURATE_RND alone makes it worse. Bicubic
-# with ACCURATE_RND, FULL_CHR_H_INT and FULL_CHR_H_INP rounds without bias and stays where it is. No encoder is involved.
+# What happens: with PyAV's default (bilinear, without SWS_ACCURATE_RND and SWS_FULL_CHR_H_INP), no channel of any
+# colour becomes brighter and the mean falls by more than a level with each trip. SWS_ACCURATE_RND alone makes it worse.
+# Bicubic with ACCURATE_RND, FULL_CHR_H_INT and FULL_CHR_H_INP rounds without bias and stays where it is. No encoder is
+# involved.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

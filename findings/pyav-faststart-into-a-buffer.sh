@@ -4,8 +4,8 @@
 # Guess: `movflags=+faststart` needs an output that can seek, since FFmpeg moves what it has written. io.BytesIO and
 # tempfile.TemporaryFile can, and PyAV hands their `seek` and `read` on.
 # What happens: FFmpeg opens the output a second time, by its name. PyAV takes the name from the attribute `name` of the
-# object: "<none>" for a BytesIO, the number of the descriptor for a TemporaryFile. All frames are encoded first; closing
-# then fails with FileNotFoundError for that name. A NamedTemporaryFile works, because its name can be opened.
+# object: "<none>" for a BytesIO, the number of the descriptor for a TemporaryFile. All frames are encoded first;
+# closing then fails with FileNotFoundError for that name. A NamedTemporaryFile works, because its name can be opened.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -3,9 +3,9 @@
 #
 # Guess: tensors with equal values give equal results, however they were loaded: from the same file by `load_file` or
 # from its bytes by `load`, or from a file of torch.
-# What happens: `load_file` lets tensors begin wherever the file has them, at any multiple of four bytes; the others copy
-# each tensor to a multiple of 16 or 64. With a bias of seven floats in the same file, the matrix begins where no vector
-# register does. The product of MKL with a vector groups its sum by the address, so its last bits differ.
+# What happens: `load_file` lets tensors begin wherever the file has them, at any multiple of four bytes; the others
+# copy each tensor to a multiple of 16 or 64. With a bias of seven floats in the same file, the matrix begins where no
+# vector register does. The product of MKL with a vector groups its sum by the address, so its last bits differ.
 set -euo pipefail
 pins=$(realpath "$(dirname "$0")")/torch-2.14.1.txt
 folder=$(mktemp -d)

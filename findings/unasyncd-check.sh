@@ -3,8 +3,8 @@
 #
 # Guess: `--check` exits with 1 if a generated file is not what the source would give, and writes nothing, as the option
 # of the same name of black and ruff does. Without it, exit code 0 means that the files were written.
-# What happens: a file that is out of date, or missing as in a fresh clone, "would be left unchanged", and the exit code is
-# 0. Only a missing file whose content an earlier check has put into the cache counts as a change, and `--check` then
+# What happens: a file that is out of date, or missing as in a fresh clone, "would be left unchanged", and the exit code
+# is 0. Only a missing file whose content an earlier check has put into the cache counts as a change, and `--check` then
 # writes it. The run that writes exits with 1 when it has written something.
 set -euo pipefail
 folder=$(mktemp -d)
