@@ -49,7 +49,7 @@ class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
         self._version = version
         self._max_request_bytes = max_request_bytes
 
-    # A coroutine and not an async generator, because grpc.aio does not close generators when a call is cancelled.
+    # A coroutine that writes, and not an async generator: it closes the events itself when the call is cancelled.
     async def Stylize(self, request: pb.StylizeRequest, context: Context) -> None:  # type: ignore[override]  # noqa: N802
         """Start a job, or find the job of the same request, and stream its events."""
         size = self._checked_size(request)
@@ -58,7 +58,8 @@ class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
         owner = self._authenticator.owner(context)
         read = functools.partial(stored_request_from_proto, request)
         job = await self._scheduler.submit(read, deadline, owner, request.request_id or None, size=size)
-        # Many calls may follow a job for a long time, and each of them holds its pictures otherwise.
+        # The call may follow its job for a long time. gRPC holds the bytes that it received until then (see
+        # docs/running.md), but its pictures need not be held twice.
         del request, read
         async with contextlib.aclosing(self._follow(job.id, owner, 0)) as events:
             async for event in events:
