@@ -1,0 +1,1 @@
+"""How results look: pairs of pictures, blind judgements, and measures beside the eye."""
