@@ -110,7 +110,9 @@ def _serve(config: ServerConfig) -> None:
 
     try:
         ending = asyncio.run(serve(config))
-    except (EngineError, SettingError, StoreError) as error:
+    except StoreError as error:
+        raise click.ClickException(error.described()) from error
+    except (EngineError, SettingError) as error:
         raise click.ClickException(str(error)) from error
     code = _DEVICE_FAILED if ending.device_failed else 0
     if not ending.is_idle:

@@ -1,5 +1,6 @@
 import asyncio
 
+import pytest
 from nst_service.jobs.background import BackgroundTasks
 
 
@@ -62,3 +63,30 @@ async def test_a_task_that_fails_does_not_keep_others_from_their_ends():
     tasks.spawn(succeed())
     await tasks.wait()
     assert done == [True]
+
+
+async def test_a_task_that_repeats_survives_every_error_and_says_so(caplog: pytest.LogCaptureFixture):
+    tasks, calls = BackgroundTasks(), list[int]()
+
+    async def fail() -> None:
+        calls.append(len(calls))
+        raise ZeroDivisionError
+
+    tasks.repeat(fail, 0.0)
+    async with asyncio.timeout(60):
+        while len(calls) < 3:
+            await asyncio.sleep(0)
+    tasks.cancel()
+    await tasks.wait()
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_the_error_of_a_task_is_logged(caplog: pytest.LogCaptureFixture):
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    tasks = BackgroundTasks()
+    tasks.spawn(fail())
+    await tasks.wait()
+    await asyncio.sleep(0)
+    assert "ZeroDivisionError" in caplog.text

@@ -127,7 +127,7 @@ async def test_the_next_job_runs_when_one_has_left_and_before_its_outcome_is_sto
     await until(lambda: first.end == _SUCCEEDED)
 
 
-@pytest.mark.parametrize("error", [_UNAVAILABLE, MemoryError()])
+@pytest.mark.parametrize("error", [_UNAVAILABLE, MemoryError(), ZeroDivisionError()])
 async def test_a_job_that_cannot_be_leased_waits_behind_the_others(dispatching: Dispatching, error: Exception):
     first, second = dispatching.queue(2)
     dispatching.store.answers["lease"] = error
@@ -265,3 +265,27 @@ async def test_an_outcome_that_comes_at_the_moment_of_closing_is_stored(dispatch
     await dispatching.dispatcher.close()
     assert dispatching.store.calls == ["lease", "save_result"]
     assert job.end == _SUCCEEDED
+
+
+async def test_a_job_that_cannot_join_its_device_is_released_and_waits(
+    dispatching: Dispatching, monkeypatch: pytest.MonkeyPatch
+):
+    (job,) = dispatching.queue()
+    monkeypatch.setattr(dispatching.worker, "join", lambda *_: 1 / 0)
+    dispatching.dispatcher.dispatch()
+    await until(lambda: dispatching.table.waiting == [job])
+    assert dispatching.store.calls == ["lease", "release"]
+    assert dispatching.pool.running == []
+
+
+async def test_a_drain_waits_until_the_ends_that_could_not_be_stored_are_stored(dispatching: Dispatching):
+    dispatching.queue()
+    dispatching.store.answers["save_result"] = _UNAVAILABLE
+    dispatching.dispatcher.dispatch()
+    await dispatching.leave(await dispatching.joined(), make_result())
+    idle = asyncio.create_task(dispatching.dispatcher.idle_within(_HANG_SECONDS))
+    await asyncio.sleep(0.01)
+    assert not idle.done()
+    del dispatching.store.answers["save_result"]
+    await dispatching.settlement.retry()
+    assert await idle

@@ -1,6 +1,8 @@
 """The sizes of results, which are in the events for jobs of 0.1.0, and leases whose snapshots cannot be read."""
 
+import asyncio
 import pickle
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -114,7 +116,9 @@ async def test_a_size_that_0_1_0_has_changed_is_right_wherever_the_job_goes_on(
     assert await _sizes(job_store, ended, taken_back) == [_SMALLER, _SMALLER]
 
 
-@pytest.mark.parametrize("error", [StoreUnavailableError("the store does not answer"), MemoryError()])
+@pytest.mark.parametrize(
+    "error", [StoreUnavailableError("the store does not answer"), MemoryError(), ZeroDivisionError()]
+)
 async def test_a_job_whose_checkpoint_cannot_be_read_now_is_not_leased(
     job_store: AsyncJobStore, store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
@@ -131,3 +135,23 @@ async def test_a_job_whose_checkpoint_cannot_be_read_now_is_not_leased(
     job = await job_store.job(job_id)
     assert job
     assert job.state is JobState.QUEUED
+
+
+@pytest.mark.parametrize("name", ["submit", "clean"])
+async def test_heartbeats_do_not_wait_for_what_else_the_store_does(
+    job_store: AsyncJobStore, store: Store, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    is_called, released = threading.Event(), threading.Event()
+
+    def hold(*_: object) -> None:
+        is_called.set()
+        released.wait(60)
+
+    monkeypatch.setattr(store, name, hold)
+    slow = asyncio.create_task(job_store._write(store.submit) if name == "submit" else job_store.clean())
+    await asyncio.to_thread(is_called.wait)
+    async with asyncio.timeout(60):
+        await job_store.heartbeat()
+    assert not slow.done()
+    released.set()
+    await slow

@@ -15,7 +15,8 @@ from nst_service.engine.optim.transfer import Iterate, optimize
 from nst_service.engine.options import Limits
 from nst_service.engine.spec import TransferRequest, TransferSpec
 from nst_service.jobs import run as run_module
-from nst_service.jobs.errors import DeadlineTooShortError, DoesNotFitError, QueueFullError
+from nst_service.jobs import scheduler as scheduler_module
+from nst_service.jobs.errors import DeadlineTooShortError, DoesNotFitError, NotServingError, QueueFullError
 from nst_service.jobs.events import Accepted, Completed, Event, Queued, ResultHeader, Started
 from nst_service.jobs.job import Job
 from nst_service.jobs.job_store import AsyncJobStore
@@ -24,6 +25,7 @@ from nst_service.jobs.scheduler import Scheduler
 from nst_service.jobs.stored_request import FindPicture, StoredRequest
 from nst_service.jobs.worker import DeviceWorker
 from nst_service.lifecycle import JobState, StopReason
+from nst_service.store.errors import StoreUnavailableError
 from nst_service.store.records import HeartbeatReply, StoredJob
 
 from tests.jobs.builders import (
@@ -343,3 +345,80 @@ async def test_a_job_that_is_read_back_while_the_server_leaves_stays_in_the_stor
     assert scheduler.views.queued_jobs == scheduler.views.running_jobs == 0
     assert job.id not in scheduler._table
     assert worker.joined == []
+
+
+def idle_store() -> FakeJobStore:
+    store = FakeJobStore()
+    store.answers |= {"heartbeat": HeartbeatReply(cancelled=frozenset(), requeued=()), "queue": []}
+    return store
+
+
+async def called(store: FakeJobStore, name: str, times: int) -> None:
+    async with asyncio.timeout(_HANG_SECONDS):
+        while store.calls.count(name) < times:
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("error", [StoreUnavailableError("the store does not answer"), ZeroDivisionError()])
+async def test_no_failure_of_the_store_ends_the_housekeeping(
+    limits: Limits, monkeypatch: pytest.MonkeyPatch, error: Exception
+):
+    monkeypatch.setattr(scheduler_module, "_HOUSEKEEPING_SECONDS", 0.001)
+    monkeypatch.setattr(scheduler_module, "_CLEANING_SECONDS", 0.001)
+    store = idle_store()
+    store.answers = dict.fromkeys(("heartbeat", "queue", "clean"), error)
+    scheduler = Scheduler(
+        [FakeWorker()], store, limits=limits, queue_limits=QueueLimits(**_LIMITS), durability=DURABILITY
+    )
+    await scheduler.start()
+    for name in store.answers:
+        await called(store, name, times=3)
+    await scheduler.drain(0.0)
+
+
+@pytest.mark.parametrize("name", ["clean", "queue"])
+async def test_the_heartbeats_go_on_while_the_store_takes_long_for_something_else(
+    limits: Limits, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    monkeypatch.setattr(scheduler_module, "_HOUSEKEEPING_SECONDS", 0.001)
+    monkeypatch.setattr(scheduler_module, "_CLEANING_SECONDS", 0.001)
+    store = idle_store()
+    scheduler = Scheduler(
+        [FakeWorker()], store, limits=limits, queue_limits=QueueLimits(**_LIMITS), durability=DURABILITY
+    )
+    await scheduler.start()
+    store.gates[name] = asyncio.Event()
+    await called(store, name, times=store.calls.count(name) + 1)
+    await called(store, "heartbeat", times=store.calls.count("heartbeat") + 3)
+    await scheduler.drain(0.0)
+
+
+async def test_a_drain_ends_a_start_that_still_reads_jobs_back_and_the_jobs_stay_in_the_store(limits: Limits):
+    store = idle_store()
+    store.answers |= {"queue": [make_stored_job("one"), make_stored_job("two")], "request": object()}
+    store.gates["request"] = asyncio.Event()
+    scheduler = Scheduler(
+        [FakeWorker()], store, limits=limits, queue_limits=QueueLimits(**_LIMITS), durability=DURABILITY
+    )
+    starting = asyncio.create_task(scheduler.start())
+    await called(store, "request", times=1)
+    assert await scheduler.drain(0.0)
+    store.gates["request"].set()
+    await starting
+    await scheduler.close()
+    assert store.calls == ["heartbeat", "queue", "request", "close"]
+    with pytest.raises(NotServingError):
+        await scheduler.estimate(lambda _: None)
+
+
+async def test_a_drain_during_the_warm_up_ends_the_start(limits: Limits, monkeypatch: pytest.MonkeyPatch):
+    is_warm, worker = threading.Event(), FakeWorker()
+    monkeypatch.setattr(worker, "warm_up", lambda: is_warm.wait(_HANG_SECONDS))
+    store = idle_store()
+    scheduler = Scheduler([worker], store, limits=limits, queue_limits=QueueLimits(**_LIMITS), durability=DURABILITY)
+    starting = asyncio.create_task(scheduler.start())
+    await asyncio.sleep(0.01)
+    assert await scheduler.drain(0.0)
+    is_warm.set()
+    await starting
+    assert store.calls == []

@@ -189,3 +189,45 @@ async def test_the_followers_of_a_drained_job_are_sent_away(settling: Settling):
     settling.settlement.retire(job, Drained())
     assert isinstance(await error_of(job), NotServingError)
     assert job.state is JobState.QUEUED
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError(), MemoryError()])
+async def test_an_end_whose_storing_fails_in_an_unexpected_way_is_published_and_stored_later(
+    settling: Settling, error: Exception
+):
+    job, other = settling.job(), settling.job()
+    settling.store.answers |= {"save_result": error, "save_failure": _FULL}
+    await settling.settle(job, make_result())
+    await settling.settle(other, JobFailedError("INTERNAL", ""))
+    assert kinds(job) == [ResultHeader, ResultChunk, Completed]
+    assert job.id in settling.table
+    del settling.store.answers["save_failure"]
+    with pytest.raises(type(error)):
+        await settling.settlement.retry()
+    assert other.id not in settling.table
+    del settling.store.answers["save_result"]
+    await settling.settlement.retry()
+    assert job.id not in settling.table
+
+
+async def test_a_cancellation_whose_storing_fails_in_an_unexpected_way_is_stored_later(settling: Settling):
+    job = settling.job()
+    settling.store.answers["cancel"] = ZeroDivisionError()
+    settling.settlement.cancel(job, Ended(JobState.CANCELLED, JobCancelledError()))
+    await settling.storing.wait()
+    assert job.id in settling.table
+    del settling.store.answers["cancel"]
+    await settling.settlement.retry()
+    assert job.id not in settling.table
+
+
+async def test_whoever_waits_for_the_store_waits_until_it_has_every_end(settling: Settling):
+    await settling.settlement.all_saved()
+    settling.store.answers["save_result"] = _FULL
+    await settling.settle(settling.job(), make_result())
+    waiting = asyncio.create_task(settling.settlement.all_saved())
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    del settling.store.answers["save_result"]
+    await settling.settlement.retry()
+    await waiting

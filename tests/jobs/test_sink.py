@@ -164,3 +164,17 @@ async def test_what_an_abandoned_run_reports_late_reaches_nobody(reporting: Repo
     assert reporting.facts == []
     # Until the lease ends with the server, what is stored is still right for the next run.
     assert reporting.store.calls == ["append"]
+
+
+@pytest.mark.parametrize("error", [_UNAVAILABLE, ZeroDivisionError(), MemoryError()])
+async def test_a_checkpoint_that_cannot_be_stored_is_not_the_last_one(reporting: Reporting, error: Exception):
+    reporting.job.control.next_checkpoint = math.inf
+    reporting.store.answers["save_checkpoint"] = error
+    await reporting.report("save", object())
+    assert reporting.job.control.next_checkpoint < math.inf
+
+
+async def test_a_smaller_size_whose_storing_fails_in_an_unexpected_way_does_not_end_the_run(reporting: Reporting):
+    reporting.store.answers["append"] = ZeroDivisionError()
+    await reporting.report("shrunk", _REDUCED)
+    assert reporting.events == [_REDUCED]

@@ -7,12 +7,18 @@ from nst_service.store.store import Store
 
 from tests.store.builders import Clock, Place
 from tests.store.postgres import Postgres, run_postgres
+from tests.store.s3 import S3, run_s3
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     with run_postgres() as server:
         yield server
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    yield from run_s3(monkeypatch)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

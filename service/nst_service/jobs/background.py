@@ -1,7 +1,10 @@
-"""Background tasks of an event loop, which can be waited for."""
+"""Background tasks of an event loop, which are supervised and can be waited for."""
 
 import asyncio
-from collections.abc import Coroutine
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+
+_log = logging.getLogger(__name__)
 
 
 class BackgroundTasks:
@@ -14,7 +17,16 @@ class BackgroundTasks:
         """Start a task, and keep the reference to it that the event loop does not keep."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._note_end)
+
+    def repeat(self, work: Callable[[], Awaitable[None]], pause: float) -> None:
+        """Start a task that calls a function until the task is cancelled. No error of the function ends it.
+
+        Args:
+            work: the function.
+            pause: seconds before each call.
+        """
+        self.spawn(_repeated(work, pause))
 
     def cancel(self) -> None:
         """Cancel every task."""
@@ -25,3 +37,17 @@ class BackgroundTasks:
         """Wait until no task is left, including tasks that start meanwhile."""
         while self._tasks:
             await asyncio.wait(self._tasks)
+
+    def _note_end(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            _log.error("a background task has failed", exc_info=error)
+
+
+async def _repeated(work: Callable[[], Awaitable[None]], pause: float) -> None:
+    while True:
+        await asyncio.sleep(pause)
+        try:
+            await work()
+        except Exception:
+            _log.exception("a background task has failed; it is tried again")

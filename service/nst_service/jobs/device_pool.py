@@ -49,6 +49,7 @@ class DevicePool:
         self._devices = [PooledDevice(worker) for worker in workers]
         self._max_running = max_running
         self._observer = observer
+        self._is_closed = False
         self.failed = asyncio.Event()
         """Set when a device has failed. Only a new process can compute on it again."""
 
@@ -85,6 +86,8 @@ class DevicePool:
         """Warm up every device, then let the workers serve."""
         loop = asyncio.get_running_loop()
         await asyncio.gather(*(loop.run_in_executor(device.thread, device.worker.warm_up) for device in self._devices))
+        if self._is_closed:
+            return
         for device in self._devices:
             serving = loop.run_in_executor(device.thread, device.worker.serve)
             serving.add_done_callback(functools.partial(self._check_end, device))
@@ -127,6 +130,7 @@ class DevicePool:
 
     def close(self) -> list[Job]:
         """Abandon the jobs on the devices, stop the workers after their present steps, and return these jobs."""
+        self._is_closed = True
         abandoned = self.running
         for job in abandoned:
             job.control.is_abandoned = True

@@ -71,11 +71,12 @@ class Dispatcher:
             job.log.append(Queued(position=position, eta_seconds=span.start))
 
     async def idle_within(self, seconds: float) -> bool:
-        """Wait at most this number of seconds until no job runs, and return whether that is so."""
+        """Wait at most this number of seconds until no job runs and all ends are stored; return whether no job runs."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._runs.wait()
                 await self._storing.wait()
+                await self._settlement.all_saved()
         return not self._pool.running
 
     def finish_early(self) -> None:
@@ -100,31 +101,42 @@ class Dispatcher:
     async def _run(self, device: PooledDevice, job: Job) -> None:
         """Run a job that has a place on a device, unless another server has taken it."""
         try:
-            leased = await self._store.lease(job.id)
-        except (StoreError, MemoryError) as error:
+            sink = await self._begin(device, job)
+        except Exception as error:
             self._put_back(device, job, error)
             return
-        if leased is None:
+        if sink is None:
             self._vacate(device, job)
             self._settlement.retire(job, Moved())
             return
-        job.lease = leased.lease
-        job.log.skip_to(leased.lease.first_sequence)
-        sink = LoopSink(job, self._store, self._storing, self._observer, self.checkpoint_seconds)
-        device.worker.join(job, leased.snapshot, sink)
-        # The snapshot may need as much memory as a step.
-        del leased
         outcome = await _outcome(sink)
         if isinstance(outcome, Requeued) and outcome.is_lost:
             self._pool.note_failure(device)
         self._settlement.settle(job, outcome)
         self._vacate(device, job)
 
-    def _put_back(self, device: PooledDevice, job: Job, error: StoreError | MemoryError) -> None:
+    async def _begin(self, device: PooledDevice, job: Job) -> LoopSink | None:
+        """Lease a job and let it join the device; return None if another server has the job."""
+        leased = await self._store.lease(job.id)
+        if leased is None:
+            return None
+        job.lease = leased.lease
+        job.log.skip_to(leased.lease.first_sequence)
+        sink = LoopSink(job, self._store, self._storing, self._observer, self.checkpoint_seconds)
+        try:
+            device.worker.join(job, leased.snapshot, sink)
+        except Exception:
+            await self._store.release(job, is_lost=False)
+            raise
+        return sink
+
+    def _put_back(self, device: PooledDevice, job: Job, error: Exception) -> None:
         """Return a job to the queue that cannot be leased now, or whose snapshot is too large for the memory now."""
-        _log.warning("job %s cannot start yet: %r", job.id, error)
         if isinstance(error, StoreError):
+            _log.warning("job %s cannot start yet: %s", job.id, error.described())
             self._observer.notify(StoreFailed("lease", error))
+        else:
+            _log.warning("job %s cannot start yet", job.id, exc_info=error)
         device.jobs.remove(job)
         job.is_running = False
         if self._availability.is_draining:

@@ -20,14 +20,14 @@ from nst_service.jobs.job import Job
 from nst_service.jobs.log import ACCEPTED_SEQUENCE, LoggedEvent
 from nst_service.jobs.stored_request import StoredRequest
 from nst_service.lifecycle import JobState
-from nst_service.store.errors import CorruptBlobError, StoreError
+from nst_service.store.errors import CorruptBlobError
 from nst_service.store.records import Blob, BlobKind, HeartbeatReply, Lease, NewJob, StoredEvent, StoredJob, Submission
 from nst_service.store.store import Store
 
 _log = logging.getLogger(__name__)
 
 _READERS = 2
-"""The number of threads that read. A single thread writes, so that writes happen in the order of the calls."""
+"""The number of threads that read. A single thread writes what becomes of jobs, in the order of the calls."""
 
 _Result = TypeVar("_Result")
 
@@ -50,6 +50,9 @@ class AsyncJobStore:
         self._codec = codec
         self._writer = ThreadPoolExecutor(1, "nst-store")
         self._readers = ThreadPoolExecutor(_READERS, "nst-read")
+        # Neither a slow folder nor a long cleaning may keep the heartbeats of this server from the others.
+        self._heart = ThreadPoolExecutor(1, "nst-heartbeat")
+        self._cleaner = ThreadPoolExecutor(1, "nst-clean")
 
     def picture(self, owner: str, sha256: str) -> bytes | None:
         """Return a picture that an owner has sent or received, or None. This method blocks."""
@@ -98,11 +101,11 @@ class AsyncJobStore:
 
     async def heartbeat(self) -> HeartbeatReply:
         """Send a heartbeat and learn which jobs are to be cancelled."""
-        return await self._write(self._store.heartbeat)
+        return await self._in(self._heart, self._store.heartbeat)
 
     async def clean(self) -> None:
         """Remove the jobs that exceed the retention."""
-        await self._write(self._store.clean)
+        await self._in(self._cleaner, self._store.clean)
 
     async def queue(self) -> list[StoredJob]:
         """Return the queued jobs in the order of their acceptance."""
@@ -151,18 +154,28 @@ class AsyncJobStore:
     async def close(self) -> None:
         """Release every job that this server still runs, and close the store."""
         try:
-            await self._write(self._store.close)
+            await self._write(self._close)
         finally:
             self._writer.shutdown(wait=False)
             self._readers.shutdown(wait=False)
 
     async def _write(self, call: Callable[..., _Result], *args: Any, **kwargs: Any) -> _Result:
-        return await asyncio.get_running_loop().run_in_executor(self._writer, functools.partial(call, *args, **kwargs))
+        return await self._in(self._writer, call, *args, **kwargs)
 
     async def _read(self, call: Callable[..., _Result], *args: Any, **kwargs: Any) -> _Result:
-        return await asyncio.get_running_loop().run_in_executor(self._readers, functools.partial(call, *args, **kwargs))
+        return await self._in(self._readers, call, *args, **kwargs)
+
+    async def _in(
+        self, threads: ThreadPoolExecutor, call: Callable[..., _Result], *args: Any, **kwargs: Any
+    ) -> _Result:
+        return await asyncio.get_running_loop().run_in_executor(threads, functools.partial(call, *args, **kwargs))
 
     # In the threads
+
+    def _close(self) -> None:
+        for threads in (self._heart, self._cleaner):
+            threads.shutdown(cancel_futures=True)
+        self._store.close()
 
     def _submit(self, job: Job, stored_request: StoredRequest, accepted: Accepted) -> Submission:
         digest = stored_request.digest
@@ -190,7 +203,7 @@ class AsyncJobStore:
             return None
         try:
             return LeasedJob(lease, self._snapshot(job_id) if lease.epoch > 1 else None)
-        except (StoreError, MemoryError):
+        except Exception:
             # An unused lease would keep every server from the job as long as this one lives.
             self._store.release(lease)
             raise

@@ -159,6 +159,8 @@ def guarded(observer: Observer) -> Observer:
 def store_failures_noted(observer: Observer, operation: str, message: str = "the store failed") -> Iterator[None]:
     """Suppress a failure of the store, after it was logged and reported to an observer.
 
+    Any other error is logged with its traceback and suppressed, too: it must not end the task that uses the store.
+
     Args:
         observer: notified of the failure.
         operation: the name of the operation of the store.
@@ -167,5 +169,7 @@ def store_failures_noted(observer: Observer, operation: str, message: str = "the
     try:
         yield
     except StoreError as error:
-        _log.warning("%s (%s): %s", message, operation, error)
+        _log.warning("%s (%s): %s", message, operation, error.described())
         observer.notify(StoreFailed(operation, error))
+    except Exception:
+        _log.exception("%s (%s)", message, operation)

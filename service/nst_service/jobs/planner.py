@@ -12,6 +12,7 @@ from nst_service.engine.options import Limits
 from nst_service.engine.sizes import Size
 from nst_service.engine.spec import TransferRequest, TransferSpec, prepare
 from nst_service.jobs.device_pool import DevicePool
+from nst_service.jobs.errors import NotServingError, Unavailability
 from nst_service.jobs.events import Accepted, CostEstimate
 from nst_service.jobs.forecast import Span
 from nst_service.jobs.job import Job, JobPlan, RunState
@@ -34,13 +35,21 @@ class Planner:
         self._pool = pool
         self._limits = limits
         self._threads = ThreadPoolExecutor(_THREADS, "nst-prepare")
+        self._is_closed = False
 
     async def in_thread(self, call: Callable[..., _Result], *args: Any) -> _Result:
-        """Run a call that takes long in a thread, and return its result."""
+        """Run a call that takes long in a thread, and return its result.
+
+        Raises:
+            NotServingError: the planner is closed.
+        """
+        if self._is_closed:
+            raise NotServingError(Unavailability.DRAINING)
         return await asyncio.get_running_loop().run_in_executor(self._threads, functools.partial(call, *args))
 
     def close(self) -> None:
         """Accept no more calls. Calls that wait for a thread still run."""
+        self._is_closed = True
         self._threads.shutdown(wait=False)
 
     def prepare(self, request: TransferRequest, owner: Owner) -> TransferSpec:

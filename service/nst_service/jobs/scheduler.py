@@ -105,7 +105,8 @@ class Scheduler:
         )
         self.views = JobViews(store, self._table, self._pool)
         """Finds jobs and tells their progress."""
-        self._housekeeping: asyncio.Task[None] | None = None
+        self._starting = BackgroundTasks()
+        self._housekeeping = BackgroundTasks()
 
     @property
     def device_failed(self) -> asyncio.Event:
@@ -113,11 +114,21 @@ class Scheduler:
         return self._pool.failed
 
     async def start(self) -> None:
-        """Warm up every device, go on with the jobs of the store, then accept new jobs."""
+        """Warm up every device, go on with the jobs of the store, then accept new jobs.
+
+        A drain that begins meanwhile ends the start. The jobs that were not read back stay in the store.
+        """
         await self._pool.start()
-        await self._housekeeping_round()
-        await self._recover()
-        self._housekeeping = asyncio.create_task(self._run_housekeeping())
+        if self._availability.is_draining:
+            return
+        self._starting.spawn(self._resume_jobs())
+        try:
+            await self._starting.wait()
+        finally:
+            self._starting.cancel()
+        if self._availability.is_draining:
+            return
+        self._start_housekeeping()
         self._availability.serve()
 
     # Admission
@@ -285,6 +296,8 @@ class Scheduler:
             Whether every device is idle. Otherwise one of them still computes a step.
         """
         self._availability.drain()
+        self._starting.cancel()
+        await self._starting.wait()
         for job in list(self._table.waiting):
             self._evict(job)
         is_idle = await self.dispatcher.idle_within(grace)
@@ -292,8 +305,8 @@ class Scheduler:
             self.dispatcher.finish_early()
             is_idle = await self.dispatcher.idle_within(_LAST_STEP_SECONDS)
         self._planner.close()
-        if self._housekeeping:
-            self._housekeeping.cancel()
+        self._housekeeping.cancel()
+        await self._housekeeping.wait()
         await self.dispatcher.close()
         return is_idle
 
@@ -302,7 +315,7 @@ class Scheduler:
         try:
             await self._store.close()
         except StoreError as error:
-            _log.warning("the jobs that still run could not be released: %s", error)
+            _log.warning("the jobs that still run could not be released: %s", error.described())
 
     def _evict(self, job: Job) -> None:
         """Remove a waiting job because of a drain."""
@@ -314,6 +327,12 @@ class Scheduler:
             self._settlement.retire(job, Drained())
 
     # Recovery and housekeeping
+
+    async def _resume_jobs(self) -> None:
+        """Queue the jobs that the server before this one has left. What cannot be read now is read later."""
+        await self._send_heartbeat()
+        with store_failures_noted(self._observer, "queue"):
+            await self._recover()
 
     async def _recover(self) -> None:
         """Queue the jobs of the store that no server runs and that are not queued here."""
@@ -327,28 +346,39 @@ class Scheduler:
             self._observer.notify(JobResumed(job))
         self.dispatcher.dispatch()
 
-    async def _run_housekeeping(self) -> None:
-        cleaned_at = time.monotonic()
-        while True:
-            await asyncio.sleep(_HOUSEKEEPING_SECONDS)
-            await self._housekeeping_round()
-            if self._availability.is_serving:
-                if not self._table.waiting and self._pool.idle_devices:
-                    with store_failures_noted(self._observer, "queue"):
-                        await self._recover()
-                self.dispatcher.dispatch()
-            if time.monotonic() - cleaned_at > _CLEANING_SECONDS:
-                with store_failures_noted(self._observer, "clean"):
-                    await self._store.clean()
-                cleaned_at = time.monotonic()
+    def _start_housekeeping(self) -> None:
+        """Start the tasks that repeat. Each is one of its own, so that a slow store holds up none of the others."""
+        for work in (self._send_heartbeat, self._stop_unfollowed, self._retry_settlement, self._adopt_jobs):
+            self._housekeeping.repeat(work, _HOUSEKEEPING_SECONDS)
+        self._housekeeping.repeat(self._clean, _CLEANING_SECONDS)
 
-    async def _housekeeping_round(self) -> None:
-        """Cancel the jobs that must be cancelled, send a heartbeat, and store what could not be stored before."""
-        for job in self._table.unfollowed(time.monotonic() - self.durability.reattach_seconds):
-            self._stop(job, StopReason.CANCELLED)
+    async def _send_heartbeat(self) -> None:
+        """Send a heartbeat, and cancel the jobs that were cancelled elsewhere."""
         with store_failures_noted(self._observer, "heartbeat"):
             reply = await self._store.heartbeat()
             for job in filter(None, map(self._table.get, reply.cancelled)):
                 self._stop(job, StopReason.CANCELLED)
+
+    async def _stop_unfollowed(self) -> None:
+        """Cancel the jobs that nobody has followed for too long."""
+        for job in self._table.unfollowed(time.monotonic() - self.durability.reattach_seconds):
+            self._stop(job, StopReason.CANCELLED)
+
+    async def _retry_settlement(self) -> None:
+        """Store the ends of jobs that could not be stored before."""
         with store_failures_noted(self._observer, "settle"):
             await self._settlement.retry()
+
+    async def _adopt_jobs(self) -> None:
+        """Queue the jobs that other servers have left, if a device is idle, and start the jobs that have room now."""
+        if not self._availability.is_serving:
+            return
+        if not self._table.waiting and self._pool.idle_devices:
+            with store_failures_noted(self._observer, "queue"):
+                await self._recover()
+        self.dispatcher.dispatch()
+
+    async def _clean(self) -> None:
+        """Remove what exceeds the retention of the store."""
+        with store_failures_noted(self._observer, "clean"):
+            await self._store.clean()

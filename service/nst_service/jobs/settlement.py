@@ -1,5 +1,6 @@
 """The settlement of jobs that leave the server: their outcome is stored first, and published to followers then."""
 
+import asyncio
 import contextlib
 import functools
 import logging
@@ -37,6 +38,8 @@ class Settlement:
         self._observer = observer
         self._unsaved: dict[Job, Callable[[], Awaitable[object]]] = {}
         """The jobs whose end the store could not take yet, each with the call that stores it."""
+        self._all_saved = asyncio.Event()
+        self._all_saved.set()
 
     def settle(self, job: Job, outcome: Outcome) -> None:
         """Store the outcome of a run in the background, then end its job.
@@ -62,23 +65,26 @@ class Settlement:
         if job not in self._unsaved:
             self._table.remove(job)
 
+    async def all_saved(self) -> None:
+        """Wait until the store has the end of every job that has ended. Somebody must call `retry` meanwhile."""
+        await self._all_saved.wait()
+
     async def retry(self) -> None:
         """Try again to store the ends that the store could not take.
 
         Raises:
-            StoreError: the store still cannot take one of them.
+            Exception: one of them still cannot be stored. The error is that of the last one.
         """
-        failure: StoreError | None = None
+        failure: Exception | None = None
         for job, save in list(self._unsaved.items()):
             try:
                 with contextlib.suppress(LeaseLostError):
                     await save()
-            except StoreError as error:
+            except Exception as error:
                 # There may be room for others, because a state is smaller than a picture.
                 failure = error
                 continue
-            del self._unsaved[job]
-            self._table.remove(job)
+            self._forget(job)
         if failure:
             raise failure
 
@@ -88,11 +94,10 @@ class Settlement:
         except LeaseLostError:
             self.retire(job, Moved())
             return
-        except StoreError as error:
-            _log.error("job %s has ended, which cannot be stored yet: %s", job.id, error)
-            self._observer.notify(StoreFailed("settle", error))
+        except Exception as error:
+            self._note("settle", f"job {job.id} has ended, which cannot be stored yet", error)
             if not isinstance(outcome, Requeued):
-                self._unsaved[job] = save
+                self._remember(job, save)
         if isinstance(outcome, JobResult):
             for event in outcome.events():
                 job.log.append(event)
@@ -102,10 +107,9 @@ class Settlement:
         save = functools.partial(self._store.cancel, job.id)
         try:
             await save()
-        except StoreError as error:
-            _log.warning("job %s is cancelled, which cannot be stored yet: %s", job.id, error)
-            self._observer.notify(StoreFailed("cancel", error))
-            self._unsaved[job] = save
+        except Exception as error:
+            self._note("cancel", f"job {job.id} is cancelled, which cannot be stored yet", error)
+            self._remember(job, save)
         else:
             self._table.remove(job)
 
@@ -119,6 +123,23 @@ class Settlement:
                 await self._store.save_result(job, _state(outcome), outcome, sequence)
             case _:
                 await self._store.save_failure(job, _state(outcome), outcome)
+
+    def _remember(self, job: Job, save: Callable[[], Awaitable[object]]) -> None:
+        self._unsaved[job] = save
+        self._all_saved.clear()
+
+    def _forget(self, job: Job) -> None:
+        del self._unsaved[job]
+        self._table.remove(job)
+        if not self._unsaved:
+            self._all_saved.set()
+
+    def _note(self, operation: str, message: str, error: Exception) -> None:
+        if isinstance(error, StoreError):
+            _log.error("%s: %s", message, error.described())
+            self._observer.notify(StoreFailed(operation, error))
+        else:
+            _log.error("%s", message, exc_info=error)
 
     def _end(self, job: Job, end: End) -> None:
         job.end = end

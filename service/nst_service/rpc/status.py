@@ -113,7 +113,7 @@ def status_of(error: Exception) -> status_pb2.Status:
         message = f"internal error; the log of the server has it as incident {incident}"
         return _status(INTERNAL, message, [_info("INTERNAL", incident=incident)])
     if isinstance(error, StoreError) and not isinstance(error, RequestConflictError):
-        _log.error("a call fails: %s", error, exc_info=error)
+        _log.error("a call fails: %s", error.described(), exc_info=error)
     return _status(row.code, row.message(error), row.details(error))
 
 

@@ -1,6 +1,7 @@
 """Blobs as files of any file system that fsspec supports, named by their SHA-256."""
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import shutil
@@ -13,10 +14,12 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from nst_service.store.errors import CorruptBlobError
-from nst_service.store.failures import system_failure
+from nst_service.store.errors import CorruptBlobError, StoreError
+from nst_service.store.failures import file_failure
+from nst_service.store.location import Location
 from nst_service.store.records import Blob
 
+_S3_PROTOCOLS = ("s3", "s3a")
 _PARTIAL = "partial"
 """The first part of the name of an unfinished file; the id of its writer follows."""
 
@@ -24,13 +27,14 @@ _PARTIAL = "partial"
 class BlobFolder:
     """A folder of blobs. Each is written under another name and then renamed, so that it is never there in part."""
 
-    def __init__(self, files: AbstractFileSystem, root: str, writer: str):
+    def __init__(self, files: AbstractFileSystem, root: str, writer: str, location: Location | None = None):
         """Open a folder, and create it if it does not exist.
 
         Args:
             files: the file system of the folder.
             root: the path of the folder in the file system.
             writer: an id without dots that tells the unfinished files of this process from those of others.
+            location: the name of the folder in messages; None for its path.
 
         Raises:
             StoreError: the folder cannot be created.
@@ -39,15 +43,30 @@ class BlobFolder:
         self._root = root.rstrip("/")
         self._writer = writer
         self._is_local = isinstance(files, LocalFileSystem)
-        with _translated():
+        self._location = location or Location(f"the folder {root}")
+        with self._translated():
             files.makedirs(self._root, exist_ok=True)
 
     @classmethod
     def at(cls, url: str, writer: str) -> "BlobFolder":
-        """Open the folder at a URL or a path, as fsspec reads it; raises as the constructor does."""
-        # Other processes write here too, so a cached listing may be out of date.
-        files, root = url_to_fs(url, use_listings_cache=False)
-        return cls(files, root, writer)
+        """Open the folder at a URL or a path, as fsspec reads it.
+
+        Raises:
+            ValueError: no file system has the protocol of the URL, or its package is not installed.
+            StoreError: the folder cannot be created.
+        """
+        location = Location.of_url(url)
+        location = dataclasses.replace(location, name=f"the folder {location.name}")
+        try:
+            # Other processes write here too, so a cached listing may be out of date.
+            files, root = url_to_fs(url, use_listings_cache=False)
+        except ImportError as error:
+            raise ValueError(_missing_package(url, error)) from error
+        except ValueError as error:
+            raise ValueError(f"the folder of the blobs cannot be used: {location.detail(error)}") from error
+        except Exception as error:
+            raise file_failure(error, location) from error
+        return cls(files, root, writer, location)
 
     def put(self, blob: Blob) -> None:
         """Write a blob, unless an undamaged copy is there already.
@@ -55,7 +74,7 @@ class BlobFolder:
         Raises:
             StoreError: the blob cannot be written. No part of it is left behind.
         """
-        with _translated():
+        with self._translated():
             if self._holds(blob):
                 return
             partial = self._path(f"{_PARTIAL}.{self._writer}.{uuid.uuid4().hex}")
@@ -66,13 +85,13 @@ class BlobFolder:
                     self._sync(file)
                 self._rename(partial, self._path(blob.sha256))
             except BaseException:
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(Exception):
                     self._files.rm_file(partial)
                 raise
 
     def has(self, sha256: str) -> bool:
         """Return whether a blob is there, even if it is damaged."""
-        with _translated():
+        with self._translated():
             return bool(self._files.exists(self._path(sha256)))
 
     def get(self, sha256: str) -> bytes:
@@ -82,7 +101,7 @@ class BlobFolder:
             CorruptBlobError: the blob is missing or damaged.
             StoreError: the blob cannot be read.
         """
-        with _translated():
+        with self._translated():
             try:
                 data: bytes = self._files.cat_file(self._path(sha256))
             except FileNotFoundError as error:
@@ -110,7 +129,7 @@ class BlobFolder:
         """Return the free space of the disk in bytes; None if the folder is not on a local disk."""
         if not self._is_local:
             return None
-        with _translated():
+        with self._translated():
             return int(shutil.disk_usage(self._root).free)
 
     def _holds(self, blob: Blob) -> bool:
@@ -124,11 +143,11 @@ class BlobFolder:
         return True
 
     def _names(self) -> list[str]:
-        with _translated():
+        with self._translated():
             return [path.rpartition("/")[2] for path in self._files.ls(self._root, detail=False)]
 
     def _remove(self, path: str) -> None:
-        with _translated(), contextlib.suppress(FileNotFoundError):
+        with self._translated(), contextlib.suppress(FileNotFoundError):
             self._files.rm_file(path)
 
     def _sync(self, file: Any) -> None:
@@ -152,10 +171,24 @@ class BlobFolder:
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn every error of the file system into one of the store.
 
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise system_failure(error) from error
+        The libraries behind fsspec raise errors of their own, such as those of botocore, which are no OSError.
+        """
+        try:
+            yield
+        except (StoreError, MemoryError):
+            raise
+        except Exception as error:
+            raise file_failure(error, self._location) from error
+
+
+def _missing_package(url: str, error: ImportError) -> str:
+    protocol = url.partition("://")[0]
+    if protocol in _S3_PROTOCOLS:
+        remedy = "pip install 'nst-stylize[s3]'"
+    else:
+        remedy = f"install the package that fsspec needs for it ({error})"
+    return f"a folder with {protocol}:// needs a package that is not installed: {remedy}"

@@ -9,11 +9,12 @@ from typing import Any, Protocol
 
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from nst_service.store.errors import StoreUnavailableError
 from nst_service.store.failures import database_failure
+from nst_service.store.location import Location
 
 _BUSY_SECONDS = 30
 """Seconds that a transaction waits for another one or for a connection."""
@@ -23,6 +24,8 @@ _CONNECT_SECONDS = 10
 """Seconds that a PostgreSQL server may take to answer."""
 _MAX_WAL_BYTES = 64 * 2**20
 """The size in bytes to which SQLite truncates its write-ahead log after a burst of writes."""
+_PORT = 5432
+"""The port of PostgreSQL unless its URL has another one."""
 _SCHEMA_LOCK = 0x6E7374
 """The key of our advisory lock in a PostgreSQL database."""
 
@@ -32,6 +35,8 @@ class _Dialect(Protocol):
 
     insert: Any
     """The function that builds an INSERT with ON CONFLICT."""
+    location: Location
+    """The database, for messages."""
 
     def make_engine(self) -> Engine:
         """Return an engine for the database."""
@@ -59,6 +64,7 @@ class _Sqlite:
 
     def __init__(self, path: Path):
         self._path = path
+        self.location = Location(f"the database {path}")
 
     def make_engine(self) -> Engine:
         # Without an isolation level the driver begins no transactions, so that we can choose how they begin.
@@ -112,6 +118,8 @@ class _Postgresql:
 
     def __init__(self, url: URL):
         self._url = url.set(drivername="postgresql+psycopg")
+        address = f"{url.host or 'the local socket'}:{url.port or _PORT}"
+        self.location = Location(f"the database {url.database!r} at {address}", _secrets(url))
 
     def make_engine(self) -> Engine:
         return create_engine(
@@ -211,7 +219,15 @@ class Database:
                 yield connection
         except IntegrityError:
             raise
-        except DBAPIError as error:
-            raise database_failure(error) from error
         except PoolTimeoutError as error:
-            raise StoreUnavailableError("every connection to the database is in use") from error
+            message = "every connection to the database is in use"
+            raise StoreUnavailableError(message, self._dialect.location.name) from error
+        except (SQLAlchemyError, sqlite3.Error, OSError) as error:
+            raise database_failure(error, self._dialect.location) from error
+
+
+def _secrets(url: URL) -> tuple[str, ...]:
+    """Return the passwords in a URL, which no message may contain."""
+    parameter = url.query.get("password", ())
+    passwords = [url.password, *([parameter] if isinstance(parameter, str) else parameter)]
+    return tuple(str(password) for password in passwords if password)

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from nst_service.store.errors import StoreInUseError
-from nst_service.store.failures import system_failure
+from nst_service.store.failures import file_failure
+from nst_service.store.location import Location
 
 
 def make_private(path: Path) -> None:
@@ -18,7 +19,7 @@ def make_private(path: Path) -> None:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise system_failure(error) from error
+        raise file_failure(error, Location(f"the directory {path}")) from error
 
 
 class ExclusiveDirectory:
@@ -34,12 +35,15 @@ class ExclusiveDirectory:
         try:
             self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise system_failure(error) from error
+            raise file_failure(error, Location(f"the directory {path}")) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(self._lock)
-            raise StoreInUseError from error
+            raise StoreInUseError(str(path)) from error
+        except OSError as error:
+            os.close(self._lock)
+            raise file_failure(error, Location(f"the directory {path}")) from error
 
     def close(self) -> None:
         """Unlock the directory."""

@@ -1,8 +1,17 @@
-"""The errors of the store. Their messages name no paths, addresses or statements; the errors that cause them do."""
+"""The errors of the store. Their messages are for clients and name no paths, addresses or statements."""
 
 
 class StoreError(Exception):
     """The base class of the errors that the store raises."""
+
+    def __init__(self, message: str, detail: str = ""):
+        super().__init__(message)
+        self.detail = detail
+        """The place of the store and the reason of the system, without passwords. It is for the operator only."""
+
+    def described(self) -> str:
+        """Return the message with its detail, for logs and for the command line of the server."""
+        return f"{self}: {self.detail}" if self.detail else str(self)
 
 
 class StoreUnavailableError(StoreError):
@@ -24,8 +33,10 @@ class StoreCorruptError(StoreError):
 class StoreInUseError(StoreError):
     """Another server uses this data directory."""
 
-    def __init__(self) -> None:
-        super().__init__("another server uses this data directory; servers can share jobs only through PostgreSQL")
+    def __init__(self, directory: str = "") -> None:
+        super().__init__(
+            "another server uses this data directory; servers can share jobs only through PostgreSQL", directory
+        )
 
 
 class StoreVersionError(StoreError):

@@ -5,8 +5,6 @@ import sqlite3
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from sqlalchemy.exc import DBAPIError
-
 from nst_service.store.errors import (
     StoreCorruptError,
     StoreError,
@@ -14,6 +12,7 @@ from nst_service.store.errors import (
     StoreReadOnlyError,
     StoreUnavailableError,
 )
+from nst_service.store.location import Location
 
 _PRIMARY_CODE = 0xFF
 """The bits of the primary result code within an extended result code of SQLite."""
@@ -63,21 +62,31 @@ _MESSAGES: Mapping[type[StoreError], str] = MappingProxyType(
 )
 
 
-def database_failure(error: DBAPIError) -> StoreError:
-    """Return the error of the store for an error of the database."""
-    cause = error.orig
+def database_failure(error: Exception, location: Location) -> StoreError:
+    """Return the error of the store for an error of the database.
+
+    Args:
+        error: an error of SQLAlchemy, of a driver, or of the system below them.
+        location: the database.
+    """
+    cause = getattr(error, "orig", None) or error
     if isinstance(cause, sqlite3.Error):
         # Errors that the driver itself detects have no code.
         code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-        return _error(_SQLITE.get(code & _PRIMARY_CODE))
-    return _error(_POSTGRESQL.get(getattr(cause, "sqlstate", None) or ""))
+        return _error(_SQLITE.get(code & _PRIMARY_CODE), location, cause)
+    return _error(_POSTGRESQL.get(getattr(cause, "sqlstate", None) or ""), location, cause)
 
 
-def system_failure(error: OSError) -> StoreError:
-    """Return the error of the store for an error of the file system."""
-    return _error(_SYSTEM.get(error.errno or 0))
+def file_failure(error: Exception, location: Location) -> StoreError:
+    """Return the error of the store for an error of a file system.
+
+    Args:
+        error: an error of the system or, in file systems of fsspec, of the library behind them.
+        location: the file or folder.
+    """
+    return _error(_SYSTEM.get(getattr(error, "errno", None) or 0), location, error)
 
 
-def _error(kind: type[StoreError] | None) -> StoreError:
+def _error(kind: type[StoreError] | None, location: Location, cause: BaseException) -> StoreError:
     kind = kind or StoreUnavailableError
-    return kind(_MESSAGES[kind])
+    return kind(_MESSAGES[kind], location.detail(cause))

@@ -20,6 +20,7 @@ from nst_service.store.errors import (
     CorruptBlobError,
     LeaseLostError,
     RequestConflictError,
+    StoreError,
     StoreFullError,
     TransitionError,
 )
@@ -77,6 +78,9 @@ class Store:
         self._directory = directory
         self._failure_detector = FailureDetector(lease_seconds)
         self._detector_lock = threading.Lock()
+        self._unused_leases: set[str] = set()
+        """The ids of the jobs that this server may hold a lease of without running them: the answer of the database to
+        a lease or to a release was lost."""
         migrate(database)
         # With a full disk the stored jobs can still be read, and the next heartbeat does the same as this one.
         with contextlib.suppress(StoreFullError), database.write(durable=False) as connection:
@@ -225,11 +229,23 @@ class Store:
     def lease(self, job_id: str) -> Lease | None:
         """Take the lease of a queued job; return None if the job is not queued.
 
-        At most one server holds the lease of a job.
+        At most one server holds the lease of a job. If an earlier lease or release of this server has failed, it may
+        hold the lease of the job already, and gets a new one.
         """
+        try:
+            lease = self._lease(job_id)
+        except StoreError:
+            self._unused_leases.add(job_id)
+            raise
+        self._unused_leases.discard(job_id)
+        return lease
+
+    def _lease(self, job_id: str) -> Lease | None:
         with self._database.write() as connection:
             # Every holder of a lease is among the servers, so that the others notice its death.
             self._send_heartbeat(connection)
+            if job_id in self._unused_leases:
+                connection.execute(self._released().where(JOBS.c.id == job_id, JOBS.c.server_id == self._server_id))
             running = self._transition(JobState.RUNNING).where(JOBS.c.id == job_id)
             # A size that was right stays right, and one that was not does not become so.
             epochs = {"epoch": JOBS.c.epoch + 1, "size_epoch": JOBS.c.size_epoch + 1}
@@ -291,11 +307,15 @@ class Store:
         Raises:
             LeaseLostError: the lease has ended before.
         """
-        with self._database.write() as connection:
-            released = self._transition(JobState.QUEUED).where(_is_leased(lease))
-            released = released.values(server_id=None, lost_runs=JOBS.c.lost_runs + int(is_lost))
-            if connection.execute(released).rowcount == 0:
-                raise LeaseLostError(lease.job.id)
+        released = self._released().where(_is_leased(lease)).values(lost_runs=JOBS.c.lost_runs + int(is_lost))
+        try:
+            with self._database.write() as connection:
+                is_released = connection.execute(released).rowcount > 0
+        except StoreError:
+            self._unused_leases.add(lease.job.id)
+            raise
+        if not is_released:
+            raise LeaseLostError(lease.job.id)
 
     def finish(
         self,
@@ -457,6 +477,10 @@ class Store:
     def _transition(self, state: JobState) -> Update:
         """Return the update that brings jobs into a state, limited to the jobs that may come into it."""
         return update(JOBS).where(JOBS.c.state.in_(state.predecessors)).values(state=state, updated_at=self._clock())
+
+    def _released(self) -> Update:
+        """Return the update that puts jobs back into the queue, limited to the jobs that run."""
+        return self._transition(JobState.QUEUED).values(server_id=None)
 
     def _update_leased(self, connection: Connection, lease: Lease, **values: Any) -> None:
         """Change the row of a job, which keeps the lease from ending before the transaction does.
