@@ -1,5 +1,6 @@
 """Judges and measures how results look.
 
+    python -m bench.looks pairs FOLDER                     # fetches and paints pairs of pictures
 python -m bench.looks measure RESULT STYLE CONTENT     # all measures of one result
 python -m bench.looks sizes SMALL LARGE...             # the contrast of larger results, scaled to the small one
 python -m bench.looks similarity RESULT PREVIEW...     # the structural similarity of previews to a result
@@ -12,8 +13,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench import ROOT
+from bench.environments import InstallationError
+from bench.looks.catalogue import make_pairs
 from bench.looks.files import load, measure_files, pixels, resized
 from bench.looks.measures import OCTAVES, as_rows, contrast_ratios, similarity
+from bench.looks.pairs import PairsError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,10 +26,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         args.run(args)
-    except OSError as error:
+    except (OSError, InstallationError, PairsError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def _pairs(args: argparse.Namespace) -> None:
+    for pair in make_pairs(args.folder, args.cache, args.paintings):
+        print(f"{pair.name:<28}{pair.kind:<12}{', '.join(map(str, pair.sizes))} px")
+    print(f"Pairs: {args.folder / 'pairs.toml'}")
 
 
 def _measure(args: argparse.Namespace) -> None:
@@ -52,6 +63,14 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m bench.looks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    pairs = commands.add_parser("pairs", help="fetch and paint pairs of pictures, and write their pairs.toml")
+    pairs.add_argument("folder", type=Path)
+    pairs.add_argument(
+        "--paintings", type=Path, help="folder with tubingen.jpg, starry_night.jpg, the_scream.jpg and shipwreck.jpg"
+    )
+    pairs.add_argument("--cache", type=Path, default=ROOT / ".bench" / "looks", help="folder for packages")
+    pairs.set_defaults(run=_pairs)
 
     one = commands.add_parser("measure", help="print all measures of one result")
     one.add_argument("result", type=Path)

@@ -1,0 +1,1 @@
+"""Style pictures that programs paint, each in another technique. Nothing is copied from an existing picture."""
