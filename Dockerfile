@@ -8,10 +8,10 @@
 #
 #     docker build --tag nst:cuda --build-arg TORCH_INDEX_URL=https://download.pytorch.org/whl/cu130 .
 #
-# The container needs no writable root file system and no privileges. It exits at most 15 s after the grace period of
-# 30 s:
+# The container needs no writable root file system and no privileges. It exits at most 45 s after SIGTERM: the grace
+# period (NST_GRACE, 30 s) and 15 s:
 #
-#     docker run --read-only --cap-drop ALL --stop-timeout 40 --env NST_INSECURE=1 --publish 127.0.0.1:50051:50051 nst
+#     docker run --read-only --cap-drop ALL --stop-timeout 45 --env NST_INSECURE=1 --publish 127.0.0.1:50051:50051 nst
 #     docker run ... --gpus all nst:cuda
 #
 # The server listens on all addresses of its container. It therefore requires one of two choices. Set NST_INSECURE=1 if

@@ -1,7 +1,6 @@
 """The translation between the messages of the contract and the types of the client, without any decision."""
 
 import dataclasses
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC
 from enum import StrEnum
@@ -34,7 +33,7 @@ from nst_client.events import (
     Weights,
 )
 from nst_client.fields import StylizeFields, check_fields, spell_out
-from nst_client.files import read_picture
+from nst_client.files import read_picture, read_styles
 from nst_client.info import (
     DisconnectPolicy,
     Health,
@@ -56,7 +55,6 @@ from nst_client.options import (
     PictureFormat,
     Pooling,
     Preset,
-    Style,
     StyleLoss,
     Styles,
     TransferOptions,
@@ -134,9 +132,8 @@ def request_to_proto(content: Picture, styles: Styles, **fields: Unpack[StylizeF
     """
     check_fields(request_to_proto, fields)
     request = pb.StylizeRequest(content=_picture("content", content))
-    for index, style in enumerate(_style_sequence(styles)):
+    for index, style in enumerate(read_styles(styles)):
         path = f"styles[{index}]"
-        style = style if isinstance(style, Style) else Style(style)  # noqa: PLW2901
         message = request.styles.add(picture=_picture(f"{path}.picture", style.picture))
         _set_scalar(message, path, "weight", style.weight)
         _set_scalar(message, path, "scale", style.scale)
@@ -216,10 +213,6 @@ def _options_to_proto(message: _M, path: str, options: TransferOptions | OutputO
         else:
             _set_scalar(message, path, name, value)
     return message
-
-
-def _style_sequence(styles: Styles) -> Sequence[Picture | Style]:
-    return [styles] if isinstance(styles, bytes | str | os.PathLike | Style) else styles
 
 
 def _picture(field: str, picture: Picture) -> pb.Picture:

@@ -10,7 +10,7 @@ from docs.generator.markdown import code, plain, table
 
 _ROOT = Path(__file__).parents[2]
 _CPP_SUFFIXES = (".cpp", ".h", ".inc")
-_FOLDERS = ("client/nst_client", "service/nst_service", "bench", "examples", "docs/generator")
+_FOLDERS = ("client/nst_client", "client/nst_launcher", "service/nst_service", "bench", "examples", "docs/generator")
 
 
 def body() -> str:

@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 import logging
 import os
-import signal
 import sys
 import tomllib
 import warnings
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+from nst_launcher.extras import missing_library
+from nst_launcher.signals import leave_at_signal
 
 from nst_service import tokens
 from nst_service.config import ServerConfig, settings
@@ -87,9 +88,11 @@ def main(context: click.Context, /, **values: Any) -> None:
     Each setting is a flag, an environment variable or a key of the --config file. A flag overrides the environment
     variable. The environment variable overrides the file.
 
-    SIGTERM and SIGINT drain the server. It accepts no new jobs, and running jobs get the grace period. Unfinished jobs
-    with a request_id are then stored and resume at the next start. Other unfinished jobs end with their best picture.
-    The server exits at most 15 s after the grace period. A second signal ends the grace period at once.
+    SIGTERM, SIGINT and SIGHUP drain the server. It accepts no new jobs, and running jobs get the grace period.
+    Unfinished jobs with a request_id are then stored and resume at the next start. Other unfinished jobs end with their
+    best picture. The server exits at most 15 s after the grace period, which is 45 s after the signal by default. A
+    second signal ends the grace period at once. A signal that the parent process ignores stays ignored, such as SIGHUP
+    below nohup.
 
     If a device fails, the server exits with code 3. Its jobs resume at the next start.
     """
@@ -100,13 +103,16 @@ def main(context: click.Context, /, **values: Any) -> None:
 def _serve(config: ServerConfig) -> None:
     logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # Set before anything slow: the first process of a container ignores a signal that has no handler.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    leave_at_signal(0)
     # A warning of Pillow about a picture of a client does not concern the operator.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     # Importing torch takes seconds, which --help and a usage error need not wait for.
-    from nst_service.engine.errors import EngineError  # noqa: PLC0415
-    from nst_service.server import serve  # noqa: PLC0415
-    from nst_service.store.errors import StoreError  # noqa: PLC0415
+    try:
+        from nst_service.engine.errors import EngineError  # noqa: PLC0415
+        from nst_service.server import serve  # noqa: PLC0415
+        from nst_service.store.errors import StoreError  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise click.ClickException(missing_library(error)) from error
 
     try:
         ending = asyncio.run(serve(config))

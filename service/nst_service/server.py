@@ -13,6 +13,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from nst.v1 import style_transfer_pb2 as pb
 from nst.v1 import style_transfer_pb2_grpc as pb_grpc
+from nst_launcher.signals import STOP_SIGNALS
 
 from nst_service import tokens
 from nst_service.addresses import AddressError, check_exposure, is_loopback
@@ -185,7 +186,15 @@ async def _first_of(*events: asyncio.Event) -> None:
 
 
 async def serve(config: ServerConfig) -> ServerEnd:
-    """Run a server until SIGTERM or SIGINT. A second signal ends the grace period. Raises the errors of `Server`."""
+    """Run a server until a signal asks it to end. A second signal ends the grace period.
+
+    Until the server is made, the signals keep the handlers that they had.
+
+    Raises:
+        EngineError: see `Server`.
+        SettingError: see `Server`.
+        StoreError: see `Server`.
+    """
     server = Server(config)
     stop = asyncio.Event()
 
@@ -196,6 +205,7 @@ async def serve(config: ServerConfig) -> ServerEnd:
         stop.set()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
+    for number in STOP_SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, on_signal)
     return await server.run(stop)

@@ -1,6 +1,9 @@
 """A hand-written server that follows a script, and clients for it."""
 
 import hashlib
+import signal
+import subprocess
+import sys
 import threading
 from concurrent import futures
 from dataclasses import dataclass, field
@@ -384,3 +387,28 @@ def description(script):
         return job
 
     return description
+
+
+@pytest.fixture
+def start(target):
+    """Start a real `nst-client`, with the arguments of `subprocess.Popen`."""
+    started = []
+
+    def start(*arguments, **options):
+        command = [sys.executable, "-c", "from nst_launcher.commands import client; client()", "--target", target]
+        command += map(str, arguments)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        # The shell that started the tests may ignore SIGINT, which the client would do as well.
+        started.append(subprocess.Popen(command, **pipes | {"preexec_fn": listen_to_signals} | options))
+        return started[-1]
+
+    yield start
+    for process in started:
+        with process:
+            process.kill()
+
+
+def listen_to_signals():
+    """Let the signals that ask a program to end have their effect."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)

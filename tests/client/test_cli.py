@@ -2,7 +2,9 @@ import json
 import os
 import signal
 import subprocess
-import sys
+import threading
+import time
+from pathlib import Path
 
 import grpc
 import pytest
@@ -14,6 +16,8 @@ from nst_client.cli.exits import flag_of
 from nst_client.cli.reports import Lines, describe
 from nst_client.events import Reconnected
 from nst_client.translate import event_from_proto
+
+from tests.client.conftest import listen_to_signals
 
 SOON = 20.0
 """Seconds after which a test that waits has failed."""
@@ -457,26 +461,17 @@ def test_health_exits_with_0_only_when_serving(run, servicer):
 
 
 @pytest.fixture
-def start(target):
-    """Start a real `nst-client`."""
-    started = []
-
-    def start(*arguments):
-        command = [sys.executable, "-c", "from nst_client.cli import main; main()", "--target", target]
-        command += map(str, arguments)
-        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
-        return started[-1]
-
-    yield start
-    for process in started:
-        with process:
-            process.kill()
-
-
-@pytest.fixture
 def process(start, pictures, tmp_path):
     """A real `nst-client stylize` that tells its events on stdout."""
     return start("stylize", *pictures[:2], "-o", tmp_path / "out.png", "--json")
+
+
+def wait_until(is_true):
+    """Wait until a condition holds."""
+    end = time.monotonic() + SOON
+    while not is_true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def until(stream, text):
@@ -484,18 +479,51 @@ def until(stream, text):
     return next(line for line in stream if text in line)
 
 
-def test_the_first_interrupt_cancels_and_keeps_the_best_picture(process, servicer, script, tmp_path):
+STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_the_first_interrupt_cancels_and_keeps_the_best_picture(process, servicer, script, tmp_path, number):
     accepted, progress = script.accepted(), script.progress(1)
     picture = script.picture(stop_reason=pb.STOP_REASON_CANCELLED)
     servicer.attempts = [[accepted, progress, servicer.wait_for_cancel, *picture]]
     until(process.stdout, "progress")
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
     _, stderr = process.communicate(timeout=SOON)
     assert process.returncode == 130
     assert servicer.cancelled == ["job-1"]
     assert (tmp_path / "out.png").read_bytes() == b"the picture"
     assert "cancelling: waiting for the best picture so far" in stderr
     assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize("ignored", STOP_SIGNALS)
+def test_a_signal_that_the_parent_ignores_stays_ignored(*, start, servicer, script, pictures, tmp_path, ignored):
+    def ignore():
+        listen_to_signals()
+        signal.signal(ignored, signal.SIG_IGN)
+
+    sent = threading.Event()
+    servicer.attempts = [[script.accepted(), script.progress(1), lambda: sent.wait(SOON), *script.picture(b"done")]]
+    process = start("stylize", *pictures[:2], "-o", tmp_path / "out.png", "--json", preexec_fn=ignore)
+    until(process.stdout, "progress")
+    os.kill(process.pid, ignored)
+    sent.set()
+    process.communicate(timeout=SOON)
+    assert process.returncode == 0
+    assert servicer.cancelled == []
+    assert (tmp_path / "out.png").read_bytes() == b"done"
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_signal_while_a_picture_is_read_ends_the_command(start, servicer, pictures, tmp_path, number):
+    process = start("stylize", "-", pictures[1], "-o", tmp_path / "out.png", stdin=subprocess.PIPE)
+    # The command waits in the read, in which the kernel says that a process sleeps.
+    wait_until(lambda: b"pipe" in Path(f"/proc/{process.pid}/wchan").read_bytes())
+    os.kill(process.pid, number)
+    _, stderr = process.communicate(timeout=SOON)
+    assert (process.returncode, stderr) == (130, "Error: interrupted\n")
+    assert servicer.requests == []
 
 
 def test_the_second_interrupt_leaves_at_once(process, servicer, script, tmp_path):

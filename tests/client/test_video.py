@@ -366,16 +366,15 @@ def test_a_wrong_flag_is_a_usage_error_and_no_call(run, servicer, arguments, mes
 
 
 @pytest.mark.usefixtures("results")
-def test_an_interrupt_ends_the_job_and_keeps_what_is_finished(*, target, servicer, script, folder, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_ends_the_job_and_keeps_what_is_finished(*, start, servicer, script, folder, tmp_path, number):
     ended = threading.Event()
     servicer.attempts[1] = [script.accepted(), script.started(), lambda: ended.wait(SOON)]
-    command = [sys.executable, "-c", "from nst_client.cli import main; main()", "--target", target]
-    command += ["sequence", str(folder), str(folder / "1.png"), "-o", str(tmp_path / "out.mp4"), "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        for _ in range(2):
-            next(line for line in process.stdout if '"started"' in line)
-        os.kill(process.pid, signal.SIGINT)
-        _, stderr = process.communicate(timeout=SOON)
+    process = start("sequence", folder, folder / "1.png", "-o", tmp_path / "out.mp4", "--json")
+    for _ in range(2):
+        next(line for line in process.stdout if '"started"' in line)
+    os.kill(process.pid, number)
+    _, stderr = process.communicate(timeout=SOON)
     ended.set()
     assert process.returncode == 130
     assert stderr.splitlines() == [

@@ -325,9 +325,12 @@ async def test_a_real_server_that_gets_sigterm_delivers_the_best_picture_and_exi
             process.kill()
 
 
-@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(signal.SIGTERM, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT), (signal.SIGHUP, signal.SIGHUP)],
+)
 async def test_a_second_signal_ends_the_grace_period(
-    request_: pb.StylizeRequest, second: signal.Signals, caplog: pytest.LogCaptureFixture
+    request_: pb.StylizeRequest, first: signal.Signals, second: signal.Signals, caplog: pytest.LogCaptureFixture
 ):
     request_.options.iterations = _ENDLESS
     caplog.set_level("INFO", "nst_service.server")
@@ -339,7 +342,7 @@ async def test_a_second_signal_ends_the_grace_period(
         await client.sees(_SERVING)
         call = client.stub.Stylize(request_)
         await read_until(call, "progress")
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), first)
         await client.sees(_NOT_SERVING)
         await read_until(call, "progress")
         os.kill(os.getpid(), second)

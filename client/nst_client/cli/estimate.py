@@ -7,14 +7,16 @@ import click
 
 from nst_client.cli.connection import Connection, seconds
 from nst_client.cli.exits import reported
-from nst_client.cli.request import build_request, picture_file, request_flags
+from nst_client.cli.outputs import input_file
+from nst_client.cli.request import build_request, request_flags
+from nst_client.cli.streams import print_line
 from nst_client.events import Estimate
 from nst_client.json import to_json
 
 
 @click.command()
-@click.argument("content", type=picture_file)
-@click.argument("styles", metavar="STYLE...", type=picture_file, nargs=-1)
+@click.argument("content", type=input_file)
+@click.argument("styles", metavar="STYLE...", type=input_file, nargs=-1)
 @request_flags
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object instead of lines.")
 @click.option(
@@ -31,7 +33,7 @@ def estimate(connection: Connection, /, *, as_json: bool, timeout: float, **flag
     request = build_request(out=out, **flags)
     with reported(connection.target), connection.client() as client:
         found = client.estimate(**request, timeout=timeout)
-    click.echo(to_json(found) if as_json else _lines(found))
+    print_line(to_json(found) if as_json else _lines(found))
 
 
 def _lines(found: Estimate) -> str:

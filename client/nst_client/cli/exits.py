@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from types import MappingProxyType
@@ -9,6 +10,7 @@ from typing import NoReturn
 
 import click
 
+from nst_client.cli.streams import echo_error
 from nst_client.errors import (
     ConnectionOptionsError,
     DeadlineExceededError,
@@ -26,9 +28,12 @@ from nst_client.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from nst_client.session import TARGET
 
 CANCELLED = 130
 NOT_SERVING = 3
+INCOMPLETE = 1
+"""The exit code if the picture was written, but another file or the events could not be."""
 
 _CODES = MappingProxyType(
     {
@@ -91,11 +96,31 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise click.FileError(str(path), hint=error.strerror or str(error)) from error
+        raise click.ClickException(f"cannot write {path}: {reason_of(error)}") from error
+
+
+@contextlib.contextmanager
+def writing_result(path: Path, job_id: str, target: str) -> Iterator[None]:
+    """End the command if a picture cannot be written in the body, with the command that fetches it again."""
+    try:
+        yield
+    except OSError as error:
+        raise click.ClickException(f"cannot write {path}: {reason_of(error)}. {kept(job_id, target)}") from error
+
+
+def kept(job_id: str, target: str) -> str:
+    """Return where the picture of a finished job still is."""
+    server = "" if target == TARGET else f"--target {shlex.quote(target)} "
+    return f"The server keeps the picture of the job: nst-client {server}get {job_id} -o FILE"
+
+
+def reason_of(error: Exception) -> str:
+    """Return why a file cannot be read or written."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"Error: {message}", err=True)
+    echo_error(f"Error: {message}")
     raise SystemExit(code)
 
 

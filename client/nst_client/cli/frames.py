@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from nst_client.cli.connection import Connection
-from nst_client.cli.exits import reported, writing
+from nst_client.cli.exits import CANCELLED, INCOMPLETE, reported, writing, writing_result
 from nst_client.cli.interrupts import at_interrupt, deferred_interrupts
-from nst_client.cli.reports import Position, Report
+from nst_client.cli.reports import FailsafeReport, Position, Report
 from nst_client.client import Stylization
 from nst_client.errors import JobCancelledError, NstError, UnavailableError
 from nst_client.events import StopReason
@@ -42,9 +42,9 @@ def run_sequence(
     rate: Fraction | None,
     resume: bool,
     retries: int,
-    open_report: Callable[[], AbstractContextManager[Report]],
+    open_report: Callable[[], AbstractContextManager[FailsafeReport]],
     **arguments: Any,
-) -> bool:
+) -> int:
     """Stylise frames of `source` and write them to `out`.
 
     Args:
@@ -61,7 +61,7 @@ def run_sequence(
         **arguments: further arguments of `stylize_sequence`.
 
     Returns:
-        Whether all frames are finished; false if Ctrl-C ended the work.
+        The exit code of the command.
     """
     with reported(connection.target):
         footage = open_footage(source)
@@ -94,10 +94,14 @@ def run_sequence(
             )
             try:
                 with writing(out), writer, at_interrupt(interrupts, progress.stop):
-                    _write_all(jobs, writer, progress, report)
+                    _write_all(
+                        jobs, writer, progress, report, lambda job_id: writing_result(out, job_id, connection.target)
+                    )
             finally:
                 report.note(progress.summary())
-    return not progress.stopped
+    if progress.stopped:
+        return CANCELLED
+    return 0 if report.is_complete else INCOMPLETE
 
 
 def _last_finished(footage: Footage, writer: FolderWriter, start: int, *, resume: bool) -> FinishedFrame | None:
@@ -171,8 +175,14 @@ class _Progress:
         return f"{self._finished}{count} frames are finished"
 
 
-def _write_all(jobs: Iterator[tuple[Frame, Result]], writer: FrameWriter, progress: _Progress, report: Report) -> None:
-    """Write each frame when it is finished.
+def _write_all(
+    jobs: Iterator[tuple[Frame, Result]],
+    writer: FrameWriter,
+    progress: _Progress,
+    report: Report,
+    writing_frame: Callable[[str], AbstractContextManager[None]],
+) -> None:
+    """Write each frame when it is finished. `writing_frame` takes the id of its job.
 
     A frame that was ended early is not written, since the next frame would follow from it.
     """
@@ -184,7 +194,8 @@ def _write_all(jobs: Iterator[tuple[Frame, Result]], writer: FrameWriter, progre
                         raise JobCancelledError("the job was cancelled")
                     case StopReason.SHUTDOWN:
                         raise UnavailableError("the server shut down")
-                path = writer.write(frame.number, result.data)
+                with writing_frame(result.job_id):
+                    path = writer.write(frame.number, result.data)
             progress.finish()
             if path is not None:
                 report.saved(path, result)

@@ -1,4 +1,4 @@
-"""Ctrl-C while a job runs. The first one ends the job or leaves it, the second one ends the program."""
+"""Ctrl-C, SIGTERM and SIGHUP while a job runs. The first ends the job or leaves it, the second ends the program."""
 
 import contextlib
 import os
@@ -7,9 +7,10 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
-from rich.console import Console
+from nst_launcher.signals import STOP_SIGNALS, handle_signals
 
 from nst_client.cli.exits import CANCELLED
+from nst_client.cli.streams import ReliableConsole
 from nst_client.client import Stylization
 from nst_client.errors import NstError
 
@@ -17,12 +18,12 @@ _ANSWER_SECONDS = 5.0
 """Seconds that the server gets to confirm that it ends the job."""
 
 Interrupts = queue.SimpleQueue[bool]
-"""A queue that gets True at the first Ctrl-C, and False when there is nothing left to interrupt."""
+"""A queue that gets True at the first signal, and False when there is nothing left to interrupt."""
 
 
 @contextlib.contextmanager
 def deferred_interrupts() -> Iterator[Interrupts]:
-    """Put the first Ctrl-C into a queue instead of raising it, and end the program at the second one.
+    """Put the first signal into a queue instead of raising KeyboardInterrupt, and end the program at the second one.
 
     Python could raise KeyboardInterrupt in the middle of gRPC, which would then wait for itself as its channel closes.
     """
@@ -33,21 +34,26 @@ def deferred_interrupts() -> Iterator[Interrupts]:
         del number, frame
         nonlocal interrupted
         if interrupted:
-            Console(stderr=True).show_cursor()
-            os._exit(CANCELLED)
+            try:
+                ReliableConsole(stderr=True).show_cursor()
+            finally:
+                os._exit(CANCELLED)
         interrupted = True
         interrupts.put(True)
 
-    before = signal.signal(signal.SIGINT, on_interrupt)
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    handle_signals(on_interrupt)
     try:
         yield interrupts
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            if handler is not None:  # None is the handler of a library in C, which Python could not set again.
+                signal.signal(number, handler)
 
 
 @contextlib.contextmanager
 def at_interrupt(interrupts: Interrupts, action: Callable[[], None]) -> Iterator[None]:
-    """Call the action in a thread of its own at the first Ctrl-C, even if that came before."""
+    """Call the action in a thread of its own at the first signal, even if that came before."""
 
     def watch() -> None:
         if interrupts.get():
@@ -64,7 +70,7 @@ def at_interrupt(interrupts: Interrupts, action: Callable[[], None]) -> Iterator
 
 @contextlib.contextmanager
 def cancelling(stylization: Stylization, interrupts: Interrupts, note: Callable[[str], None]) -> Iterator[None]:
-    """Cancel the job at the first Ctrl-C. It still ends with its best picture."""
+    """Cancel the job at the first signal. It still ends with its best picture."""
 
     def cancel() -> None:
         note("cancelling: waiting for the best picture so far; press Ctrl-C again to leave at once")
@@ -80,7 +86,7 @@ def cancelling(stylization: Stylization, interrupts: Interrupts, note: Callable[
 
 @contextlib.contextmanager
 def leaving(stylization: Stylization, interrupts: Interrupts, note: Callable[[str], None]) -> Iterator[None]:
-    """End the command at the first Ctrl-C, but let the job continue."""
+    """End the command at the first signal, but let the job continue."""
     left = threading.Event()
 
     def leave() -> None:

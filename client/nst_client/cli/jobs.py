@@ -10,11 +10,11 @@ from typing import Any, TypedDict
 import click
 
 from nst_client.cli.connection import Connection, answer_timeout, seconds
-from nst_client.cli.exits import CANCELLED, reported, writing
+from nst_client.cli.exits import CANCELLED, INCOMPLETE, reported, writing_result
 from nst_client.cli.interrupts import deferred_interrupts, leaving
-from nst_client.cli.outputs import writable
-from nst_client.cli.request import picture_file
+from nst_client.cli.outputs import STDOUT, output_file, writable
 from nst_client.cli.run_flags import Display, display_flags
+from nst_client.cli.streams import print_line
 from nst_client.cli.tables import print_rows, print_table
 from nst_client.events import StopReason
 from nst_client.info import Job, JobState
@@ -49,54 +49,60 @@ def _named(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command()
 @_named
-@click.option("-o", "--out", metavar="FILE", type=picture_file, callback=writable, help="File of the result.")
+@click.option("-o", "--out", metavar="FILE", type=output_file, callback=writable, help="File of the result.")
 @click.option("--timeout", metavar="SECONDS", type=seconds, help="Time limit.")
 @display_flags
 @click.pass_context
 def watch(context: click.Context, /, *, job: Name, out: Path | None, timeout: float | None, display: Display) -> None:
     """Follow a job to its end. Ctrl-C ends the command, but not the job."""
+    if out == STDOUT and display.as_json:
+        raise click.UsageError("--json and --out - exclude each other: both write to stdout")
     connection: Connection = context.obj
     with (
         reported(connection.target),
         deferred_interrupts() as interrupts,
         connection.client() as client,
         client.watch(**job, timeout=timeout) as events,
-        display.open() as report,
+        display.open_failsafe() as report,
         leaving(events, interrupts, report.note),
     ):
         for event in events:
             report.event(event)
         result = events.result
         if out is not None:
-            with writing(out):
+            with writing_result(out, result.job_id, connection.target):
                 result.save(out)
             report.saved(out, result)
-    context.exit(CANCELLED if result.completed.stop_reason is StopReason.CANCELLED else 0)
+    if result.completed.stop_reason is StopReason.CANCELLED:
+        context.exit(CANCELLED)
+    context.exit(0 if report.is_complete else INCOMPLETE)
 
 
 @click.command()
 @_named
-@click.option("-o", "--out", metavar="FILE", type=picture_file, callback=writable, help="File of the finished picture.")
+@click.option("-o", "--out", metavar="FILE", type=output_file, callback=writable, help="File of the finished picture.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object instead of a table.")
 @answer_timeout
 @click.pass_obj
 def get(connection: Connection, /, *, job: Name, out: Path | None, as_json: bool, timeout: float) -> None:
     """Describe a job."""
+    is_stdout_taken = out == STDOUT
+    if is_stdout_taken and as_json:
+        raise click.UsageError("--json and --out - exclude each other: both write to stdout")
     with reported(connection.target), connection.client() as client:
         found = client.get(**job, timeout=timeout)
-        if as_json:
-            click.echo(to_json(found))
-        else:
-            print_rows(_rows(found))
-        if out is None:
-            return
-        if found.result is None:
-            raise click.ClickException(f"the job {found.job_id} has no picture: it is {found.state}")
-        with client.watch(found.job_id) as events:
-            for _ in events:
-                pass
-            with writing(out):
-                events.result.save(out)
+        if out is not None and found.result is not None:
+            with client.watch(found.job_id) as events:
+                for _ in events:
+                    pass
+                with writing_result(out, found.job_id, connection.target):
+                    events.result.save(out)
+    if as_json:
+        print_line(to_json(found))
+    else:
+        print_rows(_rows(found), to_stderr=is_stdout_taken)
+    if out is not None and found.result is None:
+        raise click.ClickException(f"the job {found.job_id} has no picture: it is {found.state}")
 
 
 @click.command("list")
@@ -118,7 +124,7 @@ def list_jobs(connection: Connection, /, *, states: tuple[str, ...], limit: int,
         found = itertools.islice(jobs, limit)
         if as_json:
             for job in found:
-                click.echo(to_json(job))
+                print_line(to_json(job))
         else:
             print_table(("job", "state", "created", "size", "iterations", "request"), map(_row, found))
 
@@ -131,7 +137,7 @@ def cancel(connection: Connection, /, *, job: Name, timeout: float) -> None:
     """Cancel a job. Commands and programs that follow it get the best picture so far."""
     with reported(connection.target), connection.client() as client:
         state = client.cancel(**job, timeout=timeout)
-    click.echo(f"the job was {state}")
+    print_line(f"the job was {state}")
 
 
 def _row(job: Job) -> tuple[str, ...]:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Protocol
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as ProgressBar
 
+from nst_client.cli.streams import ReliableConsole
 from nst_client.events import (
     Accepted,
     Completed,
@@ -67,12 +67,15 @@ class Report(Protocol):
     def note(self, text: str) -> None:
         """Show a line that stays."""
 
+    def warn(self, text: str) -> None:
+        """Show a line about something that went wrong, even if little else is shown."""
+
     def saved(self, path: Path, result: Result) -> None:
         """Show that the result was saved."""
 
 
 class Silence:
-    """A report that shows nothing."""
+    """A report that shows nothing but what went wrong."""
 
     def event(self, event: Event) -> None:
         """Show nothing."""
@@ -82,6 +85,10 @@ class Silence:
 
     def note(self, text: str) -> None:
         """Show nothing."""
+
+    def warn(self, text: str) -> None:
+        """Write a line to stderr."""
+        click.echo(text, err=True)
 
     def saved(self, path: Path, result: Result) -> None:
         """Show nothing."""
@@ -99,6 +106,10 @@ class JsonLines:
         click.echo(to_json({"event": "frame"} | dataclasses.asdict(position)))
 
     def note(self, text: str) -> None:
+        """Write a line to stderr."""
+        click.echo(text, err=True)
+
+    def warn(self, text: str) -> None:
         """Write a line to stderr."""
         click.echo(text, err=True)
 
@@ -130,6 +141,10 @@ class _TextReport(abc.ABC):
     @abc.abstractmethod
     def note(self, text: str) -> None:
         """Show a line that stays."""
+
+    def warn(self, text: str) -> None:
+        """Show a line that stays."""
+        self.note(text)
 
     def saved(self, path: Path, result: Result) -> None:
         """Show that the result was saved."""
@@ -187,17 +202,77 @@ class Bar(_TextReport):
         self._bar.console.print(text, markup=False, highlight=False)
 
 
+class FailsafeReport:
+    """A report whose failures neither end the job nor cost its result."""
+
+    def __init__(self, report: Report, *, is_output: bool):
+        """Wrap a report.
+
+        Args:
+            report: the report.
+            is_output: whether programs read its events from stdout, so that none may be missing in between.
+        """
+        self._report = report
+        self._is_output = is_output
+        self._failure: Exception | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether programs that still read the events got all of them."""
+        return not self._is_output or self._failure is None or isinstance(self._failure, BrokenPipeError)
+
+    def event(self, event: Event) -> None:
+        """Show an event."""
+        self._attempt(lambda: self._report.event(event))
+
+    def frame(self, position: Position) -> None:
+        """Note which frame of a sequence the next events are about."""
+        self._attempt(lambda: self._report.frame(position))
+
+    def saved(self, path: Path, result: Result) -> None:
+        """Show that the result was saved."""
+        self._attempt(lambda: self._report.saved(path, result))
+
+    def note(self, text: str) -> None:
+        """Show a line that stays."""
+        with contextlib.suppress(Exception):
+            self._report.note(text)
+
+    def warn(self, text: str) -> None:
+        """Show a line about something that went wrong."""
+        with contextlib.suppress(Exception):
+            self._report.warn(text)
+
+    def _attempt(self, show: Callable[[], None]) -> None:
+        if self._failure is not None and self._is_output:
+            return
+        try:
+            show()
+        except Exception as error:
+            self._failure = error
+            if not self.is_complete:
+                self.warn(f"cannot write the events: {error}; the job continues without them")
+
+
 @contextlib.contextmanager
 def open_report(*, as_json: bool, quiet: bool) -> Iterator[Report]:
     """Open the report that the flags ask for. For people, stderr decides: a bar for a terminal, lines otherwise."""
-    console = Console(stderr=True)
+    console = ReliableConsole(stderr=True)
     if as_json:
         yield JsonLines()
     elif quiet:
         yield Silence()
     elif console.is_terminal:
-        with ProgressBar(BarColumn(), TextColumn("{task.description}", markup=False), console=console) as bar:
-            yield Bar(bar)
+        bar = ProgressBar(BarColumn(), TextColumn("{task.description}", markup=False), console=console)
+        report: Report = Silence()
+        with contextlib.suppress(Exception):
+            bar.start()
+            report = Bar(bar)
+        try:
+            yield report
+        finally:
+            with contextlib.suppress(Exception):
+                bar.stop()
     else:
         yield Lines(lambda line: click.echo(line, err=True))
 

@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 import click
 
+from nst_client.cli.outputs import input_file
 from nst_client.errors import InvalidRequestError
-from nst_client.files import PICTURE_FORMATS
+from nst_client.files import PICTURE_FORMATS, read_picture, read_styles
 from nst_client.metadata import Metadata, read_metadata
 from nst_client.options import (
     ColorMode,
@@ -27,7 +28,8 @@ from nst_client.options import (
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-picture_file = click.Path(path_type=Path)
+plain_file = click.Path(path_type=Path)
+"""The type of a path for which '-' is no standard stream."""
 
 
 def _size(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
@@ -85,7 +87,7 @@ _FLAGS = (
         "--from",
         "recipe",
         metavar="FILE",
-        type=picture_file,
+        type=input_file,
         callback=_metadata,
         help="Picture made by nst from which omitted options are taken.",
     ),
@@ -146,12 +148,12 @@ _FLAGS = (
     click.option(
         "--style-mask",
         metavar="FILE|-",
-        type=picture_file,
+        type=plain_file,
         multiple=True,
         help="Mask that is white where a style applies, or '-' for everywhere. Once for each STYLE, in order.",
     ),
     click.option(
-        "--mask", "content_mask", metavar="FILE", type=picture_file, help="Mask that is white where CONTENT may change."
+        "--mask", "content_mask", metavar="FILE", type=input_file, help="Mask that is white where CONTENT may change."
     ),
     click.option("--optimizer", type=_choice(*Optimizer), help="Optimiser."),
     click.option("--learning-rate", type=float, help="Step size of the optimiser."),
@@ -172,9 +174,7 @@ _FLAGS = (
         type=_choice(*(init for init in Init if init is not Init.PICTURE)),
         help="Picture that the optimisation starts from.",
     ),
-    click.option(
-        "--init-picture", metavar="FILE", type=picture_file, help="Picture to start from, in place of --init."
-    ),
+    click.option("--init-picture", metavar="FILE", type=input_file, help="Picture to start from, in place of --init."),
     click.option("--seed", type=int, help="Seed of every random choice."),
     click.option(
         "--format",
@@ -245,6 +245,20 @@ def build_request(
         "options": TransferOptions(**transfer),
         "output": OutputOptions(format=_format(out, picture_format), quality=quality, bits=bits, metadata=metadata),
     }
+
+
+def with_pictures(request: dict[str, Any]) -> dict[str, Any]:
+    """Return a request with the bytes of every picture in place of the path of its file.
+
+    Raises:
+        InvalidRequestError: a file cannot be read.
+    """
+    pictures = {name: request[name] for name in ("content", "content_mask", "init_picture")}
+    return (
+        request
+        | {name: None if picture is None else read_picture(name, picture) for name, picture in pictures.items()}
+        | {"styles": read_styles(request["styles"])}
+    )
 
 
 def _completed(transfer: dict[str, Any], recipe: Metadata) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The flags that say how a command runs its jobs and what it shows of them."""
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import click
 
 from nst_client.cli.connection import seconds
-from nst_client.cli.reports import Report, open_report
+from nst_client.cli.reports import FailsafeReport, Report, open_report
 from nst_client.session import RETRIES
 
 
@@ -25,6 +26,12 @@ class Display:
     def open(self) -> AbstractContextManager[Report]:
         """Open the report that shows it."""
         return open_report(as_json=self.as_json, quiet=self.quiet)
+
+    @contextlib.contextmanager
+    def open_failsafe(self) -> Iterator[FailsafeReport]:
+        """Open the report, which may fail without harm to the job."""
+        with self.open() as report:
+            yield FailsafeReport(report, is_output=self.as_json)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,8 @@ from typing import Any
 
 import click
 
-from nst_client.cli.exits import CANCELLED
-from nst_client.cli.outputs import writable, writable_folder
-from nst_client.cli.request import build_request, picture_file, request_flags
+from nst_client.cli.outputs import input_file, is_folder, writable, writable_folder
+from nst_client.cli.request import build_request, plain_file, request_flags
 from nst_client.cli.run_flags import Run, run_flags
 
 
@@ -21,7 +20,9 @@ def _destination(context: click.Context, parameter: click.Parameter, value: str)
         click.BadParameter: it could not be written.
     """
     path = Path(value)
-    if value.endswith(os.sep) or path.is_dir() or not path.suffix:
+    if value == "-":
+        raise click.BadParameter("'-' is not possible: frames are written to a folder or an .mp4", context, parameter)
+    if value.endswith(os.sep) or is_folder(path) or not path.suffix:
         writable_folder(context, parameter, path)
         return path, True
     if path.suffix.lower() != ".mp4":
@@ -37,8 +38,8 @@ def _rate(context: click.Context, parameter: click.Parameter, value: float | Non
 
 
 @click.command()
-@click.argument("source", metavar="INPUT", type=picture_file)
-@click.argument("styles", metavar="STYLE...", type=picture_file, nargs=-1)
+@click.argument("source", metavar="INPUT", type=plain_file)
+@click.argument("styles", metavar="STYLE...", type=input_file, nargs=-1)
 @click.option(
     "-o",
     "--out",
@@ -106,7 +107,8 @@ def sequence(
         (end is not None and end < start, f"--end {end} comes before --start {start}"),
         (is_folder and rate is not None, "--fps needs a video as --out"),
         (resume and not is_folder, "--resume needs a folder as --out"),
-        (out.resolve() == source.resolve(), "INPUT and --out are the same"),
+        (str(source) == "-", "INPUT '-' is not possible: frames are read from a folder or a file"),
+        (os.path.realpath(out) == os.path.realpath(source), "INPUT and --out are the same"),
     ):
         if refused:
             raise click.UsageError(message)
@@ -119,7 +121,7 @@ def sequence(
         from nst_client.cli.frames import run_sequence  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise click.ClickException(str(error)) from error
-    finished = run_sequence(
+    code = run_sequence(
         context.obj,
         source,
         out,
@@ -128,11 +130,11 @@ def sequence(
         end=end,
         rate=rate,
         resume=resume,
-        open_report=run.display.open,
+        open_report=run.display.open_failsafe,
         retries=run.retries,
         use_flow=use_flow,
         follow_iterations=follow_iterations,
         timeout=run.timeout,
         **request,
     )
-    context.exit(0 if finished else CANCELLED)
+    context.exit(code)

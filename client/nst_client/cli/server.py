@@ -4,6 +4,7 @@ import click
 
 from nst_client.cli.connection import Connection, answer_timeout
 from nst_client.cli.exits import NOT_SERVING, reported
+from nst_client.cli.streams import print_line
 from nst_client.cli.tables import print_rows
 from nst_client.info import Health, ServerInfo
 from nst_client.json import to_json
@@ -18,7 +19,7 @@ def info(connection: Connection, as_json: bool, timeout: float) -> None:
     with reported(connection.target), connection.client() as client:
         description = client.info(timeout=timeout)
     if as_json:
-        click.echo(to_json(description))
+        print_line(to_json(description))
     else:
         print_rows(_rows(description))
 
@@ -31,7 +32,7 @@ def health(context: click.Context, timeout: float) -> None:
     connection: Connection = context.obj
     with reported(connection.target), connection.client() as client:
         status = client.health(timeout=timeout)
-    click.echo(status)
+    print_line(status)
     context.exit(0 if status is Health.SERVING else NOT_SERVING)
 
 

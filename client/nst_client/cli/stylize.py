@@ -1,22 +1,28 @@
 """`nst-client stylize`: stylise one picture."""
 
-import functools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from nst_client.cli.connection import Connection
-from nst_client.cli.exits import CANCELLED, reported, writing
+from nst_client.cli.exits import CANCELLED, INCOMPLETE, reported, writing_result
 from nst_client.cli.interrupts import cancelling, deferred_interrupts
-from nst_client.cli.outputs import writable, writable_as, writable_folder
+from nst_client.cli.outputs import (
+    STDOUT,
+    input_file,
+    output_file,
+    writable,
+    writable_as,
+    writable_folder,
+)
+from nst_client.cli.recordings import PreviewFile, Recordings
 from nst_client.cli.reports import Report
-from nst_client.cli.request import build_request, picture_file, request_flags
+from nst_client.cli.request import build_request, plain_file, request_flags, with_pictures
 from nst_client.cli.run_flags import Run, run_flags
+from nst_client.cli.streams import echo_error, writing_stdout
 from nst_client.client import Stylization
-from nst_client.events import Accepted, Preview, StopReason
-from nst_client.files import write_atomically
+from nst_client.events import Accepted, StopReason
 from nst_client.json import event_to_json
 from nst_client.media import (
     EXTRA,
@@ -37,13 +43,13 @@ _PREVIEW_EVERY = 10
 
 
 @click.command()
-@click.argument("content", type=picture_file)
-@click.argument("styles", metavar="STYLE...", type=picture_file, nargs=-1)
+@click.argument("content", type=input_file)
+@click.argument("styles", metavar="STYLE...", type=input_file, nargs=-1)
 @click.option(
     "-o",
     "--out",
     metavar="FILE",
-    type=picture_file,
+    type=output_file,
     callback=writable,
     help="File of the result; required without --detach.",
 )
@@ -54,28 +60,28 @@ _PREVIEW_EVERY = 10
 )
 @request_flags
 @click.option(
-    "--preview", metavar="FILE", type=picture_file, callback=writable, help="File of the latest preview (JPEG)."
+    "--preview", metavar="FILE", type=output_file, callback=writable, help="File of the latest preview (JPEG)."
 )
 @click.option("--preview-every", type=int, help="Iterations from preview to preview.")
 @click.option("--preview-size", type=int, help="Longest edge of previews in pixels.")
 @click.option(
     "--plot",
     metavar=f"FILE{'|'.join(PLOT_SUFFIXES)}",
-    type=picture_file,
+    type=plain_file,
     callback=writable_as(*PLOT_SUFFIXES),
     help="Plot of the losses over the iterations.",
 )
 @click.option(
     "--frames",
     metavar="DIR",
-    type=picture_file,
+    type=plain_file,
     callback=writable_folder,
     help="Folder of every preview, the final picture and a contact sheet of them (JPEG).",
 )
 @click.option(
     "--timelapse",
     metavar=f"FILE{'|'.join(TIMELAPSE_SUFFIXES)}",
-    type=picture_file,
+    type=plain_file,
     callback=writable_as(*TIMELAPSE_SUFFIXES),
     help="Film of the previews, which ends on the final picture.",
 )
@@ -122,48 +128,46 @@ def stylize(
     request = build_request(out=out, preview_every=preview_every, preview_size=preview_size, **flags)
     request |= {"request_id": request_id, "timeout": run.timeout}
     connection: Connection = context.obj
+    with reported(connection.target):
+        # Ctrl-C can interrupt a pipe that is read, but not once interrupts are deferred.
+        request = with_pictures(request)
     if detach:
         _detach(connection, request, retries=run.retries, as_json=run.display.as_json)
         return
     if out is None:
         raise click.UsageError("--out or --detach is required")
-    recorders = _recorders(plot, frames, timelapse)
+    if STDOUT in (out, preview) and run.display.as_json:
+        raise click.UsageError("--json and '-' exclude each other: both write to stdout")
+    recorders = _recorders(preview, plot, frames, timelapse)
     with (
         reported(connection.target),
         deferred_interrupts() as interrupts,
         connection.client(retries=run.retries) as client,
         client.stream(**request) as stylization,
-        run.display.open() as report,
+        run.display.open_failsafe() as report,
         cancelling(stylization, interrupts, report.note),
     ):
-        result = _follow(stylization, out, preview, recorders, report)
-    context.exit(CANCELLED if result.completed.stop_reason is StopReason.CANCELLED else 0)
+        recordings = Recordings(recorders, report.note, report.warn)
+        result = _follow(stylization, out, recordings, report, connection.target)
+    if result.completed.stop_reason is StopReason.CANCELLED:
+        context.exit(CANCELLED)
+    context.exit(0 if recordings.are_complete and report.is_complete else INCOMPLETE)
 
 
-def _follow(
-    stylization: Stylization, out: Path, preview: Path | None, recorders: Sequence[Recorder], report: Report
-) -> Result:
-    """Write the previews, recordings and result of a job, however it ends, and return the result."""
+def _follow(stylization: Stylization, out: Path, recordings: Recordings, report: Report, target: str) -> Result:
+    """Write the recordings and the result of a job, however it ends, and return the result."""
     result: Result | None = None
     try:
         for event in stylization:
-            if isinstance(event, Preview) and preview is not None:
-                with writing(preview):
-                    write_atomically(preview, event.data)
-            for recorder in recorders:
-                with writing(recorder.path):
-                    recorder.event(event)
+            recordings.event(event)
             report.event(event)
         result = stylization.result
-        with writing(out):
+        with writing_result(out, result.job_id, target):
             result.save(out)
         report.saved(out, result)
         return result
     finally:
-        for recorder in recorders:
-            with writing(recorder.path):
-                if recorder.end(result):
-                    report.note(f"wrote {recorder.path}")
+        recordings.end(result)
 
 
 def _detach(connection: Connection, request: dict[str, Any], *, retries: int, as_json: bool) -> None:
@@ -173,11 +177,12 @@ def _detach(connection: Connection, request: dict[str, Any], *, retries: int, as
         deferred_interrupts() as interrupts,
         connection.client(retries=retries) as client,
         client.stream(**request, keep_running=True) as stylization,
-        cancelling(stylization, interrupts, functools.partial(click.echo, err=True)),
+        cancelling(stylization, interrupts, echo_error),
     ):
         for event in stylization:
             if isinstance(event, Accepted):
-                click.echo(event_to_json(event) if as_json else event.job_id)
+                with writing_stdout(f"The job is {event.job_id}"):
+                    click.echo(event_to_json(event) if as_json else event.job_id)
                 break
 
 
@@ -185,8 +190,8 @@ def _preview_every(iterations: int | None) -> int:
     return _PREVIEW_EVERY if iterations is None else max(1, iterations // _PREVIEWS)
 
 
-def _recorders(plot: Path | None, frames: Path | None, timelapse: Path | None) -> list[Recorder]:
-    recorders = []
+def _recorders(preview: Path | None, plot: Path | None, frames: Path | None, timelapse: Path | None) -> list[Recorder]:
+    recorders: list[Recorder] = [] if preview is None else [PreviewFile(preview)]
     for flag, path, record in (
         ("--plot", plot, record_losses),
         ("--frames", frames, record_frames),

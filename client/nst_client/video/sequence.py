@@ -14,7 +14,7 @@ import numpy as np
 from nst_client.client import StyleTransferClient, Stylization
 from nst_client.errors import InvalidRequestError
 from nst_client.events import Event
-from nst_client.files import read_picture
+from nst_client.files import read_picture, read_styles
 from nst_client.options import OutputOptions, Picture, Styles, TransferOptions
 from nst_client.result import Result
 from nst_client.video.flow import flow_between, reliable, warp
@@ -75,6 +75,9 @@ def stylize_sequence(
         NstError: see `nst_client.errors` for each kind; a note names the frame.
     """
     options = options or TransferOptions()
+    # A pipe can be read only once, and a file could change between two frames.
+    styles = read_styles(styles)
+    content_mask = None if content_mask is None else read_picture("content_mask", content_mask)
     following: TransferOptions | None = None
     for frame in frames:
         with naming(frame):

@@ -1,7 +1,8 @@
 """Writers of finished frames: into a folder of PNGs, or into a video."""
 
 import contextlib
-import secrets
+import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +13,7 @@ import av
 import numpy as np
 from av.audio import AudioStream
 
-from nst_client.files import write_atomically
+from nst_client.files import replace_file, temporary_name, write_atomically
 from nst_client.media.h264 import Mp4Encoder
 from nst_client.video.frames import FootageError
 from nst_client.video.pixels import Pixels, decode
@@ -91,6 +92,12 @@ class FolderWriter:
         pass
 
 
+def _folder_for_temporary(path: Path) -> Path:
+    """Return the folder of a file, or another one if only the file itself may be written."""
+    folder = Path(os.path.realpath(path)).parent
+    return folder if os.access(folder, os.W_OK) else Path(tempfile.gettempdir())
+
+
 class VideoWriter:
     """Writes an MP4 with H.264, under a temporary name until it is finished."""
 
@@ -104,7 +111,7 @@ class VideoWriter:
             start: number of the frame at which the sound begins.
         """
         self._path = path
-        self._temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.mp4")
+        self._temporary = temporary_name(_folder_for_temporary(path))
         self._rate = rate or DEFAULT_RATE
         self._sound = sound
         self._start = start
@@ -139,10 +146,15 @@ class VideoWriter:
     ) -> None:
         try:
             self._resources.close()
-            if self._encoder is not None:
-                self._temporary.replace(self._path)
-        finally:
+        except BaseException:
             self._temporary.unlink(missing_ok=True)
+            raise
+        if self._encoder is not None:
+            try:
+                replace_file(self._temporary, self._path)
+            except OSError as failure:
+                reason = f"{failure.strerror}; the video is in {self._temporary}"
+                raise OSError(failure.errno, reason) from failure
 
     def _begin(self, pixels: Pixels) -> Mp4Encoder:
         height, width = pixels.shape[:2]

@@ -1,8 +1,11 @@
 """The precision in which a GPU computes convolutions."""
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    # The settings of the server import this module, and its --help need not wait seconds for torch.
+    import torch
 
 
 class Precision(StrEnum):
@@ -19,6 +22,6 @@ class Precision(StrEnum):
     """Numbers of 7 bits of mantissa: features and their gradients take half the memory."""
 
 
-def is_gpu(device: torch.device) -> bool:
+def is_gpu(device: "torch.device") -> bool:
     """Return whether a device is a GPU."""
     return device.type == "cuda"
