@@ -394,12 +394,11 @@ def start(target):
     """Start a real `nst-client`, with the arguments of `subprocess.Popen`."""
     started = []
 
-    def start(*arguments, **options):
-        command = [sys.executable, "-c", "from nst_launcher.commands import client; client()", "--target", target]
-        command += map(str, arguments)
+    def start(*arguments, ignored=(), **options):
+        code = inherit_signals(ignored) + "from nst_launcher.commands import client; client()"
+        command = [sys.executable, "-c", code, "--target", target, *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        # The shell that started the tests may ignore SIGINT, which the client would do as well.
-        started.append(subprocess.Popen(command, **pipes | {"preexec_fn": listen_to_signals} | options))
+        started.append(subprocess.Popen(command, **pipes | options))
         return started[-1]
 
     yield start
@@ -408,7 +407,12 @@ def start(target):
             process.kill()
 
 
-def listen_to_signals():
-    """Let the signals that ask a program to end have their effect."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
+def inherit_signals(ignored=()):
+    """Return code that makes a program begin as if its parent ignored these signals that ask it to end, and no others.
+
+    The shell that started the tests may ignore SIGINT itself.
+    """
+    actions = dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), "SIG_DFL")
+    actions |= dict.fromkeys(ignored, "SIG_IGN")
+    lines = [f"signal.signal({number}, signal.{action})\n" for number, action in actions.items()]
+    return "import signal\n" + "".join(lines)

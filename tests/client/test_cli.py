@@ -17,8 +17,6 @@ from nst_client.cli.reports import Lines, describe
 from nst_client.events import Reconnected
 from nst_client.translate import event_from_proto
 
-from tests.client.conftest import listen_to_signals
-
 SOON = 20.0
 """Seconds after which a test that waits has failed."""
 
@@ -499,13 +497,9 @@ def test_the_first_interrupt_cancels_and_keeps_the_best_picture(process, service
 
 @pytest.mark.parametrize("ignored", STOP_SIGNALS)
 def test_a_signal_that_the_parent_ignores_stays_ignored(*, start, servicer, script, pictures, tmp_path, ignored):
-    def ignore():
-        listen_to_signals()
-        signal.signal(ignored, signal.SIG_IGN)
-
     sent = threading.Event()
     servicer.attempts = [[script.accepted(), script.progress(1), lambda: sent.wait(SOON), *script.picture(b"done")]]
-    process = start("stylize", *pictures[:2], "-o", tmp_path / "out.png", "--json", preexec_fn=ignore)
+    process = start("stylize", *pictures[:2], "-o", tmp_path / "out.png", "--json", ignored=[ignored])
     until(process.stdout, "progress")
     os.kill(process.pid, ignored)
     sent.set()

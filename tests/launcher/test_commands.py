@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests.client.conftest import inherit_signals
+
 SOON = 60.0
 """Seconds after which a test that waits has failed."""
 
@@ -14,29 +16,23 @@ SLOW = {"client": "grpc", "server": "torch"}
 """A library of each command whose import takes long."""
 
 
-def listen_to_signals():
-    """Let the signals that ask a program to end have their effect."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-
-
 @pytest.fixture
 def start(tmp_path):
     """Start a command, with a module in place of one of its libraries."""
     started = []
 
-    def start(command, *arguments, module="", code="", before=listen_to_signals):
+    def start(command, *arguments, module="", code="", ignored=()):
         if module:
             (tmp_path / f"{module}.py").write_text(code)
         path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+        main = f"from nst_launcher.commands import {command}; {command}()"
         started.append(
             subprocess.Popen(
-                [sys.executable, "-c", f"from nst_launcher.commands import {command}; {command}()", *arguments],
+                [sys.executable, "-c", inherit_signals(ignored) + main, *arguments],
                 env=os.environ | {"PYTHONPATH": path},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                preexec_fn=before,  # noqa: PLW1509 # It starts no thread and takes no lock.
             )
         )
         return started[-1]
@@ -71,12 +67,8 @@ def test_a_signal_while_modules_load_ends_the_program_with_one_line(start, comma
 
 @pytest.mark.parametrize("command", ["client", "server"])
 def test_a_signal_that_the_parent_ignores_stays_ignored_while_modules_load(start, command):
-    def ignore():
-        listen_to_signals()
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-
     code = "import os, signal\nos.kill(os.getpid(), signal.SIGHUP)\nprint('alive', flush=True)\nos._exit(5)"
-    process = start(command, module=SLOW[command], code=code, before=ignore)
+    process = start(command, module=SLOW[command], code=code, ignored=[signal.SIGHUP])
     assert process.communicate(timeout=SOON)[0] == "alive\n"
     assert process.returncode == 5
 
