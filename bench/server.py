@@ -40,6 +40,8 @@ class Server:
 
     process: subprocess.Popen[bytes]
     client: StyleTransferClient
+    target: str
+    """The host and port at which it listens."""
 
 
 @contextmanager
@@ -66,7 +68,7 @@ def serving(data: Path, *flags: str) -> Iterator[Server]:
         # The jobs of a benchmark end with their server.
         with StyleTransferClient(target, reconnect_seconds=0) as client:
             _wait_until_ready(process, client, log)
-            yield Server(process, client)
+            yield Server(process, client, target)
     finally:
         process.kill()
         process.wait()

@@ -1,5 +1,6 @@
-"""Reading pictures for `measures`."""
+"""The files of pictures: reading them for `measures`, and the folder of results."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,25 @@ from nst_service.engine.sizes import Size
 from PIL import Image
 
 from bench.looks.measures import Array, Measures, measure, style_size
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A folder of results: SIZE/PAIR/CONTENDER.png."""
+
+    folder: Path
+
+    def path(self, pair: str, size: int, contender: str) -> Path:
+        """Return the path of a result."""
+        return self.folder / str(size) / pair / f"{contender}.png"
+
+    def sizes(self) -> list[int]:
+        """Return the sizes of which there are results."""
+        return sorted(int(path.name) for path in self.folder.iterdir() if path.is_dir() and path.name.isdecimal())
+
+    def contenders(self, pair: str, size: int) -> list[str]:
+        """Return the names of the contenders that have a result for a pair at a size."""
+        return sorted(path.stem for path in (self.folder / str(size) / pair).glob("[!.]*.png"))
 
 
 def load(path: Path) -> Image.Image:
