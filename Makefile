@@ -66,6 +66,10 @@ same-bytes: $(READY) ## Check that another checkout gives the same bytes (OTHER=
 against: $(READY) ## Compare speed and memory with another checkout, in pairs (OTHER=FOLDER, BENCH='...' adds arguments)
 	PYTHONPATH=examples $(BIN)/python -m bench.against $(OTHER) $(BENCH)
 
+.PHONY: looks
+looks: $(READY) ## Judge and measure how results look (BENCH='pairs FOLDER'; BENCH=--help lists the commands)
+	PYTHONPATH=examples $(BIN)/python -m bench.looks $(BENCH)
+
 .PHONY: lint
 lint: $(READY) ## Check style, types, imports and the contract
 	$(BIN)/ruff check .

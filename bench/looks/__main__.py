@@ -10,15 +10,16 @@
     python -m bench.looks sizes SMALL LARGE ...                            # contrast of larger results, scaled down
     python -m bench.looks similarity RESULT PREVIEW ...                    # structural similarity of previews
 
-RESULTS is a folder with SIZE/PAIR/CONTENDER.png, wherever the pictures come from. Exits with 1 if anything fails;
-`table` and `faces` also if a goal is missed.
+`make looks BENCH='COMMAND ...'` runs the same with `examples` on the path, which `pairs` needs. RESULTS is a folder of
+SIZE/PAIR/CONTENDER.png, wherever the pictures come from. Exits with 1 if anything fails; `table` and `faces` also if a
+goal is missed.
 """
 
 import argparse
 import json
 import secrets
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from bench.looks.contenders import Contender, ContenderError, make_pictures
 from bench.looks.faces import DetectionError, detect, kept
 from bench.looks.files import Pictures, load, measure_files, pixels, resized
 from bench.looks.measures import OCTAVES, as_rows, contrast_ratios, similarity
-from bench.looks.pairs import Pair, PairsError, read_pairs
+from bench.looks.pairs import Kind, Pair, PairsError, read_pairs
 from bench.looks.sheets import read_key, shuffled, write_sheets
 from bench.looks.table import Measured, groups, rows, table
 from bench.looks.votes import VoteError, read_votes, unjudged, vote_table
@@ -70,13 +71,22 @@ def _make(args: argparse.Namespace) -> bool:
     return not failures
 
 
-def _cases(args: argparse.Namespace) -> Iterator[tuple[Pair, int, list[str]]]:
-    """Yield each pair and size of which there are results, with their contenders."""
+def _cases(args: argparse.Namespace) -> list[tuple[Pair, int, list[str]]]:
+    """Return each pair and size of which there are results, with their contenders.
+
+    Raises:
+        PairsError: the pairs file is wrong, or there is no result at all.
+    """
+    cases = []
+    pairs = read_pairs(args.pairs, args.only)
     for size in args.sizes or args.results.sizes():
-        for pair in read_pairs(args.pairs, args.only):
+        for pair in pairs:
             names = args.results.contenders(pair.name, size)
             if chosen := [name for name in args.contenders or names if name in names]:
-                yield pair, size, chosen
+                cases.append((pair, size, chosen))
+    if not cases:
+        raise PairsError(f"{args.results.folder}: has no result of these pairs, sizes and contenders")
+    return cases
 
 
 def _sheets(args: argparse.Namespace) -> bool:
@@ -112,7 +122,9 @@ def _table(args: argparse.Namespace) -> bool:
 
 
 def _faces(args: argparse.Namespace) -> bool:
-    results = [(pair, size, name) for pair, size, names in _cases(args) for name in names]
+    # The detector sees faces in other pictures, too, where there are none.
+    cases = [case for case in _cases(args) if case[0].kind is Kind.PERSON]
+    results = [(pair, size, name) for pair, size, names in cases for name in names]
     contents = list(dict.fromkeys(pair.content for pair, _, _ in results))
     paths = [args.results.path(pair.name, size, name) for pair, size, name in results]
     found = dict(zip([*contents, *paths], detect([*contents, *paths], args.cache / "environments"), strict=True))
@@ -204,7 +216,9 @@ def _add_measuring(command: Callable[..., argparse.ArgumentParser]) -> None:
     results = (_chosen(), _of_results())
     measures = command("table", _table, "print all measures over all pairs, and whether the goals are met", *results)
     measures.add_argument("--json", type=Path, help="file for all figures")
-    command("faces", _faces, "print whether the faces of the photographs are found in the results", *results, _cache())
+    command(
+        "faces", _faces, "print whether the faces of photographs of people are found in the results", *results, _cache()
+    )
     one = command("measure", _measure, "print all measures of one result")
     for name in ("result", "style", "content"):
         one.add_argument(name, type=Path)

@@ -20,12 +20,16 @@ from bench.looks.pairs import Pair
 
 _WIDEST = 1600
 """Pixels of a sheet's width below which pictures stand in one row."""
+_MOST_ENLARGED = 2.0
+"""The largest factor by which small pictures are enlarged, all alike, to fill the row."""
 _HEADER = 220
 """The longest edge of content and style on a sheet, in pixels."""
 _GAP = 12
 _FONT_SIZE = 22
 
-INSTRUCTIONS = """\
+RANKS_HEADING = "# Your ranks"
+"""The heading of the part of a form that a judge fills in."""
+INSTRUCTIONS = f"""\
 # How to judge
 
 Each sheet shows, small and above, a photograph and the style picture of a painter. Below it, several programs have
@@ -42,7 +46,7 @@ somebody as this photograph, painted by the maker of that style picture?
 Write one line for each sheet below, best first. `>` is "better than", `=` is "equally good". Every letter occurs once.
 Example: `1-01: C > A = D > B`. Add a reason in brackets if you like: `1-01: C > A = D > B (A and D: soft)`.
 
-# Your ranks
+{RANKS_HEADING}
 
 """
 
@@ -113,7 +117,11 @@ def read_key(path: Path) -> list[Sheet]:
 
 
 def draw_sheet(pair: Pair, results: Mapping[str, Image.Image]) -> Image.Image:
-    """Return a sheet with content and style above, and the labelled results side by side."""
+    """Return a sheet with content and style above, and the labelled results side by side.
+
+    Small results are enlarged to fill the row. Large ones stand in two columns.
+    """
+    results = _enlarged(results)
     font = ImageFont.load_default(_FONT_SIZE)
     line = _FONT_SIZE + _GAP
     header = [_fitted(load(path)) for path in (pair.content, pair.style)]
@@ -135,6 +143,17 @@ def draw_sheet(pair: Pair, results: Mapping[str, Image.Image]) -> Image.Image:
         draw.text((x, y + _GAP // 2), label, "black", font)
         sheet.paste(result, (x, y + line))
     return sheet
+
+
+def _enlarged(results: Mapping[str, Image.Image]) -> Mapping[str, Image.Image]:
+    width = max(result.width for result in results.values())
+    factor = min(_MOST_ENLARGED, ((_WIDEST - _GAP) / len(results) - _GAP) / width)
+    if factor <= 1:
+        return results
+    return {
+        label: result.resize((int(result.width * factor), int(result.height * factor)), Image.Resampling.BICUBIC)
+        for label, result in results.items()
+    }
 
 
 def _fitted(picture: Image.Image) -> Image.Image:

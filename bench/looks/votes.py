@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from bench.looks.sheets import Sheet
+from bench.looks.sheets import RANKS_HEADING, Sheet
 
 _LINE = re.compile(r"^\s*[-*]?\s*`?(?P<sheet>\d+-\d+)`?\s*:(?P<ranking>[^(`]*)")
 """A line of a form: the name of a sheet, a ranking, and perhaps a reason in brackets."""
@@ -53,7 +53,8 @@ def read_votes(form: str, sheets: Sequence[Sheet]) -> list[Vote]:
     known = {sheet.name: sheet for sheet in sheets}
     votes: dict[str, Vote] = {}
     # The example of the instructions is no vote.
-    for match in filter(None, map(_LINE.match, form.partition("# Your ranks")[2].splitlines())):
+    lines = form.rpartition(RANKS_HEADING)[2].splitlines()
+    for match in filter(None, map(_LINE.match, lines)):
         name, ranking = match["sheet"], match["ranking"].strip().upper()
         if not ranking:
             continue

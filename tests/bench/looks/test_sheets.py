@@ -68,6 +68,12 @@ def test_the_results_stand_in_the_order_of_their_labels(pair):
     assert len({top for _, top in places}) == 1
 
 
+def test_small_results_are_enlarged_alike(pair):
+    results = {label: Image.new("RGB", (100, 60), colour) for label, colour in zip("AB", ("red", "blue"), strict=True)}
+    sheet = np.asarray(draw_sheet(pair, results))
+    assert [(sheet == colour).all(-1).sum() for colour in ((255, 0, 0), (0, 0, 255))] == [200 * 120] * 2
+
+
 def test_large_results_stand_in_two_rows(pair):
     colours = ("red", "lime", "blue", "yellow")
     results = {label: Image.new("RGB", (1024, 700), colour) for label, colour in zip("ABCD", colours, strict=True)}

@@ -19,6 +19,11 @@ def test_a_ranking_gives_ranks_to_those_behind_the_labels():
     assert [vote.sheet for vote in votes] == SHEETS
 
 
+def test_a_form_without_its_instructions_counts_as_well():
+    (vote,) = read_votes("1-02: B > A\n", SHEETS)
+    assert vote.ranks == {"new": 0, "old": 1}
+
+
 def test_sheets_without_a_ranking_are_named():
     votes = read_votes(_form("1-01: A > B > C", "1-02: "), SHEETS)
     assert unjudged(votes, SHEETS) == ["1-02"]
