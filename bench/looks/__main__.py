@@ -11,8 +11,8 @@
     python -m bench.looks similarity RESULT PREVIEW ...                    # structural similarity of previews
 
 `make looks BENCH='COMMAND ...'` runs the same with `examples` on the path, which `pairs` needs. RESULTS is a folder of
-SIZE/PAIR/CONTENDER.png, wherever the pictures come from. Exits with 1 if anything fails; `table` and `faces` also if a
-goal is missed.
+SIZE/PAIR/CONTENDER.png, wherever the pictures come from. Exits with 1 if anything fails; `table`, `faces`
+and `votes` with --winner also if a goal is missed.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from bench.looks.measures import OCTAVES, as_rows, contrast_ratios, similarity
 from bench.looks.pairs import Kind, Pair, PairsError, read_pairs
 from bench.looks.sheets import read_key, shuffled, write_sheets
 from bench.looks.table import Measured, groups, rows, table
-from bench.looks.votes import VoteError, read_votes, unjudged, vote_table
+from bench.looks.votes import VoteError, goal_table, read_votes, unjudged, vote_table
 
 _ERRORS = (OSError, InstallationError, CheckoutError, PairsError, ContenderError, DetectionError, VoteError)
 
@@ -105,7 +105,11 @@ def _votes(args: argparse.Namespace) -> bool:
     if missing := unjudged(votes, sheets):
         print(f"not judged: {', '.join(missing)}")
     print("\n".join(vote_table(votes)))
-    return True
+    if args.winner is None:
+        return True
+    lines, is_met = goal_table(votes, args.winner)
+    print("\n".join(lines))
+    return is_met
 
 
 def _table(args: argparse.Namespace) -> bool:
@@ -210,6 +214,7 @@ def _add_judging(command: Callable[..., argparse.ArgumentParser]) -> None:
     votes = command("votes", _votes, "count the votes of filled-in forms")
     votes.add_argument("key", type=Path)
     votes.add_argument("forms", type=Path, nargs="+")
+    votes.add_argument("--winner", metavar="NAME", help="contender that the goal is meant for")
 
 
 def _add_measuring(command: Callable[..., argparse.ArgumentParser]) -> None:

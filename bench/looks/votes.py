@@ -8,6 +8,8 @@ from itertools import combinations
 
 from bench.looks.sheets import RANKS_HEADING, Sheet
 
+LEAST_RATE = 0.75
+"""The share of comparisons in which a new default must be preferred to each other contender."""
 _LINE = re.compile(r"^\s*[-*]?\s*`?(?P<sheet>\d+-\d+)`?\s*:(?P<ranking>[^(`]*)")
 """A line of a form: the name of a sheet, a ranking, and perhaps a reason in brackets."""
 
@@ -116,6 +118,29 @@ def vote_table(votes: Sequence[Vote]) -> list[str]:
         lasts = {name: sum(vote.ranks.get(name) == max(vote.ranks.values()) for vote in some) for name in names}
         lines += [f"{name}: first {firsts[name]}, last {lasts[name]} of {len(some)}" for name in names] + [""]
     return lines
+
+
+def goal_table(votes: Sequence[Vote], name: str) -> tuple[list[str], bool]:
+    """Return lines about the goal of one contender, and whether it is met.
+
+    The goal is to be preferred to each other contender in at least `LEAST_RATE` of the comparisons. The pairs follow,
+    those first where the contender does worst.
+    """
+    others = {other: found for (one, other), found in preferences(votes).items() if one == name}
+    is_met = bool(others) and all(found.rate >= LEAST_RATE for found in others.values())
+    lines = [f"{name} is preferred in at least {100 * LEAST_RATE:g} % of the comparisons"]
+    for other, found in sorted(others.items()):
+        lines.append(f"{'pass' if found.rate >= LEAST_RATE else 'FAIL'}  to {other:<24}{_cell(found)}")
+    rates = []
+    for pair in sorted({vote.sheet.pair for vote in votes}):
+        counted = preferences([vote for vote in votes if vote.sheet.pair == pair])
+        mine = [found for (one, _), found in counted.items() if one == name]
+        if mine:
+            rates.append(
+                (sum(found.rate * found.comparisons for found in mine) / sum(f.comparisons for f in mine), pair)
+            )
+    lines += ["by pair, worst first:", *(f"{100 * rate:>5.0f} %  {pair}" for rate, pair in sorted(rates))]
+    return lines, is_met
 
 
 def _cell(preference: Preference | None) -> str:

@@ -1,7 +1,7 @@
 import pytest
 
 from bench.looks.sheets import INSTRUCTIONS, Sheet
-from bench.looks.votes import Preference, Vote, VoteError, preferences, read_votes, unjudged, vote_table
+from bench.looks.votes import Preference, Vote, VoteError, goal_table, preferences, read_votes, unjudged, vote_table
 
 SHEETS = [
     Sheet(name="1-01", pair="cat-ink", size=256, labels={"A": "new", "B": "old", "C": "other"}),
@@ -70,3 +70,25 @@ def test_the_table_has_each_size_and_all_of_them():
     assert "75 % (3 : 0 : 1)" in new
     assert "100 % (3 : 0 : 0)" in new
     assert "new: first 3, last 1 of 4" in last
+
+
+def test_the_goal_is_met_only_if_every_other_contender_is_beaten_in_three_of_four():
+    votes = [Vote(sheet=SHEETS[0], ranks={"new": 0, "old": 1, "other": 1}) for _ in range(3)]
+    votes += [Vote(sheet=SHEETS[0], ranks={"new": 1, "old": 0, "other": 2})]
+    lines, is_met = goal_table(votes, "new")
+    assert is_met
+    assert [line[:4] for line in lines if " to " in line] == ["pass", "pass"]
+    lines, is_met = goal_table([*votes, Vote(sheet=SHEETS[1], ranks={"new": 1, "old": 0})], "new")
+    assert not is_met
+    assert [line[:4] for line in lines if " to " in line] == ["FAIL", "pass"]
+
+
+def test_the_pair_where_the_contender_does_worst_comes_first():
+    dog = Sheet(name="1-03", pair="dog-ink", size=256, labels={"A": "new", "B": "old"})
+    votes = [Vote(sheet=SHEETS[1], ranks={"new": 0, "old": 1}), Vote(sheet=dog, ranks={"new": 1, "old": 0})]
+    lines, _ = goal_table(votes, "new")
+    assert [line.split()[-1] for line in lines[-2:]] == ["dog-ink", "cat-ink"]
+
+
+def test_a_contender_that_nobody_judged_has_not_met_the_goal():
+    assert not goal_table([], "new")[1]
