@@ -107,3 +107,9 @@ def test_an_owner_that_the_file_could_not_hold_is_refused_on_the_command_line():
     assert done.exit_code == 2
     assert "it must be 1 to 64 letters" in done.stderr
     assert done.stdout == ""
+
+
+def test_a_file_of_tokens_may_begin_with_a_byte_order_mark(path: Path):
+    token, entry = made("web-shop")
+    path.write_bytes(b"\xef\xbb\xbf" + entry.encode())
+    assert find(follow(path).value, token) == Owner(name="web-shop", quota=Quota())

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 import grpc
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from nst.v1 import style_transfer_pb2 as pb
 from nst.v1 import style_transfer_pb2_grpc as pb_grpc
@@ -20,17 +21,28 @@ from nst_client.errors import (
     ConnectionOptionsError,
     NstError,
     PictureNotFoundError,
+    RequestTooLargeError,
     UnavailableError,
+    UnsupportedError,
     from_rpc_error,
     rpc_errors,
 )
-from nst_client.events import Estimate, Event
+from nst_client.events import Disconnected, Estimate, Event
 from nst_client.fields import EstimateFields, StylizeFields, check_fields, spell_out
 from nst_client.info import Health, Job, JobState, ServerInfo
 from nst_client.options import Picture, Styles
 from nst_client.result import Result
 from nst_client.security import Tls, channel_settings
-from nst_client.session import FAREWELL_SECONDS, READY_PAUSE, RECONNECT_SECONDS, RETRIES, TARGET, Session
+from nst_client.session import (
+    FAREWELL_SECONDS,
+    QUESTION_SECONDS,
+    READY_PAUSE,
+    RECONNECT_SECONDS,
+    RETRIES,
+    TARGET,
+    Session,
+    finite_timeout,
+)
 from nst_client.translate import (
     estimate_from_proto,
     info_from_proto,
@@ -48,6 +60,7 @@ from nst_client.transport.aio import (
     Farewell,
     Lock,
     Signal,
+    call_unary,
     open_channel,
     open_early,
     run_all,
@@ -60,8 +73,8 @@ from nst_client.uploads import SentPictures, Upload
 class AsyncStylization(AsyncIterator[Event]):
     """The iterator of the events of one job. Once they are exhausted, `result` is the picture.
 
-    The client reconnects by itself after a lost connection or a restart of the server. Only the event `Reconnected`
-    tells of that.
+    The client reconnects by itself after a lost connection or a restart of the server. The event `Reconnected` tells of
+    that afterwards, and `on_disconnect` of the client when the connection is lost.
 
     Leaving it as an asynchronous context manager, or closing it, ends the job if it still runs, unless it was started
     with `keep_running` or is only watched. A job whose iterator is dropped without either ends by itself after
@@ -70,11 +83,19 @@ class AsyncStylization(AsyncIterator[Event]):
     Cancelling the task that waits for the next event ends the job in the same way.
     """
 
-    def __init__(self, stub: "pb_grpc.StyleTransferServiceAsyncStub", session: Session):
+    def __init__(
+        self,
+        stub: "pb_grpc.StyleTransferServiceAsyncStub",
+        session: Session,
+        on_disconnect: Callable[[Disconnected], object] | None = None,
+    ):
         """Prepare the iterator. Programs get it from `AsyncStyleTransferClient.stream` or `watch`."""
         self._stub = stub
         self._session = session
+        self._on_disconnect = on_disconnect
         self._call: Call | None = None
+        self._size = 0
+        """The size of the request of the call in bytes."""
         self._lock = Lock()
         """The guard of the call, which the reader may replace while somebody else cancels it."""
         self._events: deque[Event] = deque()
@@ -161,8 +182,12 @@ class AsyncStylization(AsyncIterator[Event]):
         except grpc.RpcError as error:
             if self._given_up.is_set():
                 raise self._session.given_up() from error
-            delay = self._session.fail(from_rpc_error(error), now=time.monotonic(), jitter=random.random())
+            failure = await self._explained(from_rpc_error(error, size=self._size))
+            delay = self._session.fail(failure, now=time.monotonic(), jitter=random.random())
             if delay is not None:
+                outage = self._session.take_outage()
+                if outage is not None and self._on_disconnect is not None:
+                    self._on_disconnect(outage)
                 await self._given_up.wait_for(delay)
                 await self._open()
                 return ()
@@ -173,12 +198,27 @@ class AsyncStylization(AsyncIterator[Event]):
         self._ended = True
         return ()
 
+    async def _explained(self, failure: NstError) -> NstError:
+        """Return what a call with one response tells about a failure, or the failure itself."""
+        question = self._session.question(failure)
+        if question is not None:
+            remaining = self._session.remaining(time.monotonic())
+            limit = QUESTION_SECONDS if remaining is None else min(QUESTION_SECONDS, remaining)
+            try:
+                await _call(self._stub.Estimate, question, limit)
+            except (RequestTooLargeError, UnsupportedError) as answer:
+                return answer
+            except NstError:
+                pass
+        return failure
+
     async def _open(self) -> Call:
         request = await run_blocking(self._session.next_request, time.monotonic())
         method: Any = self._stub.WatchJob if isinstance(request, pb.WatchJobRequest) else self._stub.Stylize
         with self._lock:
             if self._given_up.is_set():
                 raise self._session.given_up()
+            self._size = request.ByteSize()
             call = self._call = Call(method(request, timeout=self._session.remaining(time.monotonic())))
         return call
 
@@ -209,6 +249,7 @@ class AsyncStyleTransferClient:
         channel: Channel | None = None,
         retries: int = RETRIES,
         reconnect_seconds: float = RECONNECT_SECONDS,
+        on_disconnect: Callable[[Disconnected], object] | None = None,
     ):
         """Open a channel; it connects with the first call.
 
@@ -225,6 +266,7 @@ class AsyncStyleTransferClient:
                 and as the server suggests; the same job then continues. They count from the last news of the job, or
                 from the end of a connection that held for half a minute. With 0, such a job ends with
                 UnavailableError.
+            on_disconnect: called when such a server is lost, before the client looks for it.
 
         Raises:
             ConnectionOptionsError: the options contradict each other, name a file that cannot be read, or would send
@@ -240,6 +282,7 @@ class AsyncStyleTransferClient:
         self._health: Any = health_pb2_grpc.HealthStub(channel)
         self._retries = retries
         self._reconnect_seconds = reconnect_seconds
+        self._on_disconnect = on_disconnect
         self._sent = SentPictures()
         self._streams: weakref.WeakSet[AsyncStylization] = weakref.WeakSet()
         self._lock = Lock()
@@ -357,7 +400,7 @@ class AsyncStyleTransferClient:
             reconnect_seconds=self._reconnect_seconds,
             now=time.monotonic(),
         )
-        stream = AsyncStylization(self._stub, session)
+        stream = AsyncStylization(self._stub, session, self._on_disconnect)
         with self._lock:
             self._streams.add(stream)
         return stream
@@ -378,8 +421,7 @@ class AsyncStyleTransferClient:
             NstError: see `nst_client.errors` for each kind.
         """
         request = pb.GetJobRequest(**one_id(job_id, request_id))
-        with rpc_errors():
-            response = await self._stub.GetJob(request, timeout=timeout)
+        response = await _call(self._stub.GetJob, request, timeout)
         return job_from_proto(response.job)
 
     async def list_jobs(
@@ -397,8 +439,7 @@ class AsyncStyleTransferClient:
         """
         request = list_to_proto(states, page_size)
         while True:
-            with rpc_errors():
-                page = await self._stub.ListJobs(request, timeout=timeout)
+            page = await _call(self._stub.ListJobs, request, timeout)
             for job in page.jobs:
                 yield job_from_proto(job)
             if not page.next_page_token:
@@ -431,8 +472,7 @@ class AsyncStyleTransferClient:
         while True:
             request = pb.EstimateRequest(stylize=await run_blocking(upload.message))
             try:
-                with rpc_errors():
-                    return estimate_from_proto(await self._stub.Estimate(request, timeout=timeout))
+                return estimate_from_proto(await _call(self._stub.Estimate, request, timeout))
             except PictureNotFoundError:
                 if not upload.restore():
                     raise
@@ -466,8 +506,7 @@ class AsyncStyleTransferClient:
         Raises:
             NstError: see `nst_client.errors` for each kind.
         """
-        with rpc_errors():
-            return info_from_proto(await self._stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=timeout))
+        return info_from_proto(await _call(self._stub.GetServerInfo, pb.GetServerInfoRequest(), timeout))
 
     async def health(self, *, timeout: float | None = None) -> Health:
         """Return whether the server accepts jobs.
@@ -479,8 +518,7 @@ class AsyncStyleTransferClient:
             UnavailableError: there is no server.
             NstError: see `nst_client.errors` for each kind.
         """
-        with rpc_errors():
-            response = await self._health.Check(health_pb2.HealthCheckRequest(), timeout=timeout)
+        response = await _call(self._health.Check, health_pb2.HealthCheckRequest(), timeout)
         return known_enum_from_proto(Health, response.status)
 
     async def wait_until_ready(self, timeout: float) -> None:
@@ -499,10 +537,11 @@ class AsyncStyleTransferClient:
 
     async def _becomes_ready(self, timeout: float) -> bool:
         """Wait until the server accepts jobs, or the connection to it breaks."""
-        watch = self._health.Watch(health_pb2.HealthCheckRequest(), timeout=timeout, wait_for_ready=True)
+        request = health_pb2.HealthCheckRequest()
+        watch = Call(self._health.Watch(request, timeout=finite_timeout(timeout), wait_for_ready=True))
         try:
             with rpc_errors():
-                async for response in watch:
+                while (response := await watch.read()) is not None:
                     if known_enum_from_proto(Health, response.status) is Health.SERVING:
                         return True
         except UnavailableError:
@@ -515,6 +554,16 @@ class AsyncStyleTransferClient:
 async def _cancel(
     stub: "pb_grpc.StyleTransferServiceAsyncStub", request: pb.CancelJobRequest, timeout: float | None
 ) -> JobState:
-    with rpc_errors():
-        response = await stub.CancelJob(request, timeout=timeout)
+    response = await _call(stub.CancelJob, request, timeout)
     return known_enum_from_proto(JobState, response.state)
+
+
+async def _call(method: Any, request: Message, timeout: float | None) -> Any:
+    """Make a call with one response, and return that.
+
+    Raises:
+        NstError: see `nst_client.errors` for each kind.
+    """
+    limit = finite_timeout(timeout)
+    with rpc_errors(size=request.ByteSize()):
+        return await call_unary(method, request, timeout=limit)

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 import grpc
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from nst.v1 import style_transfer_pb2 as pb
 from nst.v1 import style_transfer_pb2_grpc as pb_grpc
@@ -21,17 +22,28 @@ from nst_client.errors import (
     ConnectionOptionsError,
     NstError,
     PictureNotFoundError,
+    RequestTooLargeError,
     UnavailableError,
+    UnsupportedError,
     from_rpc_error,
     rpc_errors,
 )
-from nst_client.events import Estimate, Event
+from nst_client.events import Disconnected, Estimate, Event
 from nst_client.fields import EstimateFields, StylizeFields, check_fields, spell_out
 from nst_client.info import Health, Job, JobState, ServerInfo
 from nst_client.options import Picture, Styles
 from nst_client.result import Result
 from nst_client.security import Tls, channel_settings
-from nst_client.session import FAREWELL_SECONDS, READY_PAUSE, RECONNECT_SECONDS, RETRIES, TARGET, Session
+from nst_client.session import (
+    FAREWELL_SECONDS,
+    QUESTION_SECONDS,
+    READY_PAUSE,
+    RECONNECT_SECONDS,
+    RETRIES,
+    TARGET,
+    Session,
+    finite_timeout,
+)
 from nst_client.translate import (
     estimate_from_proto,
     info_from_proto,
@@ -49,6 +61,7 @@ from nst_client.transport.threads import (
     Farewell,
     Lock,
     Signal,
+    call_unary,
     open_channel,
     open_early,
     run_all,
@@ -61,8 +74,8 @@ from nst_client.uploads import SentPictures, Upload
 class Stylization(Iterator[Event]):
     """The iterator of the events of one job. Once they are exhausted, `result` is the picture.
 
-    The client reconnects by itself after a lost connection or a restart of the server. Only the event `Reconnected`
-    tells of that.
+    The client reconnects by itself after a lost connection or a restart of the server. The event `Reconnected` tells of
+    that afterwards, and `on_disconnect` of the client when the connection is lost.
 
     Leaving it as a context manager, or closing it, ends the job if it still runs, unless it was started
     with `keep_running` or is only watched. A job whose iterator is dropped without either ends by itself after
@@ -71,11 +84,19 @@ class Stylization(Iterator[Event]):
     Closing it in another thread ends the job in the same way.
     """
 
-    def __init__(self, stub: "pb_grpc.StyleTransferServiceStub", session: Session):
+    def __init__(
+        self,
+        stub: "pb_grpc.StyleTransferServiceStub",
+        session: Session,
+        on_disconnect: Callable[[Disconnected], object] | None = None,
+    ):
         """Prepare the iterator. Programs get it from `StyleTransferClient.stream` or `watch`."""
         self._stub = stub
         self._session = session
+        self._on_disconnect = on_disconnect
         self._call: Call | None = None
+        self._size = 0
+        """The size of the request of the call in bytes."""
         self._lock = Lock()
         """The guard of the call, which the reader may replace while somebody else cancels it."""
         self._events: deque[Event] = deque()
@@ -162,8 +183,12 @@ class Stylization(Iterator[Event]):
         except grpc.RpcError as error:
             if self._given_up.is_set():
                 raise self._session.given_up() from error
-            delay = self._session.fail(from_rpc_error(error), now=time.monotonic(), jitter=random.random())
+            failure = self._explained(from_rpc_error(error, size=self._size))
+            delay = self._session.fail(failure, now=time.monotonic(), jitter=random.random())
             if delay is not None:
+                outage = self._session.take_outage()
+                if outage is not None and self._on_disconnect is not None:
+                    self._on_disconnect(outage)
                 self._given_up.wait_for(delay)
                 self._open()
                 return ()
@@ -174,12 +199,27 @@ class Stylization(Iterator[Event]):
         self._ended = True
         return ()
 
+    def _explained(self, failure: NstError) -> NstError:
+        """Return what a call with one response tells about a failure, or the failure itself."""
+        question = self._session.question(failure)
+        if question is not None:
+            remaining = self._session.remaining(time.monotonic())
+            limit = QUESTION_SECONDS if remaining is None else min(QUESTION_SECONDS, remaining)
+            try:
+                _call(self._stub.Estimate, question, limit)
+            except (RequestTooLargeError, UnsupportedError) as answer:
+                return answer
+            except NstError:
+                pass
+        return failure
+
     def _open(self) -> Call:
         request = run_blocking(self._session.next_request, time.monotonic())
         method: Any = self._stub.WatchJob if isinstance(request, pb.WatchJobRequest) else self._stub.Stylize
         with self._lock:
             if self._given_up.is_set():
                 raise self._session.given_up()
+            self._size = request.ByteSize()
             call = self._call = Call(method(request, timeout=self._session.remaining(time.monotonic())))
         return call
 
@@ -210,6 +250,7 @@ class StyleTransferClient:
         channel: Channel | None = None,
         retries: int = RETRIES,
         reconnect_seconds: float = RECONNECT_SECONDS,
+        on_disconnect: Callable[[Disconnected], object] | None = None,
     ):
         """Open a channel; it connects with the first call.
 
@@ -226,6 +267,7 @@ class StyleTransferClient:
                 and as the server suggests; the same job then continues. They count from the last news of the job, or
                 from the end of a connection that held for half a minute. With 0, such a job ends with
                 UnavailableError.
+            on_disconnect: called when such a server is lost, before the client looks for it.
 
         Raises:
             ConnectionOptionsError: the options contradict each other, name a file that cannot be read, or would send
@@ -241,6 +283,7 @@ class StyleTransferClient:
         self._health: Any = health_pb2_grpc.HealthStub(channel)
         self._retries = retries
         self._reconnect_seconds = reconnect_seconds
+        self._on_disconnect = on_disconnect
         self._sent = SentPictures()
         self._streams: weakref.WeakSet[Stylization] = weakref.WeakSet()
         self._lock = Lock()
@@ -358,7 +401,7 @@ class StyleTransferClient:
             reconnect_seconds=self._reconnect_seconds,
             now=time.monotonic(),
         )
-        stream = Stylization(self._stub, session)
+        stream = Stylization(self._stub, session, self._on_disconnect)
         with self._lock:
             self._streams.add(stream)
         return stream
@@ -377,8 +420,7 @@ class StyleTransferClient:
             NstError: see `nst_client.errors` for each kind.
         """
         request = pb.GetJobRequest(**one_id(job_id, request_id))
-        with rpc_errors():
-            response = self._stub.GetJob(request, timeout=timeout)
+        response = _call(self._stub.GetJob, request, timeout)
         return job_from_proto(response.job)
 
     def list_jobs(
@@ -396,8 +438,7 @@ class StyleTransferClient:
         """
         request = list_to_proto(states, page_size)
         while True:
-            with rpc_errors():
-                page = self._stub.ListJobs(request, timeout=timeout)
+            page = _call(self._stub.ListJobs, request, timeout)
             for job in page.jobs:
                 yield job_from_proto(job)
             if not page.next_page_token:
@@ -430,8 +471,7 @@ class StyleTransferClient:
         while True:
             request = pb.EstimateRequest(stylize=run_blocking(upload.message))
             try:
-                with rpc_errors():
-                    return estimate_from_proto(self._stub.Estimate(request, timeout=timeout))
+                return estimate_from_proto(_call(self._stub.Estimate, request, timeout))
             except PictureNotFoundError:
                 if not upload.restore():
                     raise
@@ -465,8 +505,7 @@ class StyleTransferClient:
         Raises:
             NstError: see `nst_client.errors` for each kind.
         """
-        with rpc_errors():
-            return info_from_proto(self._stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=timeout))
+        return info_from_proto(_call(self._stub.GetServerInfo, pb.GetServerInfoRequest(), timeout))
 
     def health(self, *, timeout: float | None = None) -> Health:
         """Return whether the server accepts jobs.
@@ -478,8 +517,7 @@ class StyleTransferClient:
             UnavailableError: there is no server.
             NstError: see `nst_client.errors` for each kind.
         """
-        with rpc_errors():
-            response = self._health.Check(health_pb2.HealthCheckRequest(), timeout=timeout)
+        response = _call(self._health.Check, health_pb2.HealthCheckRequest(), timeout)
         return known_enum_from_proto(Health, response.status)
 
     def wait_until_ready(self, timeout: float) -> None:
@@ -498,10 +536,11 @@ class StyleTransferClient:
 
     def _becomes_ready(self, timeout: float) -> bool:
         """Wait until the server accepts jobs, or the connection to it breaks."""
-        watch = self._health.Watch(health_pb2.HealthCheckRequest(), timeout=timeout, wait_for_ready=True)
+        request = health_pb2.HealthCheckRequest()
+        watch = Call(self._health.Watch(request, timeout=finite_timeout(timeout), wait_for_ready=True))
         try:
             with rpc_errors():
-                for response in watch:
+                while (response := watch.read()) is not None:
                     if known_enum_from_proto(Health, response.status) is Health.SERVING:
                         return True
         except UnavailableError:
@@ -512,6 +551,16 @@ class StyleTransferClient:
 
 
 def _cancel(stub: "pb_grpc.StyleTransferServiceStub", request: pb.CancelJobRequest, timeout: float | None) -> JobState:
-    with rpc_errors():
-        response = stub.CancelJob(request, timeout=timeout)
+    response = _call(stub.CancelJob, request, timeout)
     return known_enum_from_proto(JobState, response.state)
+
+
+def _call(method: Any, request: Message, timeout: float | None) -> Any:
+    """Make a call with one response, and return that.
+
+    Raises:
+        NstError: see `nst_client.errors` for each kind.
+    """
+    limit = finite_timeout(timeout)
+    with rpc_errors(size=request.ByteSize()):
+        return call_unary(method, request, timeout=limit)

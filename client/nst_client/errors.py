@@ -4,6 +4,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -18,6 +19,42 @@ _DOMAIN = "nst"
 
 _TOO_LARGE = re.compile(r"message larger than max(?: \((?P<size>\d+) vs\.? (?P<limit>\d+)\))?")
 """The message with which gRPC itself refuses a request. Its status has no details."""
+
+
+_HTTP_STATUS = re.compile(r"Received http2 header with status: (?P<status>\d{3})\b")
+"""The message of gRPC for a call that was answered with a page instead of a gRPC status."""
+_KNOWN_PAGES = frozenset(HTTPStatus)
+_TRANSIENT_PAGES = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
+"""The HTTP statuses below 500 that the same request need not get again."""
+_EXPLANATIONS = MappingProxyType(
+    {
+        re.compile(pattern, re.DOTALL): explanation
+        for pattern, explanation in (
+            ("WRONG_VERSION_NUMBER", "the server does not use TLS, but this client does: leave TLS out"),
+            (
+                "Hostname Verification Check failed|not in peer certificate",
+                "the server's certificate is for another name than that of the target; "
+                "server_name (--server-name) accepts another name",
+            ),
+            ("certificate has expired", "the server's certificate has expired"),
+            (
+                "CERTIFICATE_VERIFY_FAILED",
+                "the server's certificate comes from no accepted authority; ca (--ca) names the authority",
+            ),
+            (
+                "Failed parsing HTTP/2|Trying to connect an http1",
+                "the server at the target does not speak gRPC, or requires TLS",
+            ),
+            (
+                "failed to connect.*(Socket closed|Connection reset|connection closed)",
+                "the server closes the connection: it may require TLS (--tls) or a client certificate (--certificate)",
+            ),
+        )
+    }
+)
+"""What to do about messages with which gRPC says that there is no connection."""
+_CLOSED = re.compile("channel closed", re.IGNORECASE)
+"""The message of gRPC for a call whose channel this process has closed."""
 
 
 class NstError(Exception):
@@ -117,7 +154,7 @@ class ConnectionOptionsError(NstError):
 
 
 class RequestTooLargeError(NstError):
-    """The request has more bytes than the server accepts."""
+    """The request has more bytes than the server, or a proxy in front of it, accepts."""
 
     default_code = grpc.StatusCode.RESOURCE_EXHAUSTED
 
@@ -130,6 +167,11 @@ class RequestTooLargeError(NstError):
     def limit(self) -> int | None:
         """The largest size that the server accepts, in bytes; None if it did not say."""
         return self._integer("limit_bytes") or self._from_message("limit")
+
+    @property
+    def http_status(self) -> int | None:
+        """The HTTP status of the proxy that refused the request; None if the server itself refused it."""
+        return self._integer("http_status")
 
     def _from_message(self, group: str) -> int | None:
         found = _TOO_LARGE.search(self.message)
@@ -348,12 +390,24 @@ _PLAIN_MESSAGES = MappingProxyType(
 """The messages for statuses that gRPC itself creates."""
 
 
-def from_rpc_error(error: grpc.RpcError) -> NstError:
-    """Return the exception for a failed call of `grpc` or `grpc.aio`."""
+def from_rpc_error(error: grpc.RpcError, *, size: int | None = None) -> NstError:
+    """Return the exception for a failed call of `grpc` or `grpc.aio`.
+
+    Args:
+        error: the error of the call.
+        size: the size of its request in bytes; None if it is unknown.
+    """
     code = error.code()
     status = _rich_status(error)
+    page = None if status else _HTTP_STATUS.search(error.details() or "")
+    if page is not None:
+        return _from_page(int(page["status"]), code, size)
     plain = None if status else _PLAIN_MESSAGES.get(code)
+    if plain is not None and _CLOSED.search(error.details() or ""):
+        plain = "the client was closed"
     message = plain or error.details() or code.value[1]
+    if code is grpc.StatusCode.UNAVAILABLE and status is None:
+        message = _explained(message)
     plain_error = NstError(message, code=code, status=status)
     kind = _BY_REASON.get(plain_error.reason) or _BY_RESOURCE.get(plain_error.resource_type) or _BY_CODE[code]
     if kind is JobCancelledError and not (status and status.details):
@@ -362,6 +416,34 @@ def from_rpc_error(error: grpc.RpcError) -> NstError:
     if kind is NstError and code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE.search(message):
         kind = RequestTooLargeError
     return kind(message, code=code, status=status)
+
+
+def _explained(message: str) -> str:
+    """Return why there is no connection in words, with the message of gRPC, if that names a known cause."""
+    for pattern, explanation in _EXPLANATIONS.items():
+        if pattern.search(message):
+            return f"{explanation} ({message})"
+    return message
+
+
+def _from_page(http: int, code: grpc.StatusCode, size: int | None) -> NstError:
+    """Return the exception for a call that a proxy or another web server has answered with a page of its own."""
+    phrase = f" ({HTTPStatus(http).phrase})" if http in _KNOWN_PAGES else ""
+    answer = f"the HTTP status {http}{phrase}"
+    if http == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        metadata = {"http_status": str(http)} | ({} if size is None else {"size_bytes": str(size)})
+        detail = AnyMessage()
+        detail.Pack(error_details_pb2.ErrorInfo(reason="REQUEST_TOO_LARGE", domain=_DOMAIN, metadata=metadata))
+        request = "the request" if size is None else f"the request of {size} bytes"
+        message = f"{request} is too large for a proxy in front of the server, which answers with {answer}"
+        status = status_pb2.Status(code=code_pb2.RESOURCE_EXHAUSTED, message=message, details=[detail])
+        return RequestTooLargeError(message, status=status)
+    message = f"a proxy in front of the server, or another web server, answers with {answer}"
+    is_final = http < HTTPStatus.INTERNAL_SERVER_ERROR and http not in _TRANSIENT_PAGES
+    if is_final and _BY_CODE[code] is InternalError:
+        # The same request gets the same page again.
+        return UnsupportedError(message)
+    return _BY_CODE[code](message, code=code)
 
 
 def _rich_status(error: Any) -> status_pb2.Status | None:
@@ -373,9 +455,13 @@ def _rich_status(error: Any) -> status_pb2.Status | None:
 
 
 @contextlib.contextmanager
-def rpc_errors() -> Iterator[None]:
-    """Raise the `NstError` for a call that fails in the body."""
+def rpc_errors(*, size: int | None = None) -> Iterator[None]:
+    """Raise the `NstError` for a call that fails in the body.
+
+    Args:
+        size: the size of its request in bytes; None if it is unknown.
+    """
     try:
         yield
     except grpc.RpcError as error:
-        raise from_rpc_error(error) from error
+        raise from_rpc_error(error, size=size) from error

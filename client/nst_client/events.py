@@ -256,5 +256,20 @@ class Reconnected(_Sequenced):
     another `job_id`, and events are numbered from the beginning (`sequence` is 0 here)."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Disconnected:
+    """The loss of a server that worked on a job. The client looks for it from now on.
+
+    This is no event of the iterator, since it does not come from the job: see `on_disconnect` of the client.
+    """
+
+    job_id: str | None
+    """The id of the job; None if it was not accepted yet."""
+    message: str
+    """What happened to the connection."""
+    reconnect_seconds: float
+    """Seconds for which the client looks for the server."""
+
+
 Event = Accepted | Queued | Started | Preparing | Reduced | Progress | Preview | Completed | Reconnected
 """Any event of a job. Accepted comes first and Completed last. A later version may add kinds."""

@@ -20,7 +20,10 @@ _TOKEN = re.compile(r"[\x21-\x7e]+")
 _PEM = b"-----BEGIN "
 _SOCKETS = ("unix:", "unix-abstract:")
 _SCHEMES = ("dns:///", "dns:", "ipv4:", "ipv6:")
-_LOOPBACK = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?")
+_LOOPBACK = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)
+_URL = re.compile(r"(https?|grpcs?|h2c?)://", re.IGNORECASE)
+_HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:/\[]*):(?P<port>[^:/]*)")
+"""A host with a port. Targets of other forms, such as xds:///name and 2001:db8::1, are left to gRPC."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +76,13 @@ def channel_settings(
         ConnectionOptionsError: a file cannot be read, the options contradict each other, or the token would travel
             over a network without encryption.
     """
+    check_target(target)
     if tls is not None and credentials is not None:
         raise ConnectionOptionsError("tls and credentials exclude each other")
     options: tuple[tuple[str, int | str], ...] = CHANNEL_OPTIONS
+    if is_loopback(target):
+        # A proxy would look for the target on its own machine.
+        options = (*options, ("grpc.enable_http_proxy", 0))
     if tls is not None:
         credentials = tls.credentials()
         if tls.server_name is not None:
@@ -93,18 +100,46 @@ def channel_settings(
         # These credentials refuse a connection that leaves the machine, whatever the name of the target resolves to.
         kind = grpc.LocalConnectionType.UDS if target.startswith(_SOCKETS) else grpc.LocalConnectionType.LOCAL_TCP
         credentials = grpc.local_channel_credentials(kind)
-        options = (*options, ("grpc.enable_http_proxy", 0))
     bearer = grpc.access_token_call_credentials(token)
     return ChannelSettings(credentials=grpc.composite_channel_credentials(credentials, bearer), options=options)
+
+
+def check_target(target: str) -> None:
+    """Check the form of a target. gRPC itself would count a port above 65535 from 0 again.
+
+    Raises:
+        ConnectionOptionsError: the target is not HOST:PORT, nor another form that gRPC knows.
+    """
+    if _URL.match(target):
+        raise ConnectionOptionsError(f"the target {target!r} is a URL, expected is HOST:PORT; the option tls encrypts")
+    if target.startswith(_SOCKETS):
+        return
+    for address in _without_scheme(target).split(","):
+        if not address.strip():
+            raise ConnectionOptionsError(f"the target {target!r} names no server, expected is HOST:PORT")
+        found = _HOST_AND_PORT.fullmatch(address)
+        if found is not None and not _is_port(found["port"]):
+            raise ConnectionOptionsError(
+                f"the target {target!r} has no valid port, expected is HOST:PORT with a port from 1 to 65535"
+            )
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and 1 <= int(text[:6]) <= 65535
+
+
+def _without_scheme(target: str) -> str:
+    for scheme in _SCHEMES:
+        if target.startswith(scheme):
+            return target.removeprefix(scheme)
+    return target
 
 
 def is_loopback(target: str) -> bool:
     """Return whether the name of a target alone proves that it is on this machine."""
     if target.startswith(_SOCKETS):
         return True
-    for scheme in _SCHEMES:
-        target = target.removeprefix(scheme)
-    return _LOOPBACK.fullmatch(target) is not None
+    return _LOOPBACK.fullmatch(_without_scheme(target)) is not None
 
 
 def _read(pem: Pem | None) -> bytes | None:

@@ -4,6 +4,7 @@ Both clients drive a session: they make the calls that it asks for, and tell it 
 """
 
 import hashlib
+import math
 import re
 
 import grpc
@@ -11,6 +12,7 @@ from nst.v1 import style_transfer_pb2 as pb
 
 from nst_client.errors import (
     CorruptResultError,
+    InvalidRequestError,
     JobCancelledError,
     JobNotFoundError,
     NstError,
@@ -22,7 +24,7 @@ from nst_client.errors import (
     StoreError,
     UnavailableError,
 )
-from nst_client.events import Accepted, Completed, Event, Reconnected
+from nst_client.events import Accepted, Completed, Disconnected, Event, Reconnected
 from nst_client.result import Result
 from nst_client.translate import event_from_proto
 from nst_client.uploads import Upload
@@ -42,6 +44,9 @@ READY_PAUSE = 0.1
 FAREWELL_SECONDS = 2.0
 """Seconds that the server gets to confirm that it ends a job that nobody reads any more. Without an answer, the job
 ends later by itself."""
+
+QUESTION_SECONDS = 30.0
+"""Seconds for a call that shall only tell why another one failed."""
 
 CHANNEL_OPTIONS = (
     # The server decides how large a request may be.
@@ -65,6 +70,8 @@ _LONGEST_BACKOFF = 8.0
 """The most seconds between two attempts to find a lost server."""
 _LEAST_BACKOFF = 0.05
 """The fewest seconds between two attempts, so that no random draw makes a busy loop."""
+_LONGEST_TIMEOUT = 10 * 365 * 86400.0
+"""Seconds above which a timeout is none. gRPC takes much longer ones, and infinity, for a time in the past."""
 _STEADY_SECONDS = 30.0
 """Seconds after which a call certainly had reached the server, even without an event. An attempt to connect fails
 earlier."""
@@ -75,6 +82,22 @@ _BROKEN = frozenset({grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN, grpc.St
 _NEVER_CONNECTED = re.compile(r"failed to connect|resolution|resolving", re.IGNORECASE)
 """Messages of gRPC for a call that never had a connection. If gRPC words it otherwise, the client only looks for the
 server for longer."""
+
+_PAGE = re.compile("Data frame with END_STREAM")
+"""The message of gRPC for a call that a page ended before its HTTP status was noticed."""
+
+
+def finite_timeout(timeout: float | None) -> float | None:
+    """Return a timeout that gRPC can count; None if there is none, or one that nobody lives to see.
+
+    Raises:
+        InvalidRequestError: the timeout is not a number.
+    """
+    if timeout is None or timeout > _LONGEST_TIMEOUT:
+        return None
+    if math.isnan(timeout):
+        raise InvalidRequestError.of("timeout", "is nan, accepted are a number of seconds and None")
+    return timeout
 
 
 def is_lost(error: NstError) -> bool:
@@ -88,6 +111,17 @@ def is_lost(error: NstError) -> bool:
 def is_refusal(error: NstError) -> bool:
     """Return whether a call certainly started no job: the server refused it, or there was no connection."""
     return _has_details(error) or _NEVER_CONNECTED.search(error.message) is not None
+
+
+def is_page(error: NstError) -> bool:
+    """Return whether a call may have been answered with a page instead of a gRPC status.
+
+    A page ends with its data, a gRPC status with trailers. gRPC tells the HTTP status of a page reliably only for calls
+    with one response.
+    """
+    return (
+        error.code is grpc.StatusCode.INTERNAL and not _has_details(error) and _PAGE.search(error.message) is not None
+    )
 
 
 def _has_details(error: NstError) -> bool:
@@ -303,6 +337,7 @@ class Session:
                 job_id=opening.job_id or None, after_sequence=opening.after_sequence or None
             )
         self._keep_running = keep_running
+        timeout = finite_timeout(timeout)
         self._deadline = None if timeout is None else now + timeout
         self._retries = retries
         self._retried = 0
@@ -313,6 +348,8 @@ class Session:
         """The time when the server was lost; None while it is there."""
         self._attempts = 0
         """The number of attempts to find it since then."""
+        self._outage: Disconnected | None = None
+        """The outage that the reader does not know of yet."""
         self._has_events = False
         """Whether there were events of this job."""
         self._has_reported_events = False
@@ -321,6 +358,8 @@ class Session:
         """Whether the job was started once more."""
         self._restart_unreported = False
         """Whether the job was started once more and the reader does not know it yet."""
+        self._has_asked = False
+        """Whether the server was asked what was wrong with the request."""
         self._is_open = False
         """Whether the last call may have started a job that nobody knows of yet."""
         self._is_over = False
@@ -410,6 +449,22 @@ class Session:
         self._is_over = True
         raise error
 
+    def question(self, error: NstError) -> pb.EstimateRequest | None:
+        """Return the request of a call with one response that may tell more about a failure; None if none can.
+
+        Args:
+            error: the failure of the call that should have started the job.
+        """
+        if self._has_asked or self._upload is None or self.job_id is not None or not is_page(error):
+            return None
+        self._has_asked = True
+        return pb.EstimateRequest(stylize=self._upload.message())
+
+    def take_outage(self) -> Disconnected | None:
+        """Return the outage that began with the last failure; None if none did, or it was taken before."""
+        outage, self._outage = self._outage, None
+        return outage
+
     def abandon(self, *, ending: bool = False) -> pb.CancelJobRequest | None:
         """Note that nobody reads the events any more.
 
@@ -443,6 +498,7 @@ class Session:
         remaining = self.remaining(now)
         has_contact = self._has_events or self._lost is not None
         if self._reconnect_seconds > 0 and is_lost(error) and (has_contact or not is_refusal(error)):
+            begins = self._lost is None
             if self._lost is None or now - self._opened >= _STEADY_SECONDS:
                 self._lost, self._attempts = now, 0
             delay = reconnect_delay(
@@ -454,6 +510,10 @@ class Session:
                 jitter=jitter,
             )
             self._attempts += 1
+            if begins and delay is not None:
+                self._outage = Disconnected(
+                    job_id=self.job_id, message=error.message, reconnect_seconds=self._reconnect_seconds
+                )
             return delay
         if self._has_events:
             return None

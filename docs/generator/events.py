@@ -1,6 +1,6 @@
 """The page of the events, from the comments of the contract and, for those of the client alone, its docstrings."""
 
-from nst_client.events import Reconnected
+from nst_client.events import Disconnected, Reconnected
 
 from docs.generator.contract import Contract, contract
 from docs.generator.markdown import code, table
@@ -29,7 +29,8 @@ def body() -> str:
             overview,
             f"Every event has a `sequence`: {source.cell(sequence.text[0].lower() + sequence.text[1:])}\n",
             *(_message(source, kind, "##") for kind in kinds),
-            _reconnected(),
+            _own(Reconnected, "Only the Python client yields this event."),
+            _own(Disconnected, "`on_disconnect` of the Python client gets this, and `nst-client --json` prints it."),
             "## Parts of events\n",
             *(_message(source, kind, "###") for kind in ("CostEstimate", "LossTerm", "Timings", "Weights")),
             *(_enum(source, kind) for kind in ("LossKind", "StopReason")),
@@ -49,9 +50,8 @@ def _enum(source: Contract, name: str) -> str:
     return f"### {name}\n\n{source.prose(enum.text)}\n\n" + table(("value", "meaning"), rows)
 
 
-def _reconnected() -> str:
-    kind = documented(Reconnected)
-    rows = [(code(field.name), field.type, field.text) for field in kind.fields]
-    return f"## Reconnected\n\nOnly the Python client yields this event.\n\n{kind.text}\n" + table(
-        ("field", "type", "meaning"), rows
-    )
+def _own(kind: type, remark: str) -> str:
+    """Return the section of a dataclass that is no message of the contract."""
+    text = documented(kind)
+    rows = [(code(field.name), field.type, field.text) for field in text.fields]
+    return f"## {kind.__name__}\n\n{remark}\n\n{text.text}\n" + table(("field", "type", "meaning"), rows)

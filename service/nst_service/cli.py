@@ -25,13 +25,21 @@ _DEVICE_FAILED = 3
 """Exit code of a server with a failed device."""
 
 
+class _ExistingFile(click.Path):
+    """The path of a file, in which `~` stands for the home directory, as in every setting."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """Return the path."""
+        return super().convert(os.path.expanduser(value), parameter, context)  # noqa: PTH111 # It keeps an unknown ~user.
+
+
 def _load_file(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:
     """Use the values of a TOML file for the options that neither a flag nor the environment sets."""
     del parameter
     if path is None:
         return
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise click.BadParameter(f"{path} cannot be read as TOML: {error}") from error
     known = {setting.name for setting in settings()}
@@ -72,7 +80,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option(
     "--config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=_ExistingFile(exists=True, dir_okay=False, path_type=Path),
     is_eager=True,
     expose_value=False,
     callback=_load_file,
@@ -97,7 +105,11 @@ def main(context: click.Context, /, **values: Any) -> None:
     If a device fails, the server exits with code 3. Its jobs resume at the next start.
     """
     if context.invoked_subcommand is None:
-        _serve(ServerConfig(**values))
+        try:
+            config = ServerConfig(**values)
+        except SettingError as error:
+            raise click.UsageError(str(error)) from error
+        _serve(config)
 
 
 def _serve(config: ServerConfig) -> None:

@@ -6,14 +6,20 @@ generated from these fields.
 
 import dataclasses
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from nst_service.engine.network.input_scale import InputScale
 from nst_service.engine.network.precision import Precision
+from nst_service.reloaded import SettingError
 
 
 def _setting(default: Any, explanation: str, **metadata: Any) -> Any:
-    """Return a field. `metadata` may have its `choices`, or its smallest and largest value as `min` and `max`."""
+    """Return a field.
+
+    Its `metadata` may have its `choices`, its smallest and largest value as `min` and `max`, and `is_path` if a leading
+    `~` stands for the home directory of the user.
+    """
     return field(default=default, metadata={"help": explanation, **metadata})
 
 
@@ -21,7 +27,9 @@ def _setting(default: Any, explanation: str, **metadata: Any) -> Any:
 class ServerConfig:
     """The settings of one server."""
 
-    address: str = _setting("127.0.0.1:50051", "Address to listen on, as HOST:PORT. Port 0 picks a free port.")
+    address: str = _setting(
+        "127.0.0.1:50051", "Address to listen on, as HOST:PORT or unix:PATH. Port 0 picks a free port.", is_path=True
+    )
     insecure: bool = _setting(
         False,
         "Allow an address that other machines can reach without TLS. Use it only if something else protects the port, "
@@ -31,17 +39,20 @@ class ServerConfig:
         "",
         "File with the certificate of the server and its chain (PEM). The server rereads it when it changes. Empty: no "
         "TLS.",
+        is_path=True,
     )
-    tls_key: str = _setting("", "File with the private key of tls_certificate (PEM, unencrypted).")
+    tls_key: str = _setting("", "File with the private key of tls_certificate (PEM, unencrypted).", is_path=True)
     tls_client_ca: str = _setting(
         "",
         "File with the authorities that sign client certificates (PEM). Clients must then present a certificate. "
         "Empty: clients need no certificate.",
+        is_path=True,
     )
     tokens: str = _setting(
         "",
         "File with the accepted bearer tokens (TOML). `nst-server token` makes its entries. Clients must then send a "
         "token. The server rereads the file when it changes. Empty: clients need no token.",
+        is_path=True,
     )
     device: str = _setting("auto", "Devices to compute on: auto, cpu, cuda, cuda:N, or a comma-separated list.")
     precision: str = _setting(
@@ -51,7 +62,7 @@ class ServerConfig:
         choices=["auto", *(precision.value for precision in Precision)],
     )
     weights: str = _setting(
-        "caffe", "Weights of VGG-19: caffe, torchvision, or the path of a .pth or .safetensors file."
+        "caffe", "Weights of VGG-19: caffe, torchvision, or the path of a .pth or .safetensors file.", is_path=True
     )
     weights_input: str = _setting(
         InputScale.TORCHVISION.value,
@@ -102,6 +113,7 @@ class ServerConfig:
         "",
         "Directory that stores the jobs: requests, checkpoints and results. They survive a restart. Only one server "
         "may use a directory. Empty: the data directory of the user.",
+        is_path=True,
     )
     database: str = _setting(
         "",
@@ -111,6 +123,7 @@ class ServerConfig:
         "",
         "Folder for pictures and checkpoints, as an fsspec URL (s3://...). Servers that share a database must share "
         "this folder too. Empty: a folder in the data directory.",
+        is_path=True,
     )
     checkpoint_seconds: float = _setting(
         5.0,
@@ -154,6 +167,27 @@ class ServerConfig:
     log_level: str = _setting(
         "info", "Lowest level of the messages to log.", choices=["debug", "info", "warning", "error"]
     )
+
+    def __post_init__(self) -> None:
+        """Expand `~` in paths.
+
+        Raises:
+            SettingError: there is no such user.
+        """
+        for setting in dataclasses.fields(self):
+            if setting.metadata.get("is_path"):
+                value = getattr(self, setting.name)
+                try:
+                    object.__setattr__(self, setting.name, _expanded(value))
+                except RuntimeError as error:
+                    raise SettingError(f"{setting.name}: the home directory of {value!r} is not known") from error
+
+
+def _expanded(value: str) -> str:
+    """Return a path, or the address of a Unix socket, without `~`, which only shells expand."""
+    scheme = "unix:" if value.startswith("unix:") else ""
+    path = value.removeprefix(scheme)
+    return scheme + str(Path(path).expanduser()) if path.startswith("~") else value
 
 
 def settings() -> tuple[dataclasses.Field[Any], ...]:

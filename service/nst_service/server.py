@@ -16,7 +16,7 @@ from nst.v1 import style_transfer_pb2_grpc as pb_grpc
 from nst_launcher.signals import STOP_SIGNALS
 
 from nst_service import tokens
-from nst_service.addresses import AddressError, check_exposure, is_loopback
+from nst_service.addresses import AddressError, check_address, check_exposure, is_loopback, reason_of_failure
 from nst_service.config import ServerConfig
 from nst_service.reloaded import SettingError
 from nst_service.rpc.auth import Authenticator, TokenInterceptor
@@ -71,6 +71,7 @@ class Server:
             StoreError: the store cannot be used.
         """
         self._config = config
+        check_address(config.address)
         self._credentials = _credentials(config)
         self._authenticator = Authenticator(tokens.follow(Path(config.tokens)) if config.tokens else None)
         runtime = build_runtime(config, ProtoCodec)
@@ -121,6 +122,8 @@ class Server:
                 await health_servicer.set(service, status)
 
         await set_health(_NOT_SERVING)
+        # Another server may have started while this one loaded its weights.
+        check_address(config.address)
         try:
             port = (
                 server.add_secure_port(config.address, self._credentials)
@@ -128,7 +131,8 @@ class Server:
                 else server.add_insecure_port(config.address)
             )
         except RuntimeError as error:
-            raise AddressError(f"cannot listen on {config.address!r}: expected HOST:PORT with a free port") from error
+            reason = reason_of_failure(config.address)
+            raise AddressError(f"cannot listen on {config.address!r}: {reason}") from error
         await server.start()
         try:
             if on_listening:

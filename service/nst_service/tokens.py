@@ -72,7 +72,7 @@ def follow(path: Path) -> Reloaded[tuple[Entry, ...]]:
 def _read(path: Path) -> tuple[Entry, ...]:
     data = read_file(path)
     try:
-        document = tomllib.loads(data.decode())
+        document = tomllib.loads(data.decode("utf-8-sig"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingError(f"{path} cannot be read as TOML: {error}") from error
     tables = document.pop("token", [])

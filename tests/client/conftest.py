@@ -200,6 +200,8 @@ class FakeServicer(pb_grpc.StyleTransferServiceServicer):
         self.lists = []
         """The requests of ListJobs."""
         self.info = pb.GetServerInfoResponse()
+        self.before_info = lambda: None
+        """Called by GetServerInfo before it answers."""
         self.estimate = pb.EstimateResponse()
         self.estimate_failures = []
         """Of the next calls of Estimate."""
@@ -269,6 +271,7 @@ class FakeServicer(pb_grpc.StyleTransferServiceServicer):
 
     def GetServerInfo(self, request, context):  # noqa: N802
         del request
+        self.before_info()
         self.authorizations += [value for key, value in context.invocation_metadata() if key == "authorization"]
         return self.info
 

@@ -1,5 +1,7 @@
 import asyncio
 import contextlib
+import math
+import threading
 
 import grpc
 import pytest
@@ -19,6 +21,7 @@ from nst_client import (
     QueueFullError,
     ResultNotReadyError,
     StopReason,
+    UnavailableError,
 )
 
 SOON = 10.0
@@ -306,3 +309,84 @@ async def test_a_channel_of_the_caller_is_used_and_stays_open(target, servicer):
         async with AsyncStyleTransferClient(channel=channel) as client:
             assert (await client.info()).version == "9.9"
         assert (await AsyncStyleTransferClient(channel=channel).info()).version == "9.9"
+
+
+def test_a_client_that_is_made_before_any_event_loop_serves_each_loop(target, servicer, script):
+    client = AsyncStyleTransferClient(target)
+    servicer.attempts = [script.job(b"the picture")] * 2
+
+    async def run():
+        assert (await client.info(timeout=SOON)).running_jobs == 0
+        return (await client.stylize(b"content", b"style")).data
+
+    assert [asyncio.run(run()) for _ in range(2)] == [b"the picture"] * 2
+    asyncio.run(client.close())
+
+
+def test_a_client_that_is_never_used_needs_no_event_loop_to_be_made(target):
+    client = AsyncStyleTransferClient(target)
+    asyncio.run(client.close())
+
+
+async def test_a_client_that_is_closed_takes_no_more_calls(target):
+    client = AsyncStyleTransferClient(target)
+    await client.close()
+    with pytest.raises(grpc.aio.UsageError, match="closed"):
+        await client.info()
+
+
+async def test_closing_a_client_under_a_call_is_an_error_that_a_task_group_sees(target, servicer):
+    arrived, leave = threading.Event(), threading.Event()
+
+    servicer.before_info = lambda: (arrived.set(), leave.wait(SOON))
+    client = AsyncStyleTransferClient(target)
+
+    async def close():
+        await asyncio.to_thread(arrived.wait, SOON)
+        await client.close()
+
+    try:
+        with pytest.RaisesGroup(pytest.RaisesExc(UnavailableError, match="the client was closed")):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(client.info())
+                group.create_task(close())
+    finally:
+        leave.set()
+
+
+async def test_a_cancelled_task_stays_cancelled_in_a_call_with_one_response(target, servicer):
+    arrived, leave = threading.Event(), threading.Event()
+    servicer.before_info = lambda: (arrived.set(), leave.wait(SOON))
+    async with AsyncStyleTransferClient(target) as client:
+        task = asyncio.create_task(client.info())
+        await asyncio.to_thread(arrived.wait, SOON)
+        task.cancel()
+        leave.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_closing_a_client_that_waits_for_its_server_is_an_error(servicer, target):
+    servicer.health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+    client = AsyncStyleTransferClient(target)
+    waiting = asyncio.create_task(client.wait_until_ready(SOON))
+    await asyncio.sleep(0.3)
+    await client.close()
+    with pytest.raises((UnavailableError, grpc.aio.UsageError)):
+        await waiting
+
+
+@pytest.mark.parametrize("seconds", [math.inf, 1e12, 1e300])
+async def test_a_timeout_that_never_passes_is_none(async_client, servicer, script, seconds):
+    servicer.attempts = [script.job()]
+    assert (await async_client.info(timeout=seconds)).running_jobs == 0
+    assert await async_client.health(timeout=seconds) is Health.SERVING
+    await async_client.wait_until_ready(seconds)
+    assert (await async_client.stylize(b"content", b"style", timeout=seconds)).data == b"the picture"
+
+
+async def test_a_timeout_that_is_no_number_is_named(async_client):
+    with pytest.raises(InvalidRequestError, match="timeout: is nan, accepted are a number of seconds and None"):
+        await async_client.info(timeout=math.nan)
+    with pytest.raises(InvalidRequestError, match="timeout: is nan"):
+        async_client.stream(b"content", b"style", timeout=math.nan)

@@ -284,6 +284,31 @@ def test_a_lost_connection_is_told_and_made_good(stylize, servicer, script, lost
     assert (event["attempts"], event["began_anew"]) == (1, False)
 
 
+def test_an_outage_is_told_before_it_is_over(*, start, servicer, script, pictures, tmp_path, lost):
+    told = threading.Event()
+    job = script.job()
+    servicer.attempts, servicer.watch_attempts = [[*job[:4], lost]], [[lambda: told.wait(SOON), *job[4:]]]
+    process = start("stylize", *pictures[:2], "-o", tmp_path / "out.png")
+    line = until(process.stderr, "the server is lost (Socket closed): looking for it for 0:01:00")
+    told.set()
+    assert "the server is lost" in line
+    assert "reconnected after" in process.communicate(timeout=SOON)[1]
+    assert process.returncode == 0
+
+
+def test_an_outage_is_an_object_for_programs(stylize, servicer, script, lost):
+    job = script.job()
+    servicer.attempts, servicer.watch_attempts = [[*job[:4], lost]], [job[4:]]
+    kinds = [json.loads(line) for line in stylize("--json").stdout.splitlines()]
+    (outage,) = [kind for kind in kinds if kind["event"] == "disconnected"]
+    assert outage == {
+        "event": "disconnected",
+        "job_id": "job-1",
+        "message": "Socket closed",
+        "reconnect_seconds": 60.0,
+    }
+
+
 def test_a_job_that_begins_anew_says_so():
     event = Reconnected(sequence=0, attempts=2, seconds=3.0, began_anew=True)
     assert describe(event) == "reconnected after 3.0 s: the server had lost the job, which starts again"

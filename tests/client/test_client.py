@@ -1,4 +1,5 @@
 import hashlib
+import math
 import socket
 import threading
 import time
@@ -516,3 +517,28 @@ def test_a_call_travels_as_the_contract_says():
         rpc.terminate(pb.CancelJobResponse(state=pb.JOB_STATE_QUEUED), (), grpc.StatusCode.OK, "")
         assert request == pb.CancelJobRequest(job_id="job-9")
         assert state.result(SOON) is JobState.QUEUED
+
+
+@pytest.mark.parametrize("timeout", [math.inf, 1e12, 1e300])
+def test_a_timeout_that_never_passes_is_none(client, servicer, script, timeout):
+    servicer.attempts = [script.job()]
+    assert client.info(timeout=timeout).running_jobs == 0
+    client.wait_until_ready(timeout)
+    assert client.stylize(b"content", b"style", timeout=timeout).data == b"the picture"
+
+
+def test_closing_a_client_under_a_call_says_so(target, servicer):
+    arrived, leave = threading.Event(), threading.Event()
+    servicer.before_info = lambda: (arrived.set(), leave.wait(10))
+    client = StyleTransferClient(target)
+
+    def close():
+        arrived.wait(10)
+        client.close()
+
+    closing = threading.Thread(target=close)
+    closing.start()
+    with pytest.raises(UnavailableError, match="the client was closed"):
+        client.info()
+    leave.set()
+    closing.join()

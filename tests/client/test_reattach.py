@@ -10,6 +10,7 @@ from nst.v1 import style_transfer_pb2 as pb
 from nst_client import (
     Accepted,
     AsyncStyleTransferClient,
+    Disconnected,
     InternalError,
     JobNotFoundError,
     Progress,
@@ -285,3 +286,31 @@ def test_a_watched_job_that_has_failed_ends_as_it_did_then(watch, servicer, scri
     with pytest.raises(InternalError) as caught:
         watch()
     assert caught.value.reason == "LOSS_NOT_FINITE"
+
+
+def test_an_outage_is_told_once_and_when_it_begins(stylize, servicer, script, lost):
+    outages, known = [], []
+
+    def answer(events):
+        def play(_):
+            known.append(len(outages))
+            return events
+
+        return play
+
+    job = script.job()
+    servicer.attempts = [[*job[:4], lost]]
+    servicer.watch_attempts = [answer([lost]), answer([lost]), answer([*job[4:6], lost]), answer(job[6:])]
+    done = stylize(on_disconnect=outages.append)
+    assert done.result.data == b"the picture"
+    # The third answer had news, so that another outage began after it.
+    assert known == [1, 1, 1, 2]
+    assert outages == [Disconnected(job_id="job-1", message="Socket closed", reconnect_seconds=60.0)] * 2
+
+
+def test_a_server_that_was_never_there_is_no_outage(stylize, servicer, failure):
+    outages = []
+    refused = failure(grpc.StatusCode.UNAVAILABLE, "failed to connect to all addresses")
+    servicer.attempts = [[refused]] * 3
+    assert stylize(on_disconnect=outages.append).error is not None
+    assert outages == []

@@ -279,3 +279,55 @@ def test_a_refused_permission_is_an_error_of_its_own(client, servicer, failure, 
     servicer.attempts = [[failure(grpc.StatusCode.PERMISSION_DENIED, reason="NOT_PERMITTED")]]
     with pytest.raises(PermissionDeniedError):
         client.stylize(pictures[0], pictures[1])
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("localhost:65536", "no valid port, expected is HOST:PORT with a port from 1 to 65535"),
+        ("localhost:115587", "no valid port"),
+        ("dns:///nst.example:99999999999999999999", "no valid port"),
+        ("ipv4:127.0.0.1:70000,127.0.0.1:1", "no valid port"),
+        ("[::1]:70000", "no valid port"),
+        ("localhost:0", "no valid port"),
+        ("localhost:-1", "no valid port"),
+        ("localhost:http", "no valid port"),
+        ("localhost:", "no valid port"),
+        ("", "names no server"),
+        ("dns:///", "names no server"),
+        ("http://localhost:50051", "is a URL, expected is HOST:PORT"),
+        ("https://nst.example", "is a URL"),
+        ("grpc://nst.example:1", "is a URL"),
+    ],
+)
+@pytest.mark.parametrize("client", [StyleTransferClient, AsyncStyleTransferClient])
+def test_a_target_that_cannot_be_is_refused_by_name(client, target, message):
+    with pytest.raises(ConnectionOptionsError, match=message) as caught:
+        client(target)
+    assert repr(target) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("localhost", "nst.example:443", "[::1]:65535", "[::1]", "::1", "2001:db8::1", "dns:///localhost:1"),
+        *("dns://8.8.8.8/nst.example:1", "ipv6:[::1]:1", "unix:/run/nst.sock", "unix-abstract:nst:x", "xds:///nst"),
+    ],
+)
+def test_every_form_of_a_target_that_grpc_knows_is_accepted(target):
+    assert channel_settings(target, tls=None, token=None, credentials=None).credentials is None
+
+
+def test_a_token_file_may_begin_with_a_byte_order_mark(target, sent, tmp_path):
+    (tmp_path / "token").write_bytes(b"\xef\xbb\xbf" + TOKEN.encode() + b"\r\n")
+    done = CliRunner().invoke(commands, ["--target", target, "--token-file", str(tmp_path / "token"), "info"])
+    assert done.exit_code == 0, done.output
+    assert sent == [f"Bearer {TOKEN}"]
+
+
+def test_the_home_directory_may_be_named_in_a_variable(target, sent, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "token").write_text(TOKEN)
+    done = CliRunner(env={"NST_TOKEN_FILE": "~/token"}).invoke(commands, ["--target", target, "info"])
+    assert done.exit_code == 0, done.output
+    assert sent == [f"Bearer {TOKEN}"]

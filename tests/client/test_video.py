@@ -12,7 +12,7 @@ import grpc
 import pytest
 from click.testing import CliRunner
 from nst.v1 import style_transfer_pb2 as pb
-from nst_client import InvalidRequestError, StyleTransferClient, TransferOptions
+from nst_client import InvalidRequestError, Style, StyleTransferClient, TransferOptions
 from nst_client.cli import commands
 from nst_service.config import ServerConfig
 from nst_service.server import Server
@@ -176,6 +176,20 @@ def test_a_frame_of_another_size_is_named(client, servicer, script):
     with pytest.raises(InvalidRequestError, match="is 80x64 px, the frame before is 96x64 px") as caught:
         list(video.stylize_sequence(client, frames, b"style"))
     assert caught.value.__notes__ == ["frame 2 (2.png)"]
+
+
+def test_the_styles_of_a_sequence_are_read_once(client, servicer, script, tmp_path):
+    servicer.attempts = [answer(script, encode(picture)) for picture in moving_square(3)]
+    servicer.estimate.options.iterations = 10
+    style, mask = tmp_path / "style.jpg", tmp_path / "mask.png"
+    style.write_bytes(b"style")
+    mask.write_bytes(b"mask")
+    frames = video.stylize_sequence(client, numbered(moving_square(3)), Style(style, mask=mask), content_mask=mask)
+    for _ in frames:
+        style.unlink(missing_ok=True)
+        mask.unlink(missing_ok=True)
+    styles = [request.styles[0] for request in servicer.requests]
+    assert [(style.picture.data, style.mask.data) for style in styles] == [(b"style", b"mask")] * 4
 
 
 def test_another_shot_starts_afresh(client, servicer, script):

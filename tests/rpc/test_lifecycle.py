@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -24,6 +25,7 @@ from nst.v1 import style_transfer_pb2 as pb
 from nst.v1 import style_transfer_pb2_grpc as pb_grpc
 from nst_service import runtime as runtime_module
 from nst_service import server as server_module
+from nst_service.addresses import AddressError
 from nst_service.cli import main
 from nst_service.config import ServerConfig
 from nst_service.engine.network.vgg import Vgg19
@@ -392,3 +394,28 @@ async def test_weights_are_loaded_once_for_all_jobs(
     assert loaded == ["caffe"]
     first, second = steps.models
     assert first is second
+
+
+async def test_a_second_server_leaves_the_socket_of_the_first_alone(tmp_path: Path):
+    path = tmp_path / "nst.sock"
+    server = Server(ServerConfig(address=f"unix:{path}"))
+    stop, listening = asyncio.Event(), asyncio.Future()
+    running = asyncio.create_task(server.run(stop, listening.set_result))
+    try:
+        await asyncio.wait_for(listening, _HANG_SECONDS)
+        with pytest.raises(AddressError, match="another server listens there"):
+            Server(ServerConfig(address=f"unix:{path}"))
+        async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
+            stub = pb_grpc.StyleTransferServiceStub(channel)
+            assert (await stub.GetServerInfo(pb.GetServerInfoRequest())).version
+    finally:
+        stop.set()
+        await asyncio.wait_for(running, _HANG_SECONDS)
+    assert not path.exists()
+
+
+async def test_a_port_that_is_taken_is_named_with_the_reason():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(AddressError, match=f"cannot listen on '{address}': Address already in use"):
+            await Server(ServerConfig(address=address)).run(asyncio.Event())

@@ -1,6 +1,8 @@
 """The flags of every command for the server and the connection to it."""
 
+import codecs
 import functools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,10 +11,20 @@ from typing import Any
 import click
 
 from nst_client.client import StyleTransferClient
+from nst_client.events import Disconnected
 from nst_client.security import Tls
 from nst_client.session import RECONNECT_SECONDS, RETRIES, TARGET
 
-_file = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+class _ExistingFile(click.Path):
+    """The path of a file, in which `~` stands for the home directory also where no shell expands it."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """Return the path."""
+        return super().convert(os.path.expanduser(value), parameter, context)  # noqa: PTH111 # It keeps an unknown ~user.
+
+
+_file = _ExistingFile(exists=True, dir_okay=False, path_type=Path)
 
 seconds = click.FloatRange(min=0, min_open=True)
 """The type of a flag for a time limit."""
@@ -36,10 +48,17 @@ class Connection:
     token: str | None = field(repr=False)
     reconnect_seconds: float
 
-    def client(self, *, retries: int = RETRIES) -> StyleTransferClient:
+    def client(
+        self, *, retries: int = RETRIES, on_disconnect: Callable[[Disconnected], object] | None = None
+    ) -> StyleTransferClient:
         """Return a client of the server (see `StyleTransferClient`)."""
         return StyleTransferClient(
-            self.target, tls=self.tls, token=self.token, retries=retries, reconnect_seconds=self.reconnect_seconds
+            self.target,
+            tls=self.tls,
+            token=self.token,
+            retries=retries,
+            reconnect_seconds=self.reconnect_seconds,
+            on_disconnect=on_disconnect,
         )
 
 
@@ -145,7 +164,8 @@ def connection_flags(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _read_token(path: Path) -> str:
     try:
-        return path.read_text(encoding="ascii").strip()
+        # Editors of Windows begin a file with a byte order mark.
+        return path.read_bytes().removeprefix(codecs.BOM_UTF8).decode("ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it has characters that are not ASCII"
         raise click.UsageError(f"--token-file: {path} cannot be read: {reason}") from error

@@ -69,6 +69,9 @@ _FLAG_OF_FIELD = MappingProxyType(
 )
 """The flag or argument of each field of a request whose flag has another name."""
 
+_NO_SERVER = ("failed to connect", "errors resolving")
+"""The beginnings of the messages of gRPC that say that nothing answers at the target."""
+
 _STYLE_FIELD = re.compile(r"styles\[(?P<index>\d+)\]\.(?P<name>\w+)")
 _FLAG_OF_STYLE_FIELD = MappingProxyType(
     {"picture": "STYLE", "weight": "--style-blend", "scale": "--style-scale", "mask": "--style-mask"}
@@ -129,7 +132,8 @@ def _message(error: NstError, target: str) -> str:
         case InvalidRequestError() if error.violations:
             return "\n       ".join(f"{flag_of(wrong.field)}: {wrong.description}" for wrong in error.violations)
         case UnavailableError() if not error.reason:
-            return f"no server answers at {target}: {error.message}"
+            is_absent = error.message.startswith(_NO_SERVER)
+            return f"{'no server answers at' if is_absent else 'no connection to'} {target}: {error.message}"
         case _ if error.retry_after is not None:
             return f"{error.message}; try again in {error.retry_after:g} s"
         case _:

@@ -80,8 +80,8 @@ def run_sequence(
             raise FootageError(f"{str(source)!r} has {footage.count} frames, there is no frame {start}")
         with (
             deferred_interrupts() as interrupts,
-            connection.client(retries=retries) as client,
             open_report() as report,
+            connection.client(retries=retries, on_disconnect=report.outage) as client,
         ):
             progress = _Progress(None if last is None else last - first + 1, report)
             jobs = stylize_sequence(

@@ -61,9 +61,9 @@ def watch(context: click.Context, /, *, job: Name, out: Path | None, timeout: fl
     with (
         reported(connection.target),
         deferred_interrupts() as interrupts,
-        connection.client() as client,
-        client.watch(**job, timeout=timeout) as events,
         display.open_failsafe() as report,
+        connection.client(on_disconnect=report.outage) as client,
+        client.watch(**job, timeout=timeout) as events,
         leaving(events, interrupts, report.note),
     ):
         for event in events:

@@ -18,6 +18,7 @@ from nst_client.cli.streams import ReliableConsole
 from nst_client.events import (
     Accepted,
     Completed,
+    Disconnected,
     Event,
     Preparing,
     Preview,
@@ -64,6 +65,9 @@ class Report(Protocol):
     def frame(self, position: Position) -> None:
         """Note which frame of a sequence the next events are about."""
 
+    def outage(self, outage: Disconnected) -> None:
+        """Show that the server is lost."""
+
     def note(self, text: str) -> None:
         """Show a line that stays."""
 
@@ -81,6 +85,9 @@ class Silence:
         """Show nothing."""
 
     def frame(self, position: Position) -> None:
+        """Show nothing."""
+
+    def outage(self, outage: Disconnected) -> None:
         """Show nothing."""
 
     def note(self, text: str) -> None:
@@ -104,6 +111,10 @@ class JsonLines:
     def frame(self, position: Position) -> None:
         """Write the position."""
         click.echo(to_json({"event": "frame"} | dataclasses.asdict(position)))
+
+    def outage(self, outage: Disconnected) -> None:
+        """Write the outage to stdout."""
+        click.echo(to_json({"event": "disconnected"} | dataclasses.asdict(outage)))
 
     def note(self, text: str) -> None:
         """Write a line to stderr."""
@@ -137,6 +148,11 @@ class _TextReport(abc.ABC):
     def frame(self, position: Position) -> None:
         """Show the position before everything that happens to the frame."""
         self._prefix = str(position)
+
+    def outage(self, outage: Disconnected) -> None:
+        """Show a line that stays."""
+        seconds = _duration(outage.reconnect_seconds)
+        self.note(f"{self._prefix}the server is lost ({outage.message}): looking for it for {seconds}")
 
     @abc.abstractmethod
     def note(self, text: str) -> None:
@@ -228,6 +244,10 @@ class FailsafeReport:
     def frame(self, position: Position) -> None:
         """Note which frame of a sequence the next events are about."""
         self._attempt(lambda: self._report.frame(position))
+
+    def outage(self, outage: Disconnected) -> None:
+        """Show that the server is lost."""
+        self._attempt(lambda: self._report.outage(outage))
 
     def saved(self, path: Path, result: Result) -> None:
         """Show that the result was saved."""

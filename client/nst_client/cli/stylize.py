@@ -142,9 +142,9 @@ def stylize(
     with (
         reported(connection.target),
         deferred_interrupts() as interrupts,
-        connection.client(retries=run.retries) as client,
-        client.stream(**request) as stylization,
         run.display.open_failsafe() as report,
+        connection.client(retries=run.retries, on_disconnect=report.outage) as client,
+        client.stream(**request) as stylization,
         cancelling(stylization, interrupts, report.note),
     ):
         recordings = Recordings(recorders, report.note, report.warn)

@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Any, ParamSpec, Self, TypeVar
 
 import grpc
 
@@ -21,10 +21,108 @@ sleep = asyncio.sleep
 
 
 def open_channel(target: str, settings: ChannelSettings) -> Channel:
-    """Open a channel, which connects with the first call."""
-    if settings.credentials is None:
-        return grpc.aio.insecure_channel(target, settings.options)
-    return grpc.aio.secure_channel(target, settings.credentials, settings.options)
+    """Return a channel, which opens and connects with the first call."""
+    return _LateChannel(target, settings)
+
+
+class _LateChannel(grpc.aio.Channel):
+    """A channel that opens with its first call, since gRPC binds a channel to the event loop that it finds then.
+
+    Programs make their client at the top of a module, too, where no event loop runs yet.
+    """
+
+    def __init__(self, target: str, settings: ChannelSettings):
+        self._target = target
+        self._settings = settings
+        self._channel: grpc.aio.Channel | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_closed = False
+
+    def _open(self) -> grpc.aio.Channel:
+        """Return the channel of the running event loop."""
+        if self._is_closed:
+            raise grpc.aio.UsageError("Channel is closed.")
+        loop = asyncio.get_running_loop()
+        if self._channel is None or loop is not self._loop:
+            target, settings = self._target, self._settings
+            if settings.credentials is None:
+                self._channel = grpc.aio.insecure_channel(target, settings.options)
+            else:
+                self._channel = grpc.aio.secure_channel(target, settings.credentials, settings.options)
+            self._loop = loop
+        return self._channel
+
+    def unary_unary(self, *method: Any, **options: Any) -> Any:
+        """Return a function that makes a call."""
+        return self._late("unary_unary", method, options)
+
+    def unary_stream(self, *method: Any, **options: Any) -> Any:
+        """Return a function that makes a call."""
+        return self._late("unary_stream", method, options)
+
+    def stream_unary(self, *method: Any, **options: Any) -> Any:
+        """Return a function that makes a call."""
+        return self._late("stream_unary", method, options)
+
+    def stream_stream(self, *method: Any, **options: Any) -> Any:
+        """Return a function that makes a call."""
+        return self._late("stream_stream", method, options)
+
+    def _late(self, kind: str, method: tuple[Any, ...], options: dict[str, Any]) -> Callable[..., Any]:
+        def call(*request: Any, **arguments: Any) -> Any:
+            return getattr(self._open(), kind)(*method, **options)(*request, **arguments)
+
+        return call
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+    async def close(self, grace: float | None = None) -> None:
+        """Close the channel."""
+        self._is_closed = True
+        if self._channel is not None and self._loop is asyncio.get_running_loop():
+            await self._channel.close(grace)
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        """Return the state of the connection."""
+        return self._open().get_state(try_to_connect)
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        """Wait until the state of the connection is another one."""
+        await self._open().wait_for_state_change(last_observed_state)
+
+    async def channel_ready(self) -> None:
+        """Wait until there is a connection."""
+        await self._open().channel_ready()
+
+
+@contextlib.contextmanager
+def _cancelled_calls() -> Iterator[None]:
+    """Raise an RpcError for a call in the body that was cancelled here.
+
+    gRPC raises CancelledError for it, with which a task group would take the task for cancelled.
+    """
+    try:
+        yield
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        metadata = grpc.aio.Metadata()
+        raise grpc.aio.AioRpcError(grpc.StatusCode.CANCELLED, metadata, metadata, details="Channel closed!") from None
+
+
+async def call_unary(method: Any, request: Any, *, timeout: float | None) -> Any:
+    """Make a call with one response, and return that.
+
+    Raises:
+        grpc.RpcError: the call failed, or the channel was closed.
+    """
+    with _cancelled_calls():
+        return await method(request, timeout=timeout)
 
 
 class Call:
@@ -32,7 +130,6 @@ class Call:
 
     def __init__(self, call: Any):
         self._call = call
-        self._is_cancelled = False
 
     async def read(self) -> Any:
         """Return the next response; None at the end of the stream.
@@ -40,19 +137,12 @@ class Call:
         Raises:
             grpc.RpcError: the call failed or was cancelled.
         """
-        try:
+        with _cancelled_calls():
             response = await self._call.read()
-        except asyncio.CancelledError:
-            # gRPC raises it for a call that was cancelled here, too, which must not look like a cancelled task.
-            task = asyncio.current_task()
-            if self._is_cancelled and task is not None and not task.cancelling():
-                raise grpc.RpcError from None
-            raise
         return None if response is grpc.aio.EOF else response
 
     def cancel(self) -> None:
         """End the call."""
-        self._is_cancelled = True
         self._call.cancel()
 
 

@@ -28,6 +28,15 @@ def open_channel(target: str, settings: ChannelSettings) -> Channel:
     return grpc.secure_channel(target, settings.credentials, settings.options)
 
 
+def call_unary(method: Any, request: Any, *, timeout: float | None) -> Any:
+    """Make a call with one response, and return that.
+
+    Raises:
+        grpc.RpcError: the call failed, or the channel was closed.
+    """
+    return method(request, timeout=timeout)
+
+
 class Call:
     """One call whose responses are a stream."""
 
