@@ -76,7 +76,6 @@ def channel_settings(
         ConnectionOptionsError: a file cannot be read, the options contradict each other, or the token would travel
             over a network without encryption.
     """
-    check_target(target)
     if tls is not None and credentials is not None:
         raise ConnectionOptionsError("tls and credentials exclude each other")
     options: tuple[tuple[str, int | str], ...] = CHANNEL_OPTIONS
@@ -88,6 +87,7 @@ def channel_settings(
         if tls.server_name is not None:
             options = (*options, ("grpc.ssl_target_name_override", tls.server_name))
     if token is None:
+        check_target(target)
         return ChannelSettings(credentials=credentials, options=options)
     if not _TOKEN.fullmatch(token):
         # The message does not quote it: an invalid token may still be a secret.
@@ -100,6 +100,7 @@ def channel_settings(
         # These credentials refuse a connection that leaves the machine, whatever the name of the target resolves to.
         kind = grpc.LocalConnectionType.UDS if target.startswith(_SOCKETS) else grpc.LocalConnectionType.LOCAL_TCP
         credentials = grpc.local_channel_credentials(kind)
+    check_target(target)
     bearer = grpc.access_token_call_credentials(token)
     return ChannelSettings(credentials=grpc.composite_channel_credentials(credentials, bearer), options=options)
 
