@@ -138,7 +138,10 @@ class ServerConfig:
         min=0,
     )
     keep_seconds: float = _setting(
-        7 * 86400.0, "Seconds for which a job and its result are kept after the end of the job.", min=0
+        7 * 86400.0,
+        "Seconds for which a job and its result are kept after the end of the job. Only time in which a server runs "
+        "counts.",
+        min=0,
     )
     max_store_bytes: int = _setting(
         10 * 2**30,

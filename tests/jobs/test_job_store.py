@@ -16,7 +16,7 @@ from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.log import LoggedEvent
 from nst_service.lifecycle import JobState
 from nst_service.store.errors import StoreUnavailableError
-from nst_service.store.records import Lease
+from nst_service.store.records import Lease, Removed
 from nst_service.store.store import Store
 
 from tests.jobs.builders import PlainCodec
@@ -143,9 +143,10 @@ async def test_heartbeats_do_not_wait_for_what_else_the_store_does(
 ) -> None:
     is_called, released = threading.Event(), threading.Event()
 
-    def hold(*_: object) -> None:
+    def hold(*_: object) -> Removed:
         is_called.set()
         released.wait(60)
+        return Removed(jobs=0, blobs=0, unknown=0)
 
     monkeypatch.setattr(store, name, hold)
     slow = asyncio.create_task(job_store._write(store.submit) if name == "submit" else job_store.clean())

@@ -182,6 +182,8 @@ def _quicken() -> None:
     scheduler_module._CLEANING_SECONDS = 0.1
     scheduler_module._POLL_SECONDS = 0.05
     errors_module.UNAVAILABLE_RETRY_SECONDS = 0.05
+    # Longer than the servers live that the tests kill at their start.
+    recovery_module._SUSPECT_SECONDS = 2.0
     # Checkpoints as often as a test wants them, whatever they cost.
     sink_module._CHECKPOINT_SHARE = 1e9
 

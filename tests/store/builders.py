@@ -17,13 +17,32 @@ ENDLESS = Retention(max_age_seconds=1e9, max_bytes=2**40, min_free_bytes=0)
 
 
 class Clock:
-    """A wall clock that stands still until it is moved, in either direction."""
+    """A time of day that stands still until time passes or somebody sets it, in either direction."""
 
     def __init__(self) -> None:
-        self.now = 1_700_000_000.0
+        self._now = 1_700_000_000.0
+        self._passed = 0.0
+
+    @property
+    def now(self) -> float:
+        return self._now
+
+    @now.setter
+    def now(self, now: float) -> None:
+        """Let time pass up to a later time of day, or set the time of day back."""
+        self._passed += max(0.0, now - self._now)
+        self._now = now
 
     def __call__(self) -> float:
-        return self.now
+        return self._now
+
+    def set_forward(self, seconds: float) -> None:
+        """Set the time of day to a later one, without any time passing."""
+        self._now += seconds
+
+    def steady(self) -> float:
+        """Return the seconds that have passed, as a clock does that nobody can set."""
+        return self._passed
 
 
 @dataclass(frozen=True)
@@ -32,6 +51,8 @@ class Place:
 
     directory: Path
     database_url: str | None
+    folder: Path | None = None
+    """The folder of the blobs; None for one in the directory."""
 
     @property
     def is_shared(self) -> bool:
@@ -40,7 +61,11 @@ class Place:
 
     @property
     def blobs(self) -> Path:
-        return self.directory / "blobs"
+        return self.folder or self.directory / "blobs"
+
+    def blob_files(self) -> list[Path]:
+        """Return the files in the folder of the blobs, except its mark."""
+        return [path for path in self.blobs.iterdir() if not path.name.startswith("store.")]
 
     def database(self) -> Database:
         return Database.of(self.database_url) if self.database_url else Database.at(self.directory / "nst.sqlite")
@@ -49,6 +74,8 @@ class Place:
         """Open a store that takes every other server for dead, unless the changes say otherwise."""
         options: dict[str, Any] = {"retention": ENDLESS, "lease_seconds": 0.0} | changes
         options.setdefault("open_folder", lambda writer: BlobFolder.at(str(self.blobs), writer))
+        if isinstance(clock := options.get("clock"), Clock):
+            options.setdefault("steady_clock", clock.steady)
         return Store(self.database(), **options)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from nst_service.lifecycle import JobState
+from nst_service.store.blob_uses import BlobUses
 from nst_service.store.blobs import BlobFolder
 from nst_service.store.errors import CorruptBlobError
 from nst_service.store.records import Blob, BlobKind
@@ -137,12 +138,13 @@ def test_a_sweep_removes_what_crashes_left_behind_and_nothing_else(
 ) -> None:
     store = open_store()
     job = store.submit(new_job()).job
-    BlobFolder.at(str(place.blobs), "dead").put(_blob(b"renamed, but in no transaction"))
+    dead = BlobUses(store._database, BlobFolder.at(str(place.blobs), "dead"))
+    dead.put([_blob(b"renamed, but in no transaction")])
     (place.blobs / "partial.dead.1").write_bytes(b"half")
     ours = place.blobs / f"partial.{store._server_id}.1"
     ours.write_bytes(b"being written")
     assert store.clean().blobs == 1
-    assert {path.name for path in place.blobs.iterdir()} == {
+    assert {path.name for path in place.blob_files()} == {
         ours.name,
         *(sha256(data) for data in (b"paint this", b"a photograph", b"a painting")),
     }
@@ -152,4 +154,4 @@ def test_a_sweep_removes_what_crashes_left_behind_and_nothing_else(
 def test_equal_pictures_of_many_jobs_are_stored_once(place: Place, store: Store) -> None:
     for index in range(5):
         store.submit(new_job(request=b"request %d" % index))
-    assert len(list(place.blobs.iterdir())) == 5 + 2
+    assert len(place.blob_files()) == 5 + 2

@@ -86,7 +86,7 @@ def test_nothing_that_was_promised_is_lost_by_a_kill_at_any_moment(place: Place)
         promises.check(store)
         store.clean()
         promises.check(store)
-        left = {path.name for path in place.blobs.iterdir()}
+        left = {path.name for path in place.blob_files()}
         needed = set(promises.requests.values()) | {sha256(b"a photograph"), sha256(b"a painting")}
         assert needed <= left
         assert not [name for name in left if name.startswith("partial")]

@@ -69,7 +69,7 @@ class TestFullDiskOfTheBlobs:
         with pytest.raises(StoreFullError):
             store_on_disk.submit(new_job(request_id="r"))
         assert store_on_disk.queue() == []
-        assert not [path for path in place.blobs.iterdir() if path.name.startswith("partial")]
+        assert not [path for path in place.blob_files() if path.name.startswith("partial")]
         disk.quota = 1000
         assert store_on_disk.submit(new_job(request_id="r")).created
 

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 from nst_service.lifecycle import JobState
-from nst_service.store.errors import StoreFullError
+from nst_service.store.errors import StoreFullError, StoreUnavailableError
 from nst_service.store.records import StoredEvent
 from nst_service.store.store import Store
 
 from tests.store.builders import ENDLESS, Clock, Place, new_job, sha256
+from tests.store.release_0_1_0 import Release010
 
 
 def _ended(store: Store, *, size: int = 1000, picture: bytes = b"a painting") -> str:
@@ -54,7 +55,7 @@ def test_the_oldest_jobs_go_first_where_all_take_too_much(
     store = open_store(retention=replace(ENDLESS, max_bytes=25_000))
     assert store.clean().jobs == 2
     assert [job.id for job in store.jobs("ada", limit=9)] == [jobs[3], jobs[2]]
-    kept = sum(path.stat().st_size for path in place.blobs.iterdir())
+    kept = sum(path.stat().st_size for path in place.blob_files())
     assert kept <= 25_000
 
 
@@ -117,7 +118,7 @@ def test_a_new_job_for_which_no_room_can_be_made_is_refused_and_running_ones_go_
     assert lease is not None
     with pytest.raises(StoreFullError):
         store.submit(new_job(request=bytes(10_000)))
-    assert len(list(place.blobs.iterdir())) == 3, "nothing of it is left"
+    assert len(place.blob_files()) == 3, "nothing of it is left"
     store.save_checkpoint(lease, bytes(9_000))
     store.append(lease, [StoredEvent(sequence=lease.first_sequence, data=bytes(9_000))])
     assert not store.submit(new_job(request=bytes(20_000), request_id="r")).created, "what is accepted stays accepted"
@@ -159,3 +160,93 @@ def test_the_numbers_of_removed_jobs_are_not_used_again(open_store: Callable[...
     clock.now += 1
     assert store.clean().jobs == 1
     assert store.submit(new_job()).job.number > before.number
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_clock_that_steps_forward_removes_nothing(
+    open_store: Callable[..., Store], clock: Clock, is_restarted: bool
+) -> None:
+    retention = {"retention": replace(ENDLESS, max_age_seconds=60)}
+    store = open_store(**retention)
+    ended, cancelled = _ended(store), store.submit(new_job()).job.id
+    store.cancel(cancelled)
+    clock.set_forward(8 * 86400.0)
+    if is_restarted:
+        store = open_store(**retention)
+    for _ in range(10):
+        clock.now += 5.9
+        assert store.clean().jobs == 0
+    assert store.result(ended)
+    clock.now += 2.0
+    assert store.clean().jobs == 2
+
+
+def test_the_time_in_which_no_server_runs_does_not_count(open_store: Callable[..., Store], clock: Clock) -> None:
+    retention = {"retention": replace(ENDLESS, max_age_seconds=60)}
+    store = open_store(**retention)
+    ended = _ended(store)
+    clock.now += 40
+    store.clean()
+    clock.now += 1e6
+    store = open_store(**retention)
+    assert store.clean().jobs == 0
+    assert store.result(ended)
+    clock.now += 21
+    assert store.clean().jobs == 1
+
+
+def test_servers_that_serve_at_the_same_time_count_it_once(open_store: Callable[..., Store], clock: Clock) -> None:
+    retention = {"retention": replace(ENDLESS, max_age_seconds=60), "lease_seconds": 60}
+    stores = [open_store(**retention) for _ in range(3)]
+    _ended(stores[0])
+    for _ in range(6):
+        clock.now += 9.9
+        assert [store.clean().jobs for store in stores] == [0, 0, 0]
+    clock.now += 1.0
+    assert sum(store.clean().jobs for store in stores) == 1
+
+
+def test_a_job_that_0_1_0_has_ended_is_kept_from_the_next_cleaning_on(
+    open_store: Callable[..., Store], clock: Clock
+) -> None:
+    store = open_store(retention=replace(ENDLESS, max_age_seconds=60))
+    store.clean()
+    older = Release010(store._database)
+    older.submit("old", b"accepted")
+    older.finish(older.lease("old"))
+    assert store.clean().jobs == 0
+    clock.now += 61
+    assert store.clean().jobs == 1
+
+
+def test_a_request_that_is_too_large_for_the_store_removes_nothing(open_store: Callable[..., Store]) -> None:
+    store = open_store(retention=replace(ENDLESS, max_bytes=25_000))
+    ended = [_ended(store, size=8_000), _ended(store, size=8_000)]
+    with pytest.raises(StoreFullError):
+        store.submit(new_job(request=bytes(30_000)))
+    store.submit(new_job(request=bytes(8_000)))
+    with pytest.raises(StoreFullError):
+        store.submit(new_job(request=bytes(20_000)))
+    assert store.job(ended[1]), "only the job that was accepted has made room for itself"
+
+
+def test_a_request_that_cannot_be_stored_removes_nothing(
+    open_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(retention=replace(ENDLESS, max_bytes=25_000))
+    ended = [_ended(store, size=10_000), _ended(store, size=10_000)]
+
+    def fail(_: object) -> None:
+        raise StoreUnavailableError("the store does not answer")
+
+    monkeypatch.setattr(store._folder, "put", fail)
+    with pytest.raises(StoreUnavailableError):
+        store.submit(new_job(request=bytes(10_000)))
+    assert all(store.job(job_id) for job_id in ended)
+
+
+def test_pictures_that_live_jobs_share_count_once(open_store: Callable[..., Store]) -> None:
+    store = open_store(retention=replace(ENDLESS, max_bytes=25_000))
+    picture = bytes(20_000)
+    for number in range(3):
+        assert store.submit(new_job(request=b"%d" % number, pictures=[picture])).created

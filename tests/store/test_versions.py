@@ -183,7 +183,7 @@ def test_a_database_that_is_upgraded_says_that_programs_of_version_1_can_work_wi
     _restore_version_1(place)
     database = databases()
     migrate(database)
-    assert (_required_version(database), _version(database)) == (1, 2)
+    assert (_required_version(database), _version(database)) == (1, _NEWEST)
 
 
 def _restore_version_1(place: Place) -> None:

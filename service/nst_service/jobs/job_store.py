@@ -53,6 +53,7 @@ class AsyncJobStore:
         # Neither a slow folder nor a long cleaning may keep the heartbeats of this server from the others.
         self._heart = ThreadPoolExecutor(1, "nst-heartbeat")
         self._cleaner = ThreadPoolExecutor(1, "nst-clean")
+        self._unknown_files = 0
 
     def picture(self, owner: str, sha256: str) -> bytes | None:
         """Return a picture that an owner has sent or received, or None. This method blocks."""
@@ -92,7 +93,7 @@ class AsyncJobStore:
         await self._write(self._store.finish, _lease(job), state, outcome=self._codec.failure(error))
 
     async def fail_queued(self, job_id: str, error: JobError) -> None:
-        """End a queued job that cannot be run."""
+        """End a queued job that cannot be run: as cancelled with a JobCancelledError, else as failed."""
         await self._write(self._fail_queued, job_id, error)
 
     async def cancel(self, job_id: str) -> JobState | None:
@@ -104,8 +105,11 @@ class AsyncJobStore:
         return await self._in(self._heart, self._store.heartbeat)
 
     async def clean(self) -> None:
-        """Remove the jobs that exceed the retention."""
-        await self._in(self._cleaner, self._store.clean)
+        """Remove the jobs that exceed the retention, and warn of files that belong to no job."""
+        removed = await self._in(self._cleaner, self._store.clean)
+        if removed.unknown > self._unknown_files:
+            _log.warning("%d files in the folder of the blobs are left alone: no job knows them", removed.unknown)
+        self._unknown_files = removed.unknown
 
     async def queue(self) -> list[StoredJob]:
         """Return the queued jobs in the order of their acceptance."""
@@ -126,6 +130,10 @@ class AsyncJobStore:
     async def request(self, job: StoredJob) -> TransferRequest | None:
         """Return the request of a job; None if the job has been removed."""
         return await self._read(self._request, job)
+
+    async def has_checkpoint(self, job: StoredJob) -> bool:
+        """Return whether a job has a checkpoint, even if it is damaged."""
+        return await self._read(self._store.has_checkpoint, job.id)
 
     async def events(self, job_id: str) -> list[LoggedEvent]:
         """Return the stored events of a job except the first, Accepted."""
@@ -218,7 +226,8 @@ class AsyncJobStore:
 
     def _fail_queued(self, job_id: str, error: JobError) -> None:
         if lease := self._store.lease(job_id):
-            self._store.finish(lease, JobState.FAILED, outcome=self._codec.failure(error))
+            state = JobState.CANCELLED if isinstance(error, JobCancelledError) else JobState.FAILED
+            self._store.finish(lease, state, outcome=self._codec.failure(error))
 
     def _append(self, job: Job, logged: LoggedEvent) -> None:
         event = logged.event

@@ -1,6 +1,7 @@
 """The uses of blobs by jobs: rows that keep a file, and the removal of files without such a row."""
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from sqlalchemy import Connection, delete, select
 from sqlalchemy.exc import IntegrityError
@@ -11,11 +12,21 @@ from nst_service.store.records import Blob, BlobKind
 from nst_service.store.schema import BLOB_USES, BLOBS, SERVERS
 
 
+class Swept(NamedTuple):
+    """The numbers of what a sweep has found."""
+
+    removed: int
+    """The number of blobs that no job used."""
+    unknown: int
+    """The number of files that the database does not know and that are left alone."""
+
+
 class BlobUses:
     """Keeps rows and files consistent: every blob that a row names has a file, and unused files are removed.
 
-    A file is written before the transaction that adds its row, and removed within the transaction that deletes its row.
-    The removal and the use of a blob both lock its row, so that neither overtakes the other.
+    A blob gets its row before its file is written, and its file is removed within the transaction that deletes the row.
+    So a file without a row is not of this database, or of a later state of it than the one that was restored. Such a
+    file is never removed. The removal and the use of a blob both lock its row, so that neither overtakes the other.
     """
 
     def __init__(self, database: Database, folder: BlobFolder):
@@ -28,6 +39,12 @@ class BlobUses:
         Raises:
             StoreError: a file cannot be written.
         """
+        blobs = sorted(blobs, key=lambda blob: blob.sha256)
+        if blobs:
+            # A power failure that loses a row leaves a file that is never removed, which does no harm.
+            with self._database.write(durable=False) as connection:
+                rows = [{"sha256": blob.sha256, "size": blob.size} for blob in blobs]
+                connection.execute(self._database.insert(BLOBS).on_conflict_do_nothing(), rows)
         for blob in blobs:
             self._folder.put(blob)
 
@@ -59,15 +76,20 @@ class BlobUses:
         """Remove those of the given blobs that no job uses; return how many."""
         return sum(self._discard(sha256) for sha256 in blobs)
 
-    def sweep(self) -> int:
-        """Remove every unused blob and the files that crashes have left behind; return how many blobs."""
+    def used(self) -> set[str]:
+        """Return the SHA-256 of every blob that a job uses."""
+        with self._database.read() as connection:
+            return set(connection.execute(select(BLOB_USES.c.sha256)).scalars())
+
+    def sweep(self) -> Swept:
+        """Remove every unused blob and the files that crashes have left behind."""
         names = self._folder.names()
         with self._database.read() as connection:
             known = set(connection.execute(select(BLOBS.c.sha256)).scalars())
             used = set(connection.execute(select(BLOB_USES.c.sha256)).scalars())
             servers = set(connection.execute(select(SERVERS.c.id)).scalars())
         self._folder.remove_partial(servers)
-        return self.discard((names | known) - used)
+        return Swept(removed=self.discard(known - used), unknown=len(names - known))
 
     def _discard(self, sha256: str) -> bool:
         unused = ~select(BLOB_USES.c.job_number).where(BLOB_USES.c.sha256 == BLOBS.c.sha256).exists()

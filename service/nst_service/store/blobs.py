@@ -14,12 +14,16 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from nst_service.store.errors import CorruptBlobError, StoreError
+from nst_service.store.errors import CorruptBlobError, StoreError, StoreUnavailableError
 from nst_service.store.failures import file_failure
 from nst_service.store.location import Location
 from nst_service.store.records import Blob
 
 _S3_PROTOCOLS = ("s3", "s3a")
+_MARK = "store"
+"""The first part of the name of a mark; the id of the store that owns the folder follows. Release 0.1.0 ignores files
+with a dot in their names."""
+_EXPLANATION = b"The nst server with the database of this id owns the folder. It removes files that no job uses.\n"
 _PARTIAL = "partial"
 """The first part of the name of an unfinished file; the id of its writer follows."""
 
@@ -43,7 +47,9 @@ class BlobFolder:
         self._root = root.rstrip("/")
         self._writer = writer
         self._is_local = isinstance(files, LocalFileSystem)
-        self._location = location or Location(f"the folder {root}")
+        self.location = location or Location(f"the folder {root}")
+        """The name of the folder in messages."""
+        self._required_mark: str | None = None
         with self._translated():
             files.makedirs(self._root, exist_ok=True)
 
@@ -77,6 +83,9 @@ class BlobFolder:
         with self._translated():
             if self._holds(blob):
                 return
+            if self._is_local:
+                # A folder that is not mounted can be written to.
+                self._check_mark()
             partial = self._path(f"{_PARTIAL}.{self._writer}.{uuid.uuid4().hex}")
             try:
                 with self._files.open(partial, "wb") as file:
@@ -105,6 +114,7 @@ class BlobFolder:
             try:
                 data: bytes = self._files.cat_file(self._path(sha256))
             except FileNotFoundError as error:
+                self._check_mark()
                 raise CorruptBlobError(sha256) from error
         if hashlib.sha256(data).hexdigest() != sha256:
             raise CorruptBlobError(sha256)
@@ -117,6 +127,28 @@ class BlobFolder:
     def names(self) -> set[str]:
         """Return the SHA-256 of every blob."""
         return {name for name in self._names() if "." not in name}
+
+    def marks(self) -> set[str]:
+        """Return the ids of the stores whose marks the folder carries."""
+        return {name.removeprefix(f"{_MARK}.") for name in self._names() if name.startswith(f"{_MARK}.")}
+
+    def add_mark(self, store_id: str) -> None:
+        """Mark the folder as that of a store."""
+        with self._translated(), self._files.open(self._path(self.mark_name(store_id)), "wb") as file:
+            file.write(_EXPLANATION)
+            self._sync(file)
+
+    def remove_mark(self, store_id: str) -> None:
+        """Remove the mark of a store."""
+        self._remove(self._path(self.mark_name(store_id)))
+
+    def require_mark(self, store_id: str) -> None:
+        """Count a missing blob as unavailable from now on, and not as lost, while the mark of a store is missing."""
+        self._required_mark = store_id
+
+    def mark_name(self, store_id: str) -> str:
+        """Return the name of the file that marks the folder as that of a store."""
+        return f"{_MARK}.{store_id}"
 
     def remove_partial(self, writers: Collection[str]) -> None:
         """Remove the unfinished files of all writers except the given ones."""
@@ -144,11 +176,34 @@ class BlobFolder:
 
     def _names(self) -> list[str]:
         with self._translated():
-            return [path.rpartition("/")[2] for path in self._files.ls(self._root, detail=False)]
+            try:
+                return [path.rpartition("/")[2] for path in self._files.ls(self._root, detail=False)]
+            except FileNotFoundError:
+                if self._is_local:
+                    raise
+                # Object stores have no empty folders.
+                return []
 
     def _remove(self, path: str) -> None:
-        with self._translated(), contextlib.suppress(FileNotFoundError):
-            self._files.rm_file(path)
+        with self._translated():
+            try:
+                self._files.rm_file(path)
+            except FileNotFoundError:
+                self._check_mark()
+
+    def _check_mark(self) -> None:
+        """Check that the folder is the one that was opened.
+
+        Raises:
+            StoreUnavailableError: the folder does not carry the required mark.
+        """
+        if self._required_mark is None:
+            return
+        try:
+            self._files.info(self._path(self.mark_name(self._required_mark)))
+        except FileNotFoundError as error:
+            detail = f"{self.location.name}: it has lost its mark; is it mounted?"
+            raise StoreUnavailableError("the store does not answer", detail) from error
 
     def _sync(self, file: Any) -> None:
         """Wait until a local file is on the disk; files elsewhere are stored once they are closed."""
@@ -182,7 +237,7 @@ class BlobFolder:
         except (StoreError, MemoryError):
             raise
         except Exception as error:
-            raise file_failure(error, self._location) from error
+            raise file_failure(error, self.location) from error
 
 
 def _missing_package(url: str, error: ImportError) -> str:

@@ -1,5 +1,7 @@
 """The errors of the store. Their messages are for clients and name no paths, addresses or statements."""
 
+from nst_service.store.location import Location
+
 
 class StoreError(Exception):
     """The base class of the errors that the store raises."""
@@ -36,6 +38,16 @@ class StoreInUseError(StoreError):
     def __init__(self, directory: str = "") -> None:
         super().__init__(
             "another server uses this data directory; servers can share jobs only through PostgreSQL", directory
+        )
+
+
+class ForeignFolderError(StoreError):
+    """The folder of the blobs belongs to another store, or its owner is unknown. Nothing in it has been changed."""
+
+    def __init__(self, location: Location, reason: str):
+        super().__init__(
+            "the folder of the blobs belongs to another database",
+            f"{location.name}: {reason}; restore that database, or use another folder",
         )
 
 

@@ -181,3 +181,5 @@ class Removed:
     """The number of ended jobs that exceeded the retention."""
     blobs: int
     """The number of blobs that no job used."""
+    unknown: int
+    """The number of files in the folder that the database does not know. They are left alone."""

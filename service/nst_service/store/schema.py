@@ -39,6 +39,16 @@ SERVERS = Table(
     Column("beats", BigInteger, nullable=False),
 )
 
+# One row, which a dump of the database keeps.
+STORE = Table(
+    "store",
+    METADATA,
+    # The id in the mark of the folder of the blobs.
+    Column("id", String, primary_key=True),
+    # The seconds for which any server has served the store, over all of its life.
+    Column("served_seconds", Double, nullable=False),
+)
+
 JOBS = Table(
     "jobs",
     METADATA,
@@ -69,6 +79,9 @@ JOBS = Table(
     # The size is right while this is the epoch of the job. 0.1.0 raises the epoch alone when it leases a job, and from
     # then on its events may tell another size.
     Column("size_epoch", Integer),
+    # The `served_seconds` of the store at the end of the job. NULL before its end, and if 0.1.0 has ended the job: then
+    # the next cleaning sets it.
+    Column("served_at_end", Double),
     UniqueConstraint("owner", "request_id"),
     Index("jobs_by_state", "state", "number"),
     Index("jobs_by_owner", "owner", "number"),

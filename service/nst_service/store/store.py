@@ -25,6 +25,7 @@ from nst_service.store.errors import (
     TransitionError,
 )
 from nst_service.store.failure_detector import FailureDetector
+from nst_service.store.folder_owner import claim
 from nst_service.store.records import (
     Blob,
     BlobKind,
@@ -40,6 +41,7 @@ from nst_service.store.records import (
     Submission,
 )
 from nst_service.store.schema import BLOB_USES, EVENTS, JOBS, SERVERS
+from nst_service.store.serving_clock import ServingClock, store_id
 from nst_service.store.versions import migrate
 
 
@@ -60,6 +62,7 @@ class Store:
         lease_seconds: float,
         directory: ExclusiveDirectory | None = None,
         clock: Callable[[], float] = time.time,
+        steady_clock: Callable[[], float] = time.monotonic,
     ):
         """Bring the tables up to date and join the servers that share them; `open` is simpler.
 
@@ -70,7 +73,8 @@ class Store:
             lease_seconds: seconds without a heartbeat after which a server counts as dead; 0 where no other server can
                 be alive.
             directory: closed together with the store.
-            clock: returns seconds since the UNIX epoch. It gives timestamps and ages, and decides nothing else.
+            clock: returns seconds since the UNIX epoch, for timestamps and ages.
+            steady_clock: returns seconds that never go back. No job is removed sooner than by this clock.
         """
         self._server_id = uuid.uuid4().hex
         self._database = database
@@ -87,7 +91,11 @@ class Store:
             self._send_heartbeat(connection)
         self._folder = open_folder(self._server_id)
         self._uses = BlobUses(database, self._folder)
-        self._cleaner = Cleaner(database, self._folder, self._uses, retention, clock)
+        claim(self._folder, store_id(database), self._uses.used())
+        self._serving_clock = ServingClock(database, steady_clock)
+        self._cleaner = Cleaner(
+            database, self._folder, self._uses, retention=retention, clock=clock, serving_clock=self._serving_clock
+        )
 
     @classmethod
     def open(
@@ -113,6 +121,7 @@ class Store:
             ValueError: a URL cannot be used.
             StoreInUseError: another server uses the directory.
             StoreVersionError: this release is too old for the database.
+            ForeignFolderError: the folder of the blobs belongs to another database.
             StoreError: the store cannot be used.
         """
         if not (database_url and blobs_url):
@@ -136,6 +145,8 @@ class Store:
         try:
             with self._database.write() as connection:
                 self._remove_server(connection, self._server_id)
+            with contextlib.suppress(StoreError):
+                self._serving_clock.save()
         finally:
             self._database.close()
             if self._directory:
@@ -157,8 +168,7 @@ class Store:
         with self._database.read() as connection:
             if found := self._find(connection, same, job.request_digest):
                 return Submission(found, created=False)
-        size = sum(blob.size for blob in job.blobs)
-        self._cleaner.make_room(size + len(job.accepted_event))
+        self._cleaner.check_room(job.blobs, len(job.accepted_event))
         self._uses.put(job.blobs)
         now = self._clock()
         values: Mapping[str, Any] = {
@@ -184,11 +194,15 @@ class Store:
             ).one_or_none()
             if row is not None:
                 self._uses.add(connection, row.number, job.blobs)
-                return Submission(_job(row), created=True)
-            # The same request has arrived twice at the same time.
-            found = self._find(connection, same, job.request_digest)
-            assert found, "an insert conflicts only with another job"
-            return Submission(found, created=False)
+            else:
+                # The same request has arrived twice at the same time.
+                found = self._find(connection, same, job.request_digest)
+                assert found, "an insert conflicts only with another job"
+                return Submission(found, created=False)
+        # Only now, so that nothing is removed for a job that is refused. What is not removed now, a cleaning removes.
+        with contextlib.suppress(StoreError):
+            self._cleaner.remove_excess()
+        return Submission(_job(row), created=True)
 
     def find(self, owner: str, request_id: str, request_digest: str) -> StoredJob | None:
         """Return the job of a request; None if the request is new.
@@ -218,7 +232,8 @@ class Store:
             if state is JobState.QUEUED and row.epoch == 0:
                 now = self._clock()
                 cancelled = self._transition(JobState.CANCELLED).where(JOBS.c.id == job_id)
-                connection.execute(cancelled.values(cancel_requested=True, finished_at=now))
+                served = self._serving_clock()
+                connection.execute(cancelled.values(cancel_requested=True, finished_at=now, served_at_end=served))
                 return JobState.CANCELLED
             if not state.is_terminal:
                 connection.execute(update(JOBS).where(JOBS.c.id == job_id).values(cancel_requested=True))
@@ -349,6 +364,7 @@ class Store:
             values = {
                 "outcome": outcome,
                 "finished_at": self._clock(),
+                "served_at_end": self._serving_clock(),
                 "server_id": None,
                 "row_bytes": JOBS.c.row_bytes + len(outcome) + _byte_count(events),
             }
@@ -445,6 +461,13 @@ class Store:
     def checkpoint(self, job_id: str) -> bytes | None:
         """Return the checkpoint of a job; None if there is none."""
         return self._blob(JOBS.c.id == job_id, BLOB_USES.c.kind == BlobKind.CHECKPOINT)
+
+    def has_checkpoint(self, job_id: str) -> bool:
+        """Return whether a job has a checkpoint, even if it is damaged."""
+        wanted = select(BLOB_USES.c.sha256).join(JOBS, JOBS.c.number == BLOB_USES.c.job_number)
+        wanted = wanted.where(JOBS.c.id == job_id, BLOB_USES.c.kind == BlobKind.CHECKPOINT).limit(1)
+        with self._database.read() as connection:
+            return connection.execute(wanted).scalar() is not None
 
     def result(self, job_id: str) -> bytes | None:
         """Return the finished picture of a job; None if there is none."""

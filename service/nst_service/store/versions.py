@@ -47,7 +47,18 @@ def _add_result_size(connection: Connection) -> None:
     connection.execute(text("ALTER TABLE schema_version ADD COLUMN actual_version INTEGER NOT NULL DEFAULT 1"))
 
 
-UPGRADES: Sequence[Upgrade] = (Upgrade(_add_result_size, oldest_compatible=1),)
+def _add_store_id_and_served_time(connection: Connection) -> None:
+    """Add the id of the store, and the time that it was served, by which ended jobs age."""
+    double = "DOUBLE PRECISION" if connection.dialect.name == "postgresql" else "DOUBLE"
+    connection.execute(text(f"ALTER TABLE jobs ADD COLUMN served_at_end {double}"))
+    columns = f"id VARCHAR NOT NULL, served_seconds {double} NOT NULL, PRIMARY KEY (id)"
+    connection.execute(text(f"CREATE TABLE store ({columns})"))
+
+
+UPGRADES: Sequence[Upgrade] = (
+    Upgrade(_add_result_size, oldest_compatible=1),
+    Upgrade(_add_store_id_and_served_time, oldest_compatible=1),
+)
 """The upgrades in their order; the first turns version 1 into version 2."""
 
 
