@@ -1,7 +1,9 @@
 """Runs from their leases to their outcomes, with a store and workers that do what a test wants."""
 
 import asyncio
+import dataclasses
 import gc
+import time
 import weakref
 from dataclasses import dataclass, field
 
@@ -11,7 +13,7 @@ from nst_service.jobs.background import BackgroundTasks
 from nst_service.jobs.device_pool import DevicePool
 from nst_service.jobs.dispatcher import Dispatcher
 from nst_service.jobs.events import Event, Queued, Started
-from nst_service.jobs.job import Drained, Ended, Job, Moved
+from nst_service.jobs.job import Drained, Ended, Job, Moved, Probation
 from nst_service.jobs.job_store import LeasedJob
 from nst_service.jobs.job_table import JobTable
 from nst_service.jobs.observer import DeviceFailed, Fact, JobEnded, StoreFailed
@@ -289,3 +291,60 @@ async def test_a_drain_waits_until_the_ends_that_could_not_be_stored_are_stored(
     del dispatching.store.answers["save_result"]
     await dispatching.settlement.retry()
     assert await idle
+
+
+def suspect(job: Job, begins_in: float = 0.0) -> Job:
+    job.probation = Probation(begins_at=time.monotonic() + begins_in)
+    return job
+
+
+async def test_a_suspect_runs_alone(dispatching: Dispatching):
+    dispatching.pool._max_running = 2
+    (job,) = dispatching.queue()
+    (short,) = dispatching.queue()
+    short.run_state = dataclasses.replace(short.run_state, remaining_seconds=0.1)
+    suspect(job)
+    dispatching.dispatcher.dispatch()
+    await dispatching.joined()
+    dispatching.dispatcher.dispatch()
+    assert dispatching.pool.running == [job]
+    assert dispatching.table.waiting == [short]
+
+
+async def test_others_join_a_suspect_that_has_stored_a_checkpoint(dispatching: Dispatching):
+    dispatching.pool._max_running = 2
+    (job,) = dispatching.queue()
+    suspect(job)
+    dispatching.dispatcher.dispatch()
+    sink = await dispatching.joined()
+    (short,) = dispatching.queue()
+    short.run_state = dataclasses.replace(short.run_state, remaining_seconds=0.1)
+    dispatching.dispatcher.dispatch()
+    assert dispatching.pool.running == [job]
+    await asyncio.to_thread(sink.save, Snapshot())
+    await until(lambda: "save_checkpoint" in dispatching.store.calls and job.probation is None)
+    dispatching.dispatcher.dispatch()
+    assert dispatching.pool.running == [job, short]
+
+
+async def test_a_suspect_waits_until_nothing_runs_and_those_behind_it_wait_for_it(dispatching: Dispatching):
+    dispatching.pool._max_running = 2
+    first, second, third = dispatching.queue(3)
+    suspect(second)
+    third.run_state = dataclasses.replace(third.run_state, remaining_seconds=0.1)
+    dispatching.dispatcher.dispatch()
+    sink = await dispatching.joined()
+    assert dispatching.pool.running == [first]
+    await asyncio.to_thread(sink.leave, make_result())
+    await dispatching.joined(2)
+    assert dispatching.pool.running == [second]
+    assert dispatching.table.waiting == [third]
+
+
+async def test_others_overtake_a_suspect_whose_time_has_not_come(dispatching: Dispatching):
+    first, second = dispatching.queue(2)
+    suspect(first, begins_in=3600.0)
+    dispatching.dispatcher.dispatch()
+    await dispatching.joined()
+    assert dispatching.pool.running == [second]
+    assert dispatching.table.waiting == [first]

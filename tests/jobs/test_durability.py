@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from nst_service.engine.errors import InvalidRequestError
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.optim.transfer import Iterate, optimize
 from nst_service.engine.options import Limits
@@ -81,7 +82,7 @@ def serving(model: Vgg19, limits: Limits, open_job_store: OpenJobStore):
     """Return a context manager that runs a scheduler, with the same store every time."""
 
     @contextlib.asynccontextmanager
-    async def serving(**durability: Any) -> AsyncIterator[Scheduler]:
+    async def serving(limits: Limits = limits, **durability: Any) -> AsyncIterator[Scheduler]:
         scheduler = Scheduler(
             [DeviceWorker(model)],
             open_job_store(),
@@ -314,18 +315,38 @@ async def test_a_job_for_which_memory_ran_out_stays_as_small_after_a_restart(
     assert brake.steps == 8 - 3 + 1
 
 
-async def test_a_job_that_no_longer_fits_after_a_restart_says_so(
-    serving, make_request: MakeRequest, brake: Brake, monkeypatch: pytest.MonkeyPatch
+async def test_a_job_that_no_longer_fits_after_a_restart_waits_for_a_server_with_more_memory(
+    serving, make_request: MakeRequest, brake: Brake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    brake.before = 2
+    request, memory = make_request(iterations=8), 2**20
+    expected = picture_in(await undisturbed(serving, request))
+    job_id = await left_at_step_3(serving, request, brake)
+    warm_up = DeviceWorker.warm_up
+    monkeypatch.setattr(DeviceWorker, "warm_up", lambda worker: setattr(worker, "memory", memory))
     async with serving() as scheduler:
-        job = await submit(scheduler, make_request(iterations=_ENDLESS), request_id="one")
-        await leave(scheduler, brake, 2)
-    monkeypatch.setattr(DeviceWorker, "warm_up", lambda worker: setattr(worker, "memory", 2**20))
+        view = await scheduler.views.view(job_id)
+    assert view.stored.state is JobState.QUEUED
+    assert "MiB are available" in caplog.text
+    monkeypatch.setattr(DeviceWorker, "warm_up", warm_up)
     async with serving() as scheduler:
-        view = await scheduler.views.view(job.id)
-    assert view.stored.state is JobState.FAILED
-    assert b"of memory" in (view.stored.outcome or b"")
+        assert picture_in(await events_of(scheduler, job_id)) == expected
+
+
+@pytest.mark.parametrize(
+    "limits_then",
+    [{"max_input_pixels": 100}, {"max_image_size": 32}, {"max_iterations": 5}, {"max_styles": 0}],
+    ids=lambda limits: next(iter(limits)),
+)
+async def test_a_lower_limit_of_a_later_server_does_not_concern_jobs_that_were_accepted(
+    serving, make_request: MakeRequest, brake: Brake, limits: Limits, limits_then: dict[str, int]
+):
+    request = make_request(iterations=8)
+    expected = picture_in(await undisturbed(serving, request))
+    job_id = await left_at_step_3(serving, request, brake)
+    async with serving(limits=dataclasses.replace(limits, **limits_then)) as scheduler:
+        with pytest.raises(InvalidRequestError):
+            await submit(scheduler, request)
+        assert picture_in(await events_of(scheduler, job_id)) == expected
 
 
 async def test_jobs_that_wait_when_the_server_leaves_run_in_their_order_when_it_is_back(
@@ -644,7 +665,7 @@ async def test_a_job_that_cannot_be_read_back_at_all_keeps_no_server_from_the_ot
         ]
     monkeypatch.setattr(AsyncJobStore, "request", request_of_the_other)
     async with serving() as scheduler:
-        assert (await scheduler.views.view(jobs[0].id)).stored.state is JobState.FAILED
+        assert (await scheduler.views.view(jobs[0].id)).stored.state is JobState.QUEUED
         await scheduler.cancel(jobs[1].id)
         with contextlib.suppress(JobCancelledError):
             await events_of(scheduler, jobs[1].id)

@@ -8,7 +8,17 @@ import pytest
 from grpc_health.v1 import health_pb2
 from nst.v1 import style_transfer_pb2 as pb
 
-from tests.reliability.serving import ENDLESS, KillableServer, MakeRequest, Story, Stub, Undisturbed, refusal, told
+from tests.reliability.serving import (
+    ENDLESS,
+    TERMINAL,
+    KillableServer,
+    MakeRequest,
+    Story,
+    Stub,
+    Undisturbed,
+    refusal,
+    told,
+)
 
 _KEEP = pb.DISCONNECT_POLICY_KEEP_RUNNING
 _DEVICE_FAILED = 3
@@ -65,7 +75,7 @@ async def test_a_job_that_keeps_killing_its_servers_is_given_up(
         while job.state != pb.JOB_STATE_FAILED:
             if not server.is_alive:
                 server.kill()
-                server.start({"death": 15})
+                server.start({"death": 15}, checkpoint_seconds=1e6)
                 servers += 1
             # It may die before anybody has heard of it.
             with contextlib.suppress(grpc.aio.AioRpcError):
@@ -150,4 +160,31 @@ async def test_a_job_that_fits_in_no_tiles_fails_and_nothing_else_does(server: K
             code, reason = await refusal(stub.stylize(named(ENDLESS)))
             assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "DOES_NOT_FIT")
         await Story().read(stub.stylize(named(3)))
+        await stub.idle()
+
+
+async def test_a_job_that_keeps_killing_its_servers_ends_with_the_picture_that_it_has(
+    server: KillableServer, named: MakeRequest
+):
+    await server.serve({"stall": 12}, checkpoint_seconds=0)
+    async with server.stub() as stub:
+        story = Story()
+        await story.read(stub.stylize(named(ENDLESS, disconnect_policy=_KEEP)), "progress")
+        while story.iteration < 11:
+            await story.read(stub.watch(story.job_id, story.last), "progress")
+        await asyncio.sleep(0.2)
+    server.kill()
+    async with server.stub() as stub:
+        job = pb.Job()
+        while job.state not in TERMINAL:
+            if not server.is_alive:
+                server.kill()
+                server.start({"death": 15}, checkpoint_seconds=1e6)
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                job = await stub.job(story.job_id)
+            await asyncio.sleep(0.01)
+        assert job.state == pb.JOB_STATE_SUCCEEDED
+        assert job.completed.stop_reason == pb.STOP_REASON_SHUTDOWN
+        assert 5 < job.completed.iterations < 15
+        await told(stub, story.job_id)
         await stub.idle()

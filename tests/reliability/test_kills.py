@@ -148,3 +148,24 @@ async def test_a_client_of_ours_gets_its_pictures_whatever_breaks(
         jobs = await stub.jobs()
         assert len(jobs) == pictures
         assert {job.state for job in jobs} == {pb.JOB_STATE_SUCCEEDED}
+
+
+async def test_no_job_is_blamed_for_servers_that_die_at_their_start(
+    server: KillableServer, named: MakeRequest, undisturbed: Undisturbed, rng: random.Random
+):
+    requests = [named(10, seed, disconnect_policy=pb.DISCONNECT_POLICY_KEEP_RUNNING) for seed in range(6)]
+    stories = [Story() for _ in requests]
+    await server.serve({"stall": 1})
+    async with server.stub() as stub:
+        for request, story in zip(requests, stories, strict=True):
+            await story.read(stub.stylize(request), "accepted")
+    server.kill()
+    for _ in range(12):
+        await server.serve({"stall": 1}, checkpoint_seconds=1e6)
+        await asyncio.sleep(rng.uniform(0, _LONGEST_LIFE))
+        server.kill()
+    await server.serve()
+    async with server.stub() as stub:
+        for request, story in zip(requests, stories, strict=True):
+            await story.read(stub.watch(story.job_id, story.last))
+            assert story.data == await undisturbed(request)

@@ -358,7 +358,7 @@ class _StopReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StopReason
     STOP_REASON_DEADLINE: _StopReason.ValueType  # 3
     """The deadline of the call was near. The picture is the best so far."""
     STOP_REASON_SHUTDOWN: _StopReason.ValueType  # 4
-    """The server shut down. The picture is the best so far."""
+    """The server shut down, or servers kept dying while they ran the job. The picture is the best so far."""
     STOP_REASON_CONVERGED: _StopReason.ValueType  # 5
     """The loss improved by less than min_improvement."""
     STOP_REASON_TIME_BUDGET: _StopReason.ValueType  # 6
@@ -376,7 +376,7 @@ STOP_REASON_CANCELLED: StopReason.ValueType  # 2
 STOP_REASON_DEADLINE: StopReason.ValueType  # 3
 """The deadline of the call was near. The picture is the best so far."""
 STOP_REASON_SHUTDOWN: StopReason.ValueType  # 4
-"""The server shut down. The picture is the best so far."""
+"""The server shut down, or servers kept dying while they ran the job. The picture is the best so far."""
 STOP_REASON_CONVERGED: StopReason.ValueType  # 5
 """The loss improved by less than min_improvement."""
 STOP_REASON_TIME_BUDGET: StopReason.ValueType  # 6

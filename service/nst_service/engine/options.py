@@ -1,6 +1,7 @@
 """The options of a stylisation, with every default and every accepted range: the one place where they stand."""
 
 import dataclasses
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -234,6 +235,12 @@ class Limits:
     """Most iterations of a transfer."""
     max_styles: int
     """Most styles of a transfer."""
+
+
+NO_LIMITS = Limits(
+    max_input_pixels=sys.maxsize, max_image_size=sys.maxsize, max_iterations=sys.maxsize, max_styles=sys.maxsize
+)
+"""The limits of a request that a server has accepted before."""
 
 
 def range_violations(options: TransferOptions | StyleOptions | OutputOptions, path: str) -> Iterator[Violation]:

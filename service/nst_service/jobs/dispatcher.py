@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import itertools
 import logging
+import time
 
 from nst_service.jobs.availability import Availability
 from nst_service.jobs.background import BackgroundTasks
@@ -63,12 +65,25 @@ class Dispatcher:
         if self._pool.failed.is_set():
             # Nothing would run them.
             return
-        for job, device in self._pool.place(waiting):
+        for job, device in self._pool.place(self._startable()):
             waiting.remove(job)
             job.is_running = True
             self._runs.spawn(self._run(device, job))
         for position, (job, span) in enumerate(zip(waiting, self._pool.forecast(waiting), strict=True)):
             job.log.append(Queued(position=position, eta_seconds=span.start))
+
+    def _startable(self) -> list[Job]:
+        """Return the waiting jobs that may start now, in the order of their arrival.
+
+        A job on probation runs alone. It waits until nothing runs, and what has arrived after it waits for it.
+        """
+        running, now = self._pool.running, time.monotonic()
+        if any(job.probation for job in running):
+            return []
+        ready = [job for job in self._table.waiting if job.probation is None or job.probation.begins_at <= now]
+        if ready and ready[0].probation:
+            return [] if running else ready[:1]
+        return list(itertools.takewhile(lambda job: job.probation is None, ready))
 
     async def idle_within(self, seconds: float) -> bool:
         """Wait at most this number of seconds until no job runs and all ends are stored; return whether no job runs."""

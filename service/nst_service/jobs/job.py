@@ -66,6 +66,14 @@ class RunState:
 
 
 @dataclass(frozen=True, slots=True)
+class Probation:
+    """A run of a job that may have killed its servers. It runs alone, so that nothing else dies with it."""
+
+    begins_at: float
+    """Time from which the job may run, on the clock of `time.monotonic`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The job has ended for good."""
 
@@ -116,6 +124,8 @@ class Job:
     """The reason for which the job is not here any more; None while it waits or runs."""
     lease: Lease | None = None
     """The right to run the job; None before it runs."""
+    probation: Probation | None = None
+    """The probation of the job; None if it is above suspicion or has stored a checkpoint since."""
     followers: int = 0
     """The number of calls that follow the job."""
     unfollowed_since: float | None = None

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from nst_service.engine.estimate import estimate
-from nst_service.engine.options import Limits
+from nst_service.engine.options import NO_LIMITS, Limits
 from nst_service.engine.sizes import Size
 from nst_service.engine.spec import TransferRequest, TransferSpec, prepare
 from nst_service.jobs.device_pool import DevicePool
@@ -60,23 +60,29 @@ class Planner:
             QuotaExceededError: the job is larger than the quota of its owner allows.
             DoesNotFitError: not even the smallest size that the request allows fits.
         """
-        spec = self._decode(request)
+        spec = prepare(request, self._limits, self._pool.layers)
         check_job(owner, pixels=spec.content.width * spec.content.height, iterations=spec.options.iterations)
         return fitted(spec, self._pool.capacity)
 
-    def prepare_again(self, request: TransferRequest, size: Size) -> TransferSpec:
+    def prepare_again(self, request: TransferRequest, size: Size, *, must_fit: bool = True) -> TransferSpec:
         """Decode the request of a job that goes on here. This method blocks.
+
+        The limits of the server do not apply, because they may have been higher when the job was accepted.
 
         Args:
             request: the stored request.
             size: the size of the result that was last published.
+            must_fit: whether the job needs the memory of further steps. It does not if it only delivers the picture
+                that it has.
 
         Raises:
-            InvalidRequestError: a limit of the server is lower than when the job was accepted.
+            InvalidRequestError: the network of this server does not have a layer that the request names.
             DoesNotFitError: the job does not fit any more.
         """
-        spec = self._decode(request)
-        return fitted(spec if size == spec.content.size else spec.reduced(size), self._pool.capacity)
+        spec = prepare(request, NO_LIMITS, self._pool.layers)
+        if size != spec.content.size:
+            spec = spec.reduced(size)
+        return fitted(spec, self._pool.capacity) if must_fit else spec
 
     def plan(
         self,
@@ -125,9 +131,6 @@ class Planner:
             earlier_runs=stored.epoch,
         )
         return Job(plan=plan, run_state=state, log=EventLog([first_event(stored), *events]))
-
-    def _decode(self, request: TransferRequest) -> TransferSpec:
-        return prepare(request, self._limits, self._pool.layers)
 
     def _initial_state(self, spec: TransferSpec) -> RunState:
         cost = estimate(spec, self._pool.capacity)

@@ -334,9 +334,9 @@ class Scheduler:
         with store_failures_noted(self._observer, "queue"):
             await self._recover()
 
-    async def _recover(self) -> None:
-        """Queue the jobs of the store that no server runs and that are not queued here."""
-        async for job in self._recovery.resumable():
+    async def _recover(self, *, only_deferred: bool = False) -> None:
+        """Queue the jobs of the store that no server runs and that are not queued here (see `Recovery.resumable`)."""
+        async for job in self._recovery.resumable(only_deferred=only_deferred):
             if self._availability.is_draining:
                 # The job stays in the store, for another server or for the next start.
                 return
@@ -373,9 +373,10 @@ class Scheduler:
         """Queue the jobs that other servers have left, if a device is idle, and start the jobs that have room now."""
         if not self._availability.is_serving:
             return
-        if not self._table.waiting and self._pool.idle_devices:
+        has_room = not self._table.waiting and self._pool.idle_devices > 0
+        if has_room or self._recovery.has_due_jobs:
             with store_failures_noted(self._observer, "queue"):
-                await self._recover()
+                await self._recover(only_deferred=not has_room)
         self.dispatcher.dispatch()
 
     async def _clean(self) -> None:

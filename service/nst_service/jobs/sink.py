@@ -124,6 +124,7 @@ class LoopSink:
         started = time.monotonic()
         with store_failures_noted(self._observer, "save_checkpoint", f"job {self._job.id} has no new checkpoint"):
             await self._store.save_checkpoint(self._job, snapshot)
+            self._job.probation = None
             self._observer.notify(JobCheckpointed(self._job, time.monotonic() - started))
         seconds = time.monotonic() - started
         interval = max(self._checkpoint_seconds, seconds / _CHECKPOINT_SHARE)
