@@ -130,20 +130,37 @@ class TestFolderWithoutMark:
         with pytest.raises(ForeignFolderError):
             Place(third.directory, third.database_url, place.blobs).open()
 
-    def test_an_empty_one_is_refused_while_jobs_need_files_and_can_be_claimed_by_hand(
-        self, place: Place, store: Store
+    def test_an_empty_one_is_not_claimed_while_jobs_need_files(
+        self, place: Place, store: Store, caplog: pytest.LogCaptureFixture
     ) -> None:
         job_id = _ended(store)
         store.close()
         (mark,) = {path.name for path in place.blobs.glob("store.*")}
-        shutil.rmtree(place.blobs)
-        with pytest.raises(StoreUnavailableError) as caught:
-            place.open()
-        assert f"create the file {mark}" in caught.value.detail
-        (place.blobs / mark).touch()
+        aside = place.blobs.rename(place.directory / "aside")
         again = place.open()
+        assert f"create the file {mark}" in caplog.text
+        with pytest.raises(StoreUnavailableError):
+            again.result(job_id)
+        with pytest.raises(StoreUnavailableError):
+            again.submit(new_job(request=b"another"))
+        place.blobs.rmdir()
+        (aside / mark).unlink()
+        aside.rename(place.blobs)
+        again.clean()
+        assert again.result(job_id) == b"whole"
+        assert mark in _names(place)
+        again.close()
+
+    def test_an_empty_one_can_be_claimed_by_hand(self, place: Place, store: Store) -> None:
+        job_id = _ended(store)
+        store.close()
+        (mark,) = {path.name for path in place.blobs.glob("store.*")}
+        shutil.rmtree(place.blobs)
+        again = place.open()
+        (place.blobs / mark).touch()
         with pytest.raises(CorruptBlobError):
             again.result(job_id)
+        assert again.submit(new_job(request=b"another")).created
         again.close()
 
 
@@ -175,7 +192,7 @@ class TestFolderThatGoesAway:
         with store._database.write() as connection:
             dropped = store._uses.drop(connection, 1)
         with pytest.raises(StoreUnavailableError):
-            store.clean()
+            store._uses.discard(dropped)
         place.blobs.rmdir()
         (place.directory / "aside").rename(place.blobs)
         assert store.clean().blobs == len(dropped)

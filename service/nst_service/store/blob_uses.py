@@ -1,5 +1,6 @@
 """The uses of blobs by jobs: rows that keep a file, and the removal of files without such a row."""
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 
 from nst_service.store.blobs import BlobFolder
 from nst_service.store.database import Database
+from nst_service.store.errors import StoreFullError
 from nst_service.store.records import Blob, BlobKind
 from nst_service.store.schema import BLOB_USES, BLOBS, SERVERS
 
@@ -89,7 +91,12 @@ class BlobUses:
             used = set(connection.execute(select(BLOB_USES.c.sha256)).scalars())
             servers = set(connection.execute(select(SERVERS.c.id)).scalars())
         self._folder.remove_partial(servers)
-        return Swept(removed=self.discard(known - used), unknown=len(names - known))
+        removed = 0
+        for sha256 in known - used:
+            # On a full disk another removal may still succeed.
+            with contextlib.suppress(StoreFullError):
+                removed += self._discard(sha256)
+        return Swept(removed=removed, unknown=len(names - known))
 
     def _discard(self, sha256: str) -> bool:
         unused = ~select(BLOB_USES.c.job_number).where(BLOB_USES.c.sha256 == BLOBS.c.sha256).exists()

@@ -91,7 +91,8 @@ class Store:
             self._send_heartbeat(connection)
         self._folder = open_folder(self._server_id)
         self._uses = BlobUses(database, self._folder)
-        claim(self._folder, store_id(database), self._uses.used())
+        self._id = store_id(database)
+        claim(self._folder, self._id, self._uses.used())
         self._serving_clock = ServingClock(database, steady_clock)
         self._cleaner = Cleaner(
             database, self._folder, self._uses, retention=retention, clock=clock, serving_clock=self._serving_clock
@@ -482,6 +483,8 @@ class Store:
 
     def clean(self) -> Removed:
         """Remove the jobs that exceed the retention and the files that crashes have left behind. Call it regularly."""
+        # The folder may have been mounted since it was opened, or another store may have claimed it by mistake.
+        claim(self._folder, self._id, self._uses.used())
         return self._cleaner.clean()
 
     def _one(self, condition: ColumnElement[bool]) -> StoredJob | None:
