@@ -17,7 +17,10 @@ from nst_launcher.signals import leave_at_signal
 
 from nst_service import tokens
 from nst_service.config import ServerConfig, settings
+from nst_service.environment import unknown_variables
 from nst_service.reloaded import SettingError
+
+_log = logging.getLogger(__name__)
 
 ENVIRONMENT = "NST"
 """Prefix of the environment variables of the settings."""
@@ -114,6 +117,9 @@ def main(context: click.Context, /, **values: Any) -> None:
 
 def _serve(config: ServerConfig) -> None:
     logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    known = {f"{ENVIRONMENT}_{name.upper()}" for name in ("config", *(setting.name for setting in settings()))}
+    for warning in unknown_variables(os.environ, known):
+        _log.warning("%s", warning)
     # Set before anything slow: the first process of a container ignores a signal that has no handler.
     leave_at_signal(0)
     # A warning of Pillow about a picture of a client does not concern the operator.

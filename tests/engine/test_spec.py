@@ -56,7 +56,18 @@ def violated(request: TransferRequest, **options) -> set[str]:
 @pytest.mark.parametrize(
     ("options", "field", "description"),
     [
-        ({"iterations": 0}, "options.iterations", "is 0; accepted values are 1 to 100000"),
+        ({"iterations": 0}, "options.iterations", "is 0; accepted values are 1 to 1000"),
+        ({"iterations": 10**9}, "options.iterations", "is 1000000000; this server accepts at most 1000"),
+        (
+            {"content_weight": 1e-46},
+            "options.content_weight",
+            "is 1e-46, which is 0 in float32; accepted values are 0 to 1000000000000",
+        ),
+        (
+            {"content_weight": 1e-30, "content_layers": {"relu4_2": 1e-30}},
+            "options.content_layers",
+            "gives relu4_2 a weight of 1e-30 times content_weight, 1e-30, which is 0 in float32",
+        ),
         ({"iterations": 1001}, "options.iterations", "is 1001; this server accepts at most 1000"),
         ({"learning_rate": 0.0}, "options.learning_rate", "is 0.0; accepted values are above 0, at most 10"),
         ({"scales": 8, "iterations": 7}, "options.iterations", "is 7; each of the 8 scales needs at least 1"),

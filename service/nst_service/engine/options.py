@@ -47,6 +47,11 @@ WEIGHT = Range(0, 10**12)
 EDGE = Range(0, WRITTEN_FORMATS[OutputFormat.JPEG].longest_edge)
 """Accepted longest edges of a result in pixels: as much as a JPEG holds."""
 
+_LARGEST_ZERO = 2.0**-150
+"""The largest number that is rounded to 0 in float32: half of its smallest number, which is 2 ** -149."""
+
+_RANGES_ONLY: Mapping[str, float] = MappingProxyType({})
+
 LayerWeights = Mapping[str, float]
 """Weight of each layer by its name."""
 
@@ -243,14 +248,28 @@ NO_LIMITS = Limits(
 """The limits of a request that a server has accepted before."""
 
 
-def range_violations(options: TransferOptions | StyleOptions | OutputOptions, path: str) -> Iterator[Violation]:
-    """Yield a violation for each numeric option that is not in its range; `path` is that of the options."""
+def range_violations(
+    options: TransferOptions | StyleOptions | OutputOptions, path: str, highest: Mapping[str, float] = _RANGES_ONLY
+) -> Iterator[Violation]:
+    """Yield a violation for each numeric option that is not in its range.
+
+    Args:
+        options: the options to check.
+        path: the path of the options in the request.
+        highest: the highest values that this server accepts, where they are lower than those of the ranges.
+    """
     for name, hint in get_type_hints(type(options), include_extras=True).items():
         value = getattr(options, name)
         if get_origin(hint) is Annotated and value is not None:
             accepted: Range = get_args(hint)[1]
+            if name in highest:
+                accepted = dataclasses.replace(accepted, high=min(accepted.high, highest[name]))
             if value not in accepted:
-                yield Violation(f"{path}.{name}", f"is {value}; accepted values are {accepted}")
+                limited = name in highest and value > accepted.high
+                description = (
+                    f"this server accepts at most {accepted.high}" if limited else f"accepted values are {accepted}"
+                )
+                yield Violation(f"{path}.{name}", f"is {value}; {description}")
 
 
 def transfer_violations(options: TransferOptions, limits: Limits, available: Collection[str]) -> Iterator[Violation]:
@@ -261,15 +280,13 @@ def transfer_violations(options: TransferOptions, limits: Limits, available: Col
         limits: limits of the server.
         available: layers that the network has.
     """
-    out_of_range = list(range_violations(options, "options"))
-    yield from out_of_range
-    for name, limit in (("iterations", limits.max_iterations), ("image_size", limits.max_image_size)):
-        path, value = f"options.{name}", getattr(options, name)
-        if value > limit and all(violation.field != path for violation in out_of_range):
-            yield Violation(path, f"is {value}; this server accepts at most {limit}")
+    highest = {"iterations": limits.max_iterations, "image_size": limits.max_image_size}
+    yield from range_violations(options, "options", highest)
     yield from _schedule_violations(options)
     for name in ("content_layers", "style_layers"):
         yield from _layer_violations(f"options.{name}", getattr(options, name), available)
+    if limits != NO_LIMITS:  # A job that an earlier release has accepted continues.
+        yield from _weight_violations(options)
     if not options.active_layers:
         yield Violation(
             "options.content_weight", "leaves nothing to optimise: no content or style layer has a weight above 0"
@@ -307,6 +324,19 @@ def _layer_violations(path: str, layers: LayerWeights, available: Collection[str
             yield Violation(path, f"names an unknown layer {layer[:32]!r}; accepted layers are {', '.join(available)}")
         elif weight not in WEIGHT:
             yield Violation(path, f"gives {layer} a weight of {weight}; accepted weights are {WEIGHT}")
+
+
+def _weight_violations(options: TransferOptions) -> Iterator[Violation]:
+    """Yield a violation for each weight above 0 that becomes 0 in float32, in which losses are computed."""
+    for name in ("content_weight", "style_weight", "tv_weight", "laplacian_weight", "temporal_weight"):
+        if 0 < getattr(options, name) <= _LARGEST_ZERO:
+            value = getattr(options, name)
+            yield Violation(f"options.{name}", f"is {value}, which is 0 in float32; accepted values are {WEIGHT}")
+    for name, factor in (("content", options.content_weight), ("style", options.style_weight)):
+        for layer, weight in getattr(options, f"{name}_layers").items():
+            if factor > _LARGEST_ZERO and weight > 0 and weight * factor <= _LARGEST_ZERO:
+                total = f"{weight} times {name}_weight, {factor},"
+                yield Violation(f"options.{name}_layers", f"gives {layer} a weight of {total} which is 0 in float32")
 
 
 def _scaled(layers: LayerWeights, factor: float) -> dict[str, float]:

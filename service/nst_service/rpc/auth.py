@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import grpc
@@ -18,6 +19,9 @@ _HEADER = "authorization"
 _SCHEME = "bearer"
 _OPEN_PREFIX = f"/{health.SERVICE_NAME}/"
 """The prefix of the methods that need no token, because load balancers and orchestrators have none."""
+
+_NAMES = MappingProxyType({"peer_dns": "", "peer_uri": "URI:", "peer_email": "email:", "peer_ip": "IP:"})
+"""The kinds of alternative names of a certificate as gRPC calls them, with the beginning of the name of an owner."""
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -57,8 +61,8 @@ class Authenticator:
         owner = self.token_owner(context.invocation_metadata() or ())
         if owner is not None:
             return owner
-        identities = context.peer_identities()
-        return Owner(name=", ".join(name.decode(errors="replace") for name in identities)) if identities else ANYONE
+        name = _certified_name(context)
+        return Owner(name=name) if name else ANYONE
 
 
 class TokenInterceptor(grpc.aio.ServerInterceptor):
@@ -79,6 +83,18 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):
             except UnauthenticatedError as error:
                 return _refusal(error)
         return await continuation(handler_call_details)
+
+
+def _certified_name(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    """Return the names in the certificate of a call, each with its kind unless it is a DNS name; empty without names.
+
+    The kind keeps two certificates apart that have the same text as names of different kinds.
+    """
+    found = context.auth_context()
+    names = [f"{kind}{name.decode(errors='replace')}" for key, kind in _NAMES.items() for name in found.get(key, ())]
+    if not names:
+        names = [f"CN:{name.decode(errors='replace')}" for name in found.get("x509_common_name", ()) if name]
+    return ", ".join(names)
 
 
 def _bearer(metadata: _Metadata) -> str:

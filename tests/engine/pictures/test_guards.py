@@ -29,20 +29,20 @@ def test_nothing_is_said_to_be_empty():
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "name"),
     [
-        b"a text about a picture",
-        b"II. A chapter about a picture",
-        b"\x89PNG\r\n\x1a\n",
-        b"\xff\xd8\xff",
-        save(Image.new("RGB", (2, 2)), "GIF"),
-        save(Image.new("RGB", (2, 2)), "BMP"),
-        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
-        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        (b"a text about a picture", ""),
+        (b"II. A chapter about a picture", ""),
+        (b"\x89PNG\r\n\x1a\n", ""),
+        (b"\xff\xd8\xff", ""),
+        (save(Image.new("RGB", (2, 2)), "GIF"), ": it is a GIF"),
+        (save(Image.new("RGB", (2, 2)), "BMP"), ": it is a BMP"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", ""),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", ": it is an SVG"),
     ],
 )
-def test_what_is_no_accepted_picture_is_refused_with_what_is(data):
-    assert refusal(data) == "cannot be read as a picture; accepted formats are PNG, JPEG, WebP and TIFF"
+def test_what_is_no_accepted_picture_is_refused_with_what_is(data, name):
+    assert refusal(data) == f"cannot be read as a picture{name}; accepted formats are PNG, JPEG, WebP and TIFF"
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])

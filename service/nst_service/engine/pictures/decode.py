@@ -5,6 +5,7 @@ from PIL import Image, UnidentifiedImageError
 from nst_service.engine.errors import PictureError
 from nst_service.engine.pictures.channels import split_channels
 from nst_service.engine.pictures.color_profiles import to_srgb
+from nst_service.engine.pictures.foreign_formats import foreign_name
 from nst_service.engine.pictures.formats import READ_FORMATS, names_of
 from nst_service.engine.pictures.guards import BoundedReader, check_parts, check_size, check_tiles
 from nst_service.engine.pictures.orientation import upright_transpose
@@ -37,7 +38,9 @@ def decode(data: bytes, *, max_pixels: int) -> Picture:
     except PictureError:
         raise
     except UnidentifiedImageError as error:
-        raise PictureError(f"cannot be read as a picture; {_ACCEPTED}") from error
+        name = foreign_name(data)
+        what = "" if name is None else f": it is {name}"
+        raise PictureError(f"cannot be read as a picture{what}; {_ACCEPTED}") from error
     except Image.DecompressionBombError as error:
         raise PictureError(f"has far too many pixels; this server accepts at most {max_pixels}") from error
     except MemoryError as error:
