@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 import pytest
 from nst.v1 import style_transfer_pb2 as pb
+from nst_service.engine.choices import Preset, StyleStatisticKind
+from nst_service.engine.network.vgg import Vgg19
 from nst_service.jobs.errors import UnknownPictureError
-from nst_service.rpc.codec import stored_request_from_proto
+from nst_service.rpc.codec import ProtoCodec, stored_request_from_proto
 
 _DIGEST_OF_0_1_0 = "7e3bdf2df5d846f6b133d89198238108a34437ef28d531589d395f6d7f6b5364"
 """The digest that 0.1.0 stores for the request of `_request`."""
@@ -51,6 +53,31 @@ def test_a_request_whose_pictures_are_named_has_the_same_digest():
     stored = stored_request_from_proto(request, _find_in(b"a photograph", b"a painting"))
     assert stored.digest == _DIGEST_OF_0_1_0
     assert set(stored.pictures.values()) == {b"a photograph", b"a painting", b"a mask"}
+
+
+def test_a_job_goes_on_with_the_options_it_was_accepted_with_whatever_its_preset_is_now(model: Vgg19):
+    request = _request()
+    request.options.Clear()
+    stored = stored_request_from_proto(request, _find_in())
+    options = pb.TransferOptions(
+        preset=pb.PRESET_BALANCED, style_loss=pb.STYLE_LOSS_GRAM, style_weight=0.5, scales=2, scale_iterations=[3, 4]
+    )
+    options.iterations = 7
+    accepted = pb.JobEvent(accepted=pb.Accepted(options=options))
+    find = _find_in(*stored.pictures.values())
+    again = ProtoCodec(model).request(stored.document, accepted.SerializeToString(), find)
+    assert (again.options.preset, again.options.style_loss) == (Preset.BALANCED, StyleStatisticKind.GRAM)
+    assert (again.options.style_weight, again.options.scale_iterations) == (0.5, (3, 4))
+
+
+def test_a_reduced_job_goes_on_from_the_size_it_was_asked_for(model: Vgg19):
+    stored = stored_request_from_proto(_request(), _find_in())
+    accepted = pb.Accepted(
+        options=pb.TransferOptions(image_size=40, min_image_size=32), estimate=pb.CostEstimate(reduced_from=48)
+    )
+    find = _find_in(*stored.pictures.values())
+    again = ProtoCodec(model).request(stored.document, pb.JobEvent(accepted=accepted).SerializeToString(), find)
+    assert (again.options.image_size, again.options.min_image_size) == (48, 32)
 
 
 def test_a_picture_that_is_named_must_be_there_even_if_the_request_has_it_elsewhere():

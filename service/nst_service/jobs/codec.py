@@ -13,8 +13,10 @@ from nst_service.jobs.stored_request import FindPicture
 class Codec(Protocol):
     """Serialises what is stored, and parses what a job needs to go on. Clients parse everything else."""
 
-    def request(self, document: bytes, find_picture: FindPicture) -> TransferRequest:
-        """Parse the document of a stored request.
+    def request(self, document: bytes, accepted_event: bytes, find_picture: FindPicture) -> TransferRequest:
+        """Parse the document of a stored request. Its options are those that the job was accepted with.
+
+        Options that the document leaves open come from a preset, which another release may define otherwise.
 
         Raises:
             UnknownPictureError: a picture is missing.

@@ -270,7 +270,7 @@ class AsyncJobStore:
         document = self._store.request(job.id)
         if document is None:
             return None
-        return self._codec.request(document, functools.partial(self.picture, job.owner))
+        return self._codec.request(document, job.accepted_event, functools.partial(self.picture, job.owner))
 
 
 def first_event(job: StoredJob) -> LoggedEvent:

@@ -26,9 +26,13 @@ class ProtoCodec:
         """Make a codec for jobs that run on a model."""
         self._model = model
 
-    def request(self, document: bytes, find_picture: FindPicture) -> TransferRequest:
-        """Parse the document of a stored request; raises as `jobs.codec.Codec.request` does."""
+    def request(self, document: bytes, accepted_event: bytes, find_picture: FindPicture) -> TransferRequest:
+        """Parse the document of a stored request; see `jobs.codec.Codec.request`."""
         request = pb.StylizeRequest.FromString(document)
+        accepted = pb.JobEvent.FromString(accepted_event).accepted
+        request.options.CopyFrom(accepted.options)
+        if accepted.estimate.reduced_from:
+            request.options.image_size = accepted.estimate.reduced_from
         return request_from_proto(request, _take_pictures(request, find_picture))
 
     def event(self, logged: LoggedEvent) -> bytes:
