@@ -75,18 +75,20 @@ class LBFGS:
     MIN_CURVATURE = 1e-10
     """Cosine between the change of pixels and that of the gradient below which a pair says nothing on curvature."""
 
-    def __init__(self, pixels: Tensor, *, learning_rate: float, history: int):
+    def __init__(self, pixels: Tensor, *, learning_rate: float, history: int, separates_chroma: bool = False):
         """Start at pixels (1, 3, H, W).
 
         Args:
             pixels: where to start.
             learning_rate: factor on every step.
             history: number of past steps that approximate the curvature.
+            separates_chroma: whether the preconditioner weighs chroma apart (see `FourierPreconditioner`).
         """
         self._next = pixels
         self._learning_rate = learning_rate
         self._history = history
-        self._precondition = FourierPreconditioner(pixels)
+        self._separates_chroma = separates_chroma
+        self._precondition = FourierPreconditioner(pixels, separates_chroma=separates_chroma)
         # A pair goes into the slot of the oldest, so that nothing is ever allocated or moved.
         self._changes = pixels.new_zeros(history, pixels.numel())
         self._gradient_changes = torch.zeros_like(self._changes)
@@ -197,7 +199,12 @@ class LBFGS:
 
     def resampled(self, pixels: Tensor) -> "LBFGS":
         """Return an optimiser that starts at pixels of another size with the curvature known so far."""
-        optimizer = LBFGS(pixels, learning_rate=self._learning_rate, history=self._history)
+        optimizer = LBFGS(
+            pixels,
+            learning_rate=self._learning_rate,
+            history=self._history,
+            separates_chroma=self._separates_chroma,
+        )
         pairs, shape = self._pairs(), Shape.of(pixels)
         oldest = int(self._stored) % len(pairs) if pairs else 0
         for change, gradient_change in pairs[oldest:] + pairs[:oldest]:
@@ -217,9 +224,11 @@ class LBFGS:
         )
 
     @classmethod
-    def restored(cls, state: LBFGSState, *, learning_rate: float, history: int) -> "LBFGS":
+    def restored(
+        cls, state: LBFGSState, *, learning_rate: float, history: int, separates_chroma: bool = False
+    ) -> "LBFGS":
         """Return an optimiser that goes on from a state of one that was made with the same arguments."""
-        optimizer = cls(state.next, learning_rate=learning_rate, history=history)
+        optimizer = cls(state.next, learning_rate=learning_rate, history=history, separates_chroma=separates_chroma)
         for row, pair in enumerate(state.pairs):
             optimizer._changes[row], optimizer._gradient_changes[row] = (tensor.flatten() for tensor in pair)
         # In the order in which they were stored, since the product of two was computed with the newer one.

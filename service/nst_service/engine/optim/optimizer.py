@@ -9,7 +9,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from nst_service.engine.choices import OptimizerKind
+from nst_service.engine.choices import OptimizerKind, StyleStatisticKind
 from nst_service.engine.objective.evaluation import Evaluation, Objective
 from nst_service.engine.optim.adam import Adam, AdamState
 from nst_service.engine.optim.lbfgs import LBFGS, LBFGSState
@@ -60,7 +60,12 @@ def make_optimizer(options: TransferOptions, pixels: Tensor) -> Optimizer:
     assert learning_rate is not None
     match options.optimizer:
         case OptimizerKind.LBFGS:
-            return LBFGS(pixels, learning_rate=learning_rate, history=options.curvature_pairs)
+            return LBFGS(
+                pixels,
+                learning_rate=learning_rate,
+                history=options.curvature_pairs,
+                separates_chroma=_separates_chroma(options),
+            )
         case OptimizerKind.ADAM:
             return Adam(pixels, learning_rate=learning_rate)
 
@@ -70,9 +75,19 @@ def restored_optimizer(options: TransferOptions, state: OptimizerState) -> Optim
     match state:
         case LBFGSState():
             assert options.learning_rate is not None
-            return LBFGS.restored(state, learning_rate=options.learning_rate, history=options.curvature_pairs)
+            return LBFGS.restored(
+                state,
+                learning_rate=options.learning_rate,
+                history=options.curvature_pairs,
+                separates_chroma=_separates_chroma(options),
+            )
         case AdamState():
             return Adam.restored(state)
+
+
+def _separates_chroma(options: TransferOptions) -> bool:
+    """Return whether L-BFGS weighs chroma apart. With Gram matrices it goes the way of release 0.1.0, bit for bit."""
+    return options.style_loss is not StyleStatisticKind.GRAM
 
 
 def is_state_of(state: OptimizerState, options: TransferOptions) -> bool:
