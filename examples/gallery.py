@@ -45,7 +45,7 @@ CHAPTERS = (
         "Presets",
         "Options that you omit are taken from the preset.",
         (
-            Entry("balanced", "", "`balanced`, the default: normalised losses, average pooling, coarse to fine."),
+            Entry("balanced", "", "`balanced`, the default: means and covariances, coarse to fine."),
             Entry(
                 "reference",
                 "--preset reference",
@@ -59,11 +59,21 @@ CHAPTERS = (
         ),
     ),
     Chapter(
-        "Weights",
-        "The weights of the losses.",
+        "Strength and strokes",
+        "How much of a painting the result is, and the size of its strokes. Both are 0.5 by default.",
         (
-            Entry("style-weight-0.05", "--style-weight 0.05", "A tenth of the default style weight."),
-            Entry("style-weight-15", "--style-weight 15", "Thirty times the default style weight."),
+            Entry("strength-0", "--strength 0", "Nearly the photograph."),
+            Entry("strength-0.25", "--strength 0.25", "A tenth of the style weight."),
+            Entry("strength-0.75", "--strength 0.75", "Ten times the style weight."),
+            Entry("strength-1", "--strength 1", "Nearly a texture of the style."),
+            Entry("fine-strokes", "--stroke-size 0", "Fine strokes: the style at half its size."),
+            Entry("bold-strokes", "--stroke-size 1", "Bold strokes: the style at twice its size."),
+        ),
+    ),
+    Chapter(
+        "Weights",
+        "The weights of the other losses.",
+        (
             Entry(
                 "tv-weight-30",
                 "--tv-weight 30",
@@ -74,9 +84,9 @@ CHAPTERS = (
     ),
     Chapter(
         "Style loss",
-        "The statistic that is matched at each style layer. The default is the Gram matrix.",
+        "The statistic that is matched at each style layer. By default it is the means and covariances.",
         (
-            Entry("moments", "--style-loss moments", "Means and covariances."),
+            Entry("gram", "--style-loss gram", "Gram matrices."),
             Entry("sliced", "--style-loss sliced_wasserstein", "Distributions of projections on 32 directions."),
         ),
     ),
@@ -90,15 +100,13 @@ CHAPTERS = (
         ),
     ),
     Chapter(
-        "Several styles and their scale",
+        "Several styles",
         "",
         (
             Entry("second-style", "", "The second style alone.", styles="dusk.png"),
             Entry(
                 "blend", "--style-blend 1 --style-blend 1", "Both styles in equal parts.", styles="night.png dusk.png"
             ),
-            Entry("small-strokes", "--style-scale 0.5", "The style at half the size: small strokes."),
-            Entry("large-strokes", "--style-scale 2", "The style at twice the size: large strokes."),
         ),
     ),
     Chapter(
@@ -140,13 +148,13 @@ CHAPTERS = (
         "Network",
         "",
         (
-            Entry("pooling-max", "--pooling max", "Max pooling: harder edges, more grain."),
+            Entry("pooling-average", "--pooling average", "Average pooling: softer edges, less grain."),
             Entry("pooling-l2", "--pooling l2", "L2 pooling: between max and average pooling."),
             Entry("padding-zero", "--padding zero", "Zero padding: the network sees a frame around the picture."),
             Entry(
                 "raw",
-                "--no-normalize --style-weight 100 --content-weight 5 --tv-weight 0.001",
-                "Losses that are not normalised.",
+                "--style-loss gram --no-normalize --style-weight 100 --content-weight 5 --tv-weight 0.001",
+                "Gram matrices of features that are not normalised.",
             ),
         ),
     ),
@@ -154,7 +162,7 @@ CHAPTERS = (
         "Optimisation",
         "",
         (
-            Entry("one-scale", "--scales 1", "One scale: only small strokes form."),
+            Entry("one-scale", "--scales 1", "One scale: only small strokes form, and it takes longer."),
             Entry("adam", "--optimizer adam --averaging 0.9", "Adam, with the moving average of its iterates."),
             Entry("history", "--lbfgs-history 2", "L-BFGS with a history of two steps."),
             Entry(

@@ -25,6 +25,30 @@ from nst_client import (
 Request = Mapping[str, Any]
 """The arguments of `StyleTransferClient.stylize`."""
 
+_BALANCED = MappingProxyType(
+    {
+        "normalize": True,
+        "content_weight": 1.0,
+        "style_weight": 0.5,
+        "tv_weight": 1.0,
+        "style_loss": StyleLoss.GRAM,
+        "style_layers": MappingProxyType({f"relu{block}_1": 1.0 for block in range(1, 6)}),
+        "pooling": Pooling.AVERAGE,
+        "padding": Padding.REFLECT,
+        "scales": 3,
+    }
+)
+_RELEASED: Mapping[Preset, Mapping[str, Any]] = MappingProxyType(
+    {
+        Preset.BALANCED: _BALANCED,
+        Preset.FAST: _BALANCED,
+        Preset.TEXTURE: {**_BALANCED, "content_weight": 0.0},
+        Preset.REFERENCE: {},
+        Preset.RECONSTRUCT: {},
+    }
+)
+"""The options of each preset of nst 0.1.0 that the preset has changed since."""
+
 RESUMED_ITERATIONS = 120
 """Iterations of the job that a SIGKILL of its server interrupts."""
 
@@ -43,7 +67,8 @@ def whole(pictures: Path) -> dict[str, Request]:
     plain = {"content": photograph, "styles": painting}
 
     def preset(name: Preset, iterations: int = 12, **options: Any) -> TransferOptions:
-        return TransferOptions(preset=name, **{"image_size": 112, "iterations": iterations, **options})
+        released = {"image_size": 112, "iterations": iterations, **_RELEASED[name]}
+        return TransferOptions(preset=name, **{**released, **options})
 
     return {
         **{name.value: {**plain, "options": preset(name, seed=3)} for name in Preset},
@@ -140,7 +165,8 @@ def tiled(pictures: Path) -> dict[str, Request]:
     panorama, painting = pictures / "panorama.png", pictures / "painting.png"
 
     def options(preset: Preset, edge: int, **others: Any) -> TransferOptions:
-        return TransferOptions(preset=preset, image_size=edge, iterations=4, scales=1, **others)
+        released = {"image_size": edge, "iterations": 4, **_RELEASED[preset], "scales": 1}
+        return TransferOptions(preset=preset, **{**released, **others})
 
     return {
         "tiles-gram": {"content": panorama, "styles": painting, "options": options(Preset.REFERENCE, 640)},
@@ -160,12 +186,11 @@ def tiled(pictures: Path) -> dict[str, Request]:
 
 def resumed(pictures: Path) -> Request:
     """Return the request whose server is killed while it is worked on."""
+    options: Mapping[str, Any] = {**_BALANCED, "scales": 2, "seed": 5, "image_size": 112}
     return MappingProxyType(
         {
             "content": pictures / "photograph.png",
             "styles": pictures / "painting.png",
-            "options": TransferOptions(
-                preset=Preset.BALANCED, image_size=112, iterations=RESUMED_ITERATIONS, scales=2, seed=5
-            ),
+            "options": TransferOptions(preset=Preset.BALANCED, iterations=RESUMED_ITERATIONS, **options),
         }
     )

@@ -140,6 +140,11 @@ class TransferOptions:
     """Weight of the content loss. Range: 0 to 1e12."""
     style_weight: float | None = None
     """Weight of the style loss. Range: 0 to 1e12, but not 0 together with `content_weight`."""
+    strength: float | None = None
+    """How much of a painting the result is, from nearly the content picture (0) to nearly a texture of the style (1).
+    It is a factor on `style_weight`. Range: 0 to 1."""
+    stroke_size: float | None = None
+    """Size of the strokes, from fine (0) to bold (1). It is a factor on the `scale` of every style. Range: 0 to 1."""
     tv_weight: float | None = None
     """Weight of the total variation. Larger values give smoother pictures. Range: 0 to 1e12."""
     laplacian_weight: float | None = None

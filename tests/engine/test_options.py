@@ -97,10 +97,48 @@ def test_a_preset_gives_what_is_not_given():
 def test_every_preset_is_valid_and_runs(request_: TransferRequest, model: Vgg19, preset: Preset):
     options = TransferOptions.from_preset(preset)
     assert not list(transfer_violations(options, LIMITS, LAYERS))
-    small = dataclasses.replace(request_, options=dataclasses.replace(options, image_size=48, iterations=6))
+    small = dataclasses.replace(request_, options=TransferOptions.from_preset(preset, image_size=48, iterations=6))
     iterates = list(optimize(prepare(small, LIMITS, LAYERS), model))
     assert iterates[-1].best.loss < iterates[0].best.loss
     assert iterates[-1].result().isfinite().all()
+
+
+@pytest.mark.parametrize("preset", list(Preset))
+@pytest.mark.parametrize("iterations", [1, 2])
+def test_every_preset_has_no_more_scales_than_iterations(
+    request_: TransferRequest, model: Vgg19, preset: Preset, iterations: int
+):
+    options = TransferOptions.from_preset(preset, image_size=128, iterations=iterations)
+    request_ = dataclasses.replace(request_, options=options)
+    assert sum(prepare(request_, LIMITS, LAYERS).options.scale_iterations) == iterations
+    assert run(request_, model)[-1].iteration == iterations
+
+
+def test_scales_that_are_given_need_an_iteration_each():
+    options = TransferOptions.from_preset(Preset.BALANCED, iterations=2, scales=3)
+    (violation,) = transfer_violations(options, LIMITS, LAYERS)
+    assert violation.field == "options.iterations"
+
+
+def test_a_strength_multiplies_the_weight_of_the_style():
+    factors = [TransferOptions(strength=strength).strength_factor for strength in (0, 0.25, 0.5, 0.75, 1)]
+    assert factors == pytest.approx([0.01, 0.1, 1, 10, 100])
+    weak = TransferOptions(strength=0.25, style_weight=20.0, style_layers={"relu1_1": 2.0})
+    assert weak.active_style_layers == {"relu1_1": pytest.approx(4.0)}
+
+
+def test_the_middle_of_strength_and_stroke_size_changes_nothing():
+    options = TransferOptions()
+    assert (options.strength_factor, options.stroke_factor) == (1.0, 1.0)
+
+
+def test_a_stroke_size_multiplies_the_size_of_every_style(request_: TransferRequest):
+    def longest_edges(stroke_size: float) -> list[int]:
+        options = TransferOptions(image_size=64, stroke_size=stroke_size)
+        spec = prepare(dataclasses.replace(request_, options=options), LIMITS, LAYERS)
+        return [max(style.picture.size) for style in spec.styles]
+
+    assert [longest_edges(size) for size in (0, 0.5, 1)] == [[32], [64], [128]]
 
 
 def test_a_texture_does_not_look_at_the_content_but_for_its_size(request_: TransferRequest, model: Vgg19):
@@ -180,6 +218,19 @@ def test_scales_are_worked_on_coarse_to_fine_and_the_result_has_full_size(
     assert [it.iteration for it in iterates] == [1, 2, 3, 4, 5]
     assert {it.result().shape for it in iterates} == {(1, 3, 148, 192)}
     assert iterates[0].picture().shape == (1, 3, 74, 96)
+    assert [it.preview(128).shape for it in iterates] == 3 * [(1, 3, 99, 128)] + 2 * [(1, 3, 148, 192)]
+    assert {it.preview(1024).shape for it in iterates} == {(1, 3, 148, 192)}
+
+
+def test_a_preview_of_a_coarse_scale_is_as_sharp_as_the_content(content_png: bytes, style_png: bytes, model: Vgg19):
+    options = TransferOptions(iterations=2, scales=2, image_size=192, style_weight=1e-9)
+    request = TransferRequest(
+        content=content_png, styles=(StyleInput(data=style_png, options=_large()),), options=options
+    )
+    spec = prepare(request, LIMITS, LAYERS)
+    coarse = next(optimize(spec, model))
+    assert coarse.scale == 1
+    torch.testing.assert_close(coarse.preview(192), spec.content.to_tensor(), atol=0.02, rtol=0)
 
 
 def _large():

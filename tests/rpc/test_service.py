@@ -54,7 +54,7 @@ async def test_a_picture_comes_back_whole_after_its_events(request_: pb.StylizeR
     assert hashlib.sha256(data).hexdigest() == header.sha256
     assert Image.open(io.BytesIO(data)).size == (header.width, header.height) == (48, 37)
     assert events[-1].completed.stop_reason == pb.STOP_REASON_ITERATIONS
-    assert len(events[-1].completed.terms) == 7
+    assert len(events[-1].completed.terms) == 6
     assert info.default_options.iterations > 0
     assert info.weights.id == "caffe"
 

@@ -91,6 +91,12 @@ _FLAGS = (
         callback=_metadata,
         help="Picture made by nst from which omitted options are taken.",
     ),
+    click.option(
+        "--strength",
+        type=float,
+        help="How much of a painting the result is: 0 is nearly CONTENT, 1 is nearly a texture of the style.",
+    ),
+    click.option("--stroke-size", type=float, help="Size of the strokes: 0 is fine, 1 is bold."),
     click.option("--iterations", type=int, help="Optimiser steps, over all scales."),
     click.option(
         "--size",

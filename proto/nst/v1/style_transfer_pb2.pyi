@@ -72,7 +72,7 @@ class _PresetEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Preset.ValueTy
     PRESET_UNSPECIFIED: _Preset.ValueType  # 0
     """The server uses its default."""
     PRESET_BALANCED: _Preset.ValueType  # 1
-    """The best look on most pictures: normalised, coarse to fine."""
+    """The best look on most pictures: the means and covariances of normalised features, coarse to fine."""
     PRESET_REFERENCE: _Preset.ValueType  # 2
     """The objective of Gatys, Ecker & Bethge (2016) in the scaling of neural-style, on one scale."""
     PRESET_FAST: _Preset.ValueType  # 3
@@ -88,7 +88,7 @@ class Preset(_Preset, metaclass=_PresetEnumTypeWrapper):
 PRESET_UNSPECIFIED: Preset.ValueType  # 0
 """The server uses its default."""
 PRESET_BALANCED: Preset.ValueType  # 1
-"""The best look on most pictures: normalised, coarse to fine."""
+"""The best look on most pictures: the means and covariances of normalised features, coarse to fine."""
 PRESET_REFERENCE: Preset.ValueType  # 2
 """The objective of Gatys, Ecker & Bethge (2016) in the scaling of neural-style, on one scale."""
 PRESET_FAST: Preset.ValueType  # 3
@@ -659,6 +659,8 @@ class TransferOptions(_message.Message):
     MIN_IMPROVEMENT_FIELD_NUMBER: _builtins.int
     TIME_BUDGET_SECONDS_FIELD_NUMBER: _builtins.int
     MIN_IMAGE_SIZE_FIELD_NUMBER: _builtins.int
+    STRENGTH_FIELD_NUMBER: _builtins.int
+    STROKE_SIZE_FIELD_NUMBER: _builtins.int
     content_weight: _builtins.float
     """OPTIONAL. Weight of the content loss. Range: 0 to 1e12. Default: from the preset."""
     style_weight: _builtins.float
@@ -702,7 +704,7 @@ class TransferOptions(_message.Message):
     preset: Global___Preset.ValueType
     """OPTIONAL. The preset that supplies every unset option. Default: PRESET_BALANCED."""
     style_loss: Global___StyleLoss.ValueType
-    """OPTIONAL. The statistic that is matched to the style. Default: STYLE_LOSS_GRAM."""
+    """OPTIONAL. The statistic that is matched to the style. Default: from the preset."""
     normalize: _builtins.bool
     """OPTIONAL. Whether every term is made independent of scale, which lets the same weights serve every network and
     size. Features are divided by the mean activation of their layer. Gram matrices are not divided by C. TV is a mean
@@ -742,15 +744,22 @@ class TransferOptions(_message.Message):
     shrinking. Range: 0, or from the smallest size that the layers allow at every scale up to the requested longest
     edge. Default: 0.
     """
+    strength: _builtins.float
+    """OPTIONAL. How much of a painting the result is. 0 is nearly the content picture, and 1 is nearly a texture of the
+    style. The server multiplies style_weight by 100^(2 * strength - 1), which is 1 in the middle. Range: 0 to 1.
+    Default: 0.5.
+    """
+    stroke_size: _builtins.float
+    """OPTIONAL. Size of the strokes, from fine to bold. The server multiplies the scale of every style by
+    2^(2 * stroke_size - 1), which is 1 in the middle. Range: 0 to 1. Default: 0.5.
+    """
     @_builtins.property
     def content_layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerWeight]:
         """OPTIONAL. Layers whose features are kept from the content picture. Default: relu4_2."""
 
     @_builtins.property
     def style_layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerWeight]:
-        """OPTIONAL. Layers whose statistics are matched to the style. Default: relu1_1, relu2_1, relu3_1, relu4_1 and
-        relu5_1.
-        """
+        """OPTIONAL. Layers whose statistics are matched to the style. Default: from the preset."""
 
     @_builtins.property
     def scale_iterations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -789,10 +798,12 @@ class TransferOptions(_message.Message):
         min_improvement: _builtins.float | None = ...,
         time_budget_seconds: _builtins.float | None = ...,
         min_image_size: _builtins.int | None = ...,
+        strength: _builtins.float | None = ...,
+        stroke_size: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_averaging", b"_averaging", "_content_weight", b"_content_weight", "_image_size", b"_image_size", "_iterations", b"_iterations", "_laplacian_weight", b"_laplacian_weight", "_lbfgs_history", b"_lbfgs_history", "_learning_rate", b"_learning_rate", "_min_image_size", b"_min_image_size", "_min_improvement", b"_min_improvement", "_normalize", b"_normalize", "_preview_every", b"_preview_every", "_preview_size", b"_preview_size", "_scales", b"_scales", "_seed", b"_seed", "_style_weight", b"_style_weight", "_temporal_weight", b"_temporal_weight", "_time_budget_seconds", b"_time_budget_seconds", "_tv_weight", b"_tv_weight", "averaging", b"averaging", "content_weight", b"content_weight", "image_size", b"image_size", "iterations", b"iterations", "laplacian_weight", b"laplacian_weight", "lbfgs_history", b"lbfgs_history", "learning_rate", b"learning_rate", "min_image_size", b"min_image_size", "min_improvement", b"min_improvement", "normalize", b"normalize", "preview_every", b"preview_every", "preview_size", b"preview_size", "scales", b"scales", "seed", b"seed", "style_weight", b"style_weight", "temporal_weight", b"temporal_weight", "time_budget_seconds", b"time_budget_seconds", "tv_weight", b"tv_weight"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_averaging", b"_averaging", "_content_weight", b"_content_weight", "_image_size", b"_image_size", "_iterations", b"_iterations", "_laplacian_weight", b"_laplacian_weight", "_lbfgs_history", b"_lbfgs_history", "_learning_rate", b"_learning_rate", "_min_image_size", b"_min_image_size", "_min_improvement", b"_min_improvement", "_normalize", b"_normalize", "_preview_every", b"_preview_every", "_preview_size", b"_preview_size", "_scales", b"_scales", "_seed", b"_seed", "_strength", b"_strength", "_stroke_size", b"_stroke_size", "_style_weight", b"_style_weight", "_temporal_weight", b"_temporal_weight", "_time_budget_seconds", b"_time_budget_seconds", "_tv_weight", b"_tv_weight", "averaging", b"averaging", "content_weight", b"content_weight", "image_size", b"image_size", "iterations", b"iterations", "laplacian_weight", b"laplacian_weight", "lbfgs_history", b"lbfgs_history", "learning_rate", b"learning_rate", "min_image_size", b"min_image_size", "min_improvement", b"min_improvement", "normalize", b"normalize", "preview_every", b"preview_every", "preview_size", b"preview_size", "scales", b"scales", "seed", b"seed", "strength", b"strength", "stroke_size", b"stroke_size", "style_weight", b"style_weight", "temporal_weight", b"temporal_weight", "time_budget_seconds", b"time_budget_seconds", "tv_weight", b"tv_weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_averaging", b"_averaging", "_content_weight", b"_content_weight", "_image_size", b"_image_size", "_iterations", b"_iterations", "_laplacian_weight", b"_laplacian_weight", "_lbfgs_history", b"_lbfgs_history", "_learning_rate", b"_learning_rate", "_min_image_size", b"_min_image_size", "_min_improvement", b"_min_improvement", "_normalize", b"_normalize", "_preview_every", b"_preview_every", "_preview_size", b"_preview_size", "_scales", b"_scales", "_seed", b"_seed", "_style_weight", b"_style_weight", "_temporal_weight", b"_temporal_weight", "_time_budget_seconds", b"_time_budget_seconds", "_tv_weight", b"_tv_weight", "averaging", b"averaging", "color", b"color", "content_layers", b"content_layers", "content_weight", b"content_weight", "image_size", b"image_size", "init", b"init", "iterations", b"iterations", "laplacian_weight", b"laplacian_weight", "lbfgs_history", b"lbfgs_history", "learning_rate", b"learning_rate", "min_image_size", b"min_image_size", "min_improvement", b"min_improvement", "normalize", b"normalize", "optimizer", b"optimizer", "padding", b"padding", "pooling", b"pooling", "preset", b"preset", "preview_every", b"preview_every", "preview_size", b"preview_size", "scale_iterations", b"scale_iterations", "scales", b"scales", "seed", b"seed", "style_layers", b"style_layers", "style_loss", b"style_loss", "style_weight", b"style_weight", "temporal_weight", b"temporal_weight", "time_budget_seconds", b"time_budget_seconds", "tv_weight", b"tv_weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_averaging", b"_averaging", "_content_weight", b"_content_weight", "_image_size", b"_image_size", "_iterations", b"_iterations", "_laplacian_weight", b"_laplacian_weight", "_lbfgs_history", b"_lbfgs_history", "_learning_rate", b"_learning_rate", "_min_image_size", b"_min_image_size", "_min_improvement", b"_min_improvement", "_normalize", b"_normalize", "_preview_every", b"_preview_every", "_preview_size", b"_preview_size", "_scales", b"_scales", "_seed", b"_seed", "_strength", b"_strength", "_stroke_size", b"_stroke_size", "_style_weight", b"_style_weight", "_temporal_weight", b"_temporal_weight", "_time_budget_seconds", b"_time_budget_seconds", "_tv_weight", b"_tv_weight", "averaging", b"averaging", "color", b"color", "content_layers", b"content_layers", "content_weight", b"content_weight", "image_size", b"image_size", "init", b"init", "iterations", b"iterations", "laplacian_weight", b"laplacian_weight", "lbfgs_history", b"lbfgs_history", "learning_rate", b"learning_rate", "min_image_size", b"min_image_size", "min_improvement", b"min_improvement", "normalize", b"normalize", "optimizer", b"optimizer", "padding", b"padding", "pooling", b"pooling", "preset", b"preset", "preview_every", b"preview_every", "preview_size", b"preview_size", "scale_iterations", b"scale_iterations", "scales", b"scales", "seed", b"seed", "strength", b"strength", "stroke_size", b"stroke_size", "style_layers", b"style_layers", "style_loss", b"style_loss", "style_weight", b"style_weight", "temporal_weight", b"temporal_weight", "time_budget_seconds", b"time_budget_seconds", "tv_weight", b"tv_weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__averaging: _TypeAlias = _typing.Literal["averaging"]  # noqa: Y015
     _WhichOneofArgType__averaging: _TypeAlias = _typing.Literal["_averaging", b"_averaging"]  # noqa: Y015
@@ -822,6 +833,10 @@ class TransferOptions(_message.Message):
     _WhichOneofArgType__scales: _TypeAlias = _typing.Literal["_scales", b"_scales"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    _WhichOneofReturnType__strength: _TypeAlias = _typing.Literal["strength"]  # noqa: Y015
+    _WhichOneofArgType__strength: _TypeAlias = _typing.Literal["_strength", b"_strength"]  # noqa: Y015
+    _WhichOneofReturnType__stroke_size: _TypeAlias = _typing.Literal["stroke_size"]  # noqa: Y015
+    _WhichOneofArgType__stroke_size: _TypeAlias = _typing.Literal["_stroke_size", b"_stroke_size"]  # noqa: Y015
     _WhichOneofReturnType__style_weight: _TypeAlias = _typing.Literal["style_weight"]  # noqa: Y015
     _WhichOneofArgType__style_weight: _TypeAlias = _typing.Literal["_style_weight", b"_style_weight"]  # noqa: Y015
     _WhichOneofReturnType__temporal_weight: _TypeAlias = _typing.Literal["temporal_weight"]  # noqa: Y015
@@ -858,6 +873,10 @@ class TransferOptions(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__scales) -> _WhichOneofReturnType__scales | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__strength) -> _WhichOneofReturnType__strength | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stroke_size) -> _WhichOneofReturnType__stroke_size | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__style_weight) -> _WhichOneofReturnType__style_weight | None: ...
     @_typing.overload

@@ -62,15 +62,28 @@ DEFAULT_LEARNING_RATES = MappingProxyType({OptimizerKind.LBFGS: 1.0, OptimizerKi
 """Learning rate of each optimiser where `learning_rate` is not given."""
 
 
+_STRONGEST = 100.0
+"""Factor of `strength` 1 on the style weight; 0 divides by it."""
+
+_BOLDEST = 2.0
+"""Factor of `stroke_size` 1 on the size of the styles; 0 divides by it."""
+
+_MAX_SCALES = 8
+
 _BALANCED: Mapping[str, Any] = MappingProxyType(
     {
         "normalize": True,
         "content_weight": 1.0,
-        "style_weight": 0.5,
+        "style_weight": 6.0,
         "tv_weight": 1.0,
-        "pooling": Pooling.AVERAGE,
+        # Covariances carry the palette and the contrast of the strokes. Shallow layers count most: they hold the
+        # strokes. relu5_1 is left out: it pastes objects of the style into the picture.
+        "style_loss": StyleStatisticKind.MOMENTS,
+        "style_layers": {"relu1_1": 3.0, "relu2_1": 1.0, "relu3_1": 0.5, "relu4_1": 0.3},
+        "pooling": Pooling.MAX,
         "padding": Padding.REFLECT,
-        "scales": 3,
+        # As many as the pictures have room for: every size of a result begins with the same coarse picture.
+        "scales": 4,
     }
 )
 
@@ -88,6 +101,11 @@ class TransferOptions:
     """Weight of the content loss."""
     style_weight: Annotated[float, WEIGHT] = 100.0
     """Weight of the style loss."""
+    strength: Annotated[float, Range(0, 1)] = 0.5
+    """How much of a painting the result is: from nearly the content picture (0) to nearly a texture of the style (1).
+    See `strength_factor`."""
+    stroke_size: Annotated[float, Range(0, 1)] = 0.5
+    """Size of the strokes, from fine (0) to bold (1). See `stroke_factor`."""
     tv_weight: Annotated[float, WEIGHT] = 1e-3
     """Weight of the total variation."""
     laplacian_weight: Annotated[float, WEIGHT] = 0.0
@@ -112,7 +130,7 @@ class TransferOptions:
     """The source of the colours of the result."""
     iterations: Annotated[int, Range(1, 100_000)] = 500
     """Evaluations of the objective, over all scales."""
-    scales: Annotated[int, Range(1, 8)] = 1
+    scales: Annotated[int, Range(1, _MAX_SCALES)] = 1
     """Number of sizes that are worked on one after the other, each twice as large as the one before."""
     scale_iterations: tuple[int, ...] = ()
     """Iterations of each scale, coarse to fine; if empty, `iterations` are divided equally."""
@@ -146,7 +164,11 @@ class TransferOptions:
         """Return the options of a preset, with those that are given and what follows from them."""
         if shares := given.get("scale_iterations"):
             given = {"scales": len(shares), "iterations": sum(shares), **given}
-        return cls(preset=preset, **{**PRESETS[preset], **given})
+        options = cls(preset=preset, **{**PRESETS[preset], **given})
+        if "scales" not in given and 1 <= options.iterations < options.scales:
+            # Each scale needs an iteration.
+            return dataclasses.replace(options, scales=options.iterations)
+        return options
 
     def completed(self) -> "TransferOptions":
         """Return the options with every default that depends on another option filled in."""
@@ -171,6 +193,16 @@ class TransferOptions:
         return min(self.lbfgs_history, self.iterations) if self.optimizer is OptimizerKind.LBFGS else 0
 
     @property
+    def strength_factor(self) -> float:
+        """The factor of `strength` on the style weight, from 1/100 to 100, and 1 for a strength of 0.5."""
+        return float(_STRONGEST ** (2 * self.strength - 1))
+
+    @property
+    def stroke_factor(self) -> float:
+        """The factor of `stroke_size` on the size of every style, from 1/2 to 2, and 1 for a stroke size of 0.5."""
+        return float(_BOLDEST ** (2 * self.stroke_size - 1))
+
+    @property
     def active_layers(self) -> frozenset[str]:
         """Layers that some term of the objective with a weight above zero needs."""
         return frozenset(self.active_content_layers) | frozenset(self.active_style_layers)
@@ -182,8 +214,8 @@ class TransferOptions:
 
     @property
     def active_style_layers(self) -> LayerWeights:
-        """Style layers with a weight above zero, their weights multiplied by `style_weight`."""
-        return _scaled(self.style_layers, self.style_weight)
+        """Style layers with a weight above zero, their weights multiplied by `style_weight` and `strength_factor`."""
+        return _scaled(self.style_layers, self.strength_factor * self.style_weight)
 
 
 PRESETS: Mapping[Preset, Mapping[str, Any]] = MappingProxyType(
@@ -193,7 +225,15 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = MappingProxyType(
         Preset.FAST: {**_BALANCED, "iterations": 100},
         Preset.TEXTURE: {**_BALANCED, "content_weight": 0.0, "init": Init.RANDOM},
         # Where the features say little, noise would stay.
-        Preset.RECONSTRUCT: {**_BALANCED, "style_weight": 0.0, "tv_weight": 3.0, "init": Init.RANDOM, "scales": 1},
+        Preset.RECONSTRUCT: {
+            "normalize": True,
+            "content_weight": 1.0,
+            "style_weight": 0.0,
+            "tv_weight": 3.0,
+            "pooling": Pooling.AVERAGE,
+            "padding": Padding.REFLECT,
+            "init": Init.RANDOM,
+        },
     }
 )
 """Options of each preset that differ from the reference: the objective of Gatys, Ecker & Bethge as neural-style

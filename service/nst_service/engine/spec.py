@@ -271,7 +271,8 @@ class _Preparation:
         picture = self._decode(f"{field}.picture", style.data, layers)
         if picture is None:
             return None
-        size = fit(picture.size, max(1, round(style.options.scale * content_edge)))
+        scale = style.options.scale * self._options.stroke_factor
+        size = fit(picture.size, max(1, round(scale * content_edge)))
         if not self._check_edges(f"{field}.scale", "makes the style", size, layers):
             return None
         return picture.flattened().resized(size)

@@ -221,7 +221,7 @@ class Run:
                 )
             )
         if options.preview_every and iterate.iteration % options.preview_every == 0:
-            small = preview(iterate.picture(), longest_edge=options.preview_size)
+            small = preview(iterate.preview(options.preview_size), longest_edge=options.preview_size)
             self.sink.publish(
                 Preview(
                     iteration=iterate.iteration,

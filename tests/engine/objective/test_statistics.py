@@ -8,6 +8,8 @@ from nst_service.engine.objective.statistics import (
     Region,
     SlicedProjectionsStatistic,
     StyleStatistic,
+    _rooted_by_eigenvalues,
+    _rooted_by_products,
 )
 from nst_service.engine.sizes import Shape
 
@@ -120,3 +122,22 @@ def test_sliced_wasserstein_compares_pictures_of_different_sizes():
     large = small.repeat_interleave(3, 2).repeat_interleave(3, 3)
     target = sliced.blend([(sliced.gather(large, whole(large), WHOLE), 1.0)])
     assert sliced.distance_to(target)(sliced.gather(small, whole(small), WHOLE)).item() < 1e-3
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-3, 1.0])
+def test_the_root_by_products_is_the_root_by_eigenvalues(spread: float):
+    """Spread is the least eigenvalue of the covariances, relative to the largest, before the ridge."""
+    generator = torch.Generator().manual_seed(0)
+
+    def covariance(channels: int) -> torch.Tensor:
+        basis, _ = torch.linalg.qr(torch.randn(channels, channels, generator=generator, dtype=torch.float64))
+        values = torch.logspace(-3, 0, channels, dtype=torch.float64).clamp(min=spread)
+        values[: channels // 2] *= spread > 0
+        return basis @ ((values + 1e-3 * values.mean())[:, None] * basis.T)
+
+    root, product = covariance(64), covariance(64)
+    product = root @ product @ root
+    trace, derivative = _rooted_by_eigenvalues(product, root)
+    same_trace, same_derivative = _rooted_by_products(product, root)
+    torch.testing.assert_close(same_trace, trace, rtol=1e-9, atol=0)
+    torch.testing.assert_close(same_derivative, derivative, rtol=1e-6, atol=1e-6 * derivative.abs().max().item())

@@ -1,5 +1,6 @@
 """The canvas makes pictures from the pixels that an optimiser changes: one for the losses, and the finished one."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -58,3 +59,13 @@ class Canvas:
         shape = Shape.of(target.content)
         change = functional.interpolate(pixels - self.content, shape, mode="bicubic", align_corners=False)
         return (target.content + change).clamp_(0, 1)
+
+    def reduced(self, shape: Shape) -> "Canvas":
+        """Return this canvas at a smaller shape."""
+
+        def smaller(picture: Tensor) -> Tensor:
+            return functional.interpolate(picture, shape, mode="bilinear", antialias=True)
+
+        return dataclasses.replace(
+            self, content=smaller(self.content), mask=None if self.mask is None else smaller(self.mask)
+        )

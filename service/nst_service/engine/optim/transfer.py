@@ -23,7 +23,7 @@ from nst_service.engine.optim.snapshot import Snapshot
 from nst_service.engine.optim.stage import Stage
 from nst_service.engine.optim.timing import Stopwatch, TimePlan
 from nst_service.engine.scales import schedule
-from nst_service.engine.sizes import Size
+from nst_service.engine.sizes import Size, fit
 from nst_service.engine.spec import TransferSpec
 
 _TURN_SECONDS = 0.05
@@ -97,6 +97,19 @@ class Iterate:
     def picture(self) -> Tensor:
         """Return the picture as it stands, (1, 3, h, w) in [0, 1], at the size of the scale."""
         return self._stage.canvas.finish(self._stage.current_pixels)
+
+    def preview(self, longest_edge: int) -> Tensor:
+        """Return the picture as it stands, (1, 3, h, w) in [0, 1], for a preview with this longest edge.
+
+        A coarse scale has fewer pixels than the preview. Its change of the content is interpolated to the size of the
+        preview, so that the content is as sharp as in the result.
+        """
+        full = Size.of(self._full_canvas.content)
+        wanted = fit(full, min(longest_edge, max(full)))
+        if max(self.size) >= max(wanted):
+            return self.picture()
+        canvas = self._full_canvas.reduced(wanted.shape)
+        return canvas.finish(self._stage.canvas.resampled(self._stage.current_pixels, canvas))
 
     def result(self) -> Tensor:
         """Return the best picture so far, (1, 3, H, W) in [0, 1], at full size."""
