@@ -52,7 +52,7 @@ def measure_growth(
             print(f"{size} px: {count} evaluations", flush=True)
             trace = stage.run(NST, dataclasses.replace(run, evaluations=count))
             peak = max(peak, matrix_rate(device))
-            cost = estimate(spec, Memory(available_bytes(device)))
+            cost = estimate(spec.outline, Memory(available_bytes(device)))
             results.append(
                 {
                     "size": size,

@@ -16,7 +16,9 @@ from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, p
 from bench.recorder import Recorder
 from bench.task import Task
 
-LIMITS = Limits(max_input_pixels=10**9, max_image_size=2**16, max_iterations=10**5, max_styles=1)
+LIMITS = Limits(
+    max_input_pixels=10**9, max_request_pixels=10**10, max_image_size=2**16, max_iterations=10**5, max_styles=1
+)
 
 
 def main() -> None:
@@ -29,7 +31,7 @@ def main() -> None:
     model = Vgg19(load_weights("caffe"), device)
     spec = specification(task)
     # A server would choose the same tiles.
-    for iterate in optimize(spec, model, estimate(spec, Memory(available_bytes(device))).tile_size):
+    for iterate in optimize(spec, model, estimate(spec.outline, Memory(available_bytes(device))).tile_size):
         recorder.begin(ago=iterate.seconds)
         recorder.evaluated(iterate.result)
     recorder.finish()

@@ -95,6 +95,17 @@ class ServerConfig:
     max_input_pixels: int = _setting(
         64_000_000, "Largest number of pixels (width times height) of an input picture.", min=1, max=178_000_000
     )
+    max_request_pixels: int = _setting(
+        512_000_000,
+        "Largest number of pixels of all pictures in a request together, as they are sent and at their working sizes.",
+        min=1,
+    )
+    decode_seconds: float = _setting(
+        20.0,
+        "CPU time in seconds that the pictures of a request may take to be decoded. The server refuses requests that "
+        "take more.",
+        min=0.1,
+    )
     max_image_size: int = _setting(4096, "Longest allowed edge of a result in pixels.", min=1, max=65_500)
     max_iterations: int = _setting(5000, "Largest number of iterations of a job.", min=1, max=100_000)
     max_job_bytes: int = _setting(

@@ -14,6 +14,7 @@ from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.network.weights import load_weights
 from nst_service.engine.options import Limits
 from nst_service.jobs.codec import Codec
+from nst_service.jobs.decoders import DecoderLimits
 from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.observer import Observer
 from nst_service.jobs.queue_limits import QueueLimits
@@ -26,6 +27,10 @@ from nst_service.store.store import Store
 
 _LEASE_SECONDS = 30.0
 """Seconds without a heartbeat after which servers that share a database take over the jobs of another one."""
+_DECODERS = 2
+"""The number of processes that decode pictures."""
+_DECODER_BYTES = 2**31
+"""Memory of each of them in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,7 @@ def build_runtime(
         AsyncJobStore(open_store(config), make_codec(models[0])),
         limits=Limits(
             max_input_pixels=config.max_input_pixels,
+            max_request_pixels=config.max_request_pixels,
             max_image_size=config.max_image_size,
             max_iterations=config.max_iterations,
             max_styles=config.max_styles,
@@ -68,6 +74,11 @@ def build_runtime(
             max_queued=config.max_queued,
             max_pending_bytes=config.max_pending_bytes,
             max_running=config.max_running,
+        ),
+        decoder_limits=DecoderLimits(
+            processes=_DECODERS,
+            max_bytes=_DECODER_BYTES,
+            request_seconds=config.decode_seconds,
         ),
         durability=Durability(
             checkpoint_seconds=config.checkpoint_seconds,

@@ -75,7 +75,7 @@ def make_job(*, seconds: float = 10.0, memory: int = 1, **plan: Any) -> Job:
     """Return a job that is expected to take a time on its device; `plan` are fields of its JobPlan."""
     return Job(
         plan=JobPlan(**{"accepted_at": time.monotonic(), "expected_seconds": seconds} | plan),
-        run_state=RunState(spec=SPEC, cost=Cost(1.0, memory, None), remaining_seconds=seconds),
+        run_state=RunState(outline=SPEC.outline, cost=Cost(1.0, memory, None), remaining_seconds=seconds),
     )
 
 
@@ -151,6 +151,27 @@ def _open_gate() -> asyncio.Event:
     return event
 
 
+class FakePlanner:
+    """Decodes every job at once, when a gate is open, or raises an error."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.gate = _open_gate()
+        self.cancelled = 0
+        """The number of calls that were cancelled while the gate was closed."""
+
+    async def render(self, *arguments: Any) -> TransferSpec:
+        del arguments
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.error:
+            raise self.error
+        return SPEC
+
+
 class FakeWorker:
     """Has the interface of DeviceWorker that a pool needs, and runs nothing."""
 
@@ -172,7 +193,8 @@ class FakeWorker:
     def serve(self) -> bool:
         return True
 
-    def join(self, job: Job, snapshot: Any, sink: Any) -> None:
+    def join(self, job: Job, spec: TransferSpec, snapshot: Any, sink: Any) -> None:
+        del spec
         self.joined.append((job, snapshot, sink))
 
     def close(self) -> None:

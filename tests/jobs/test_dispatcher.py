@@ -8,22 +8,32 @@ import weakref
 from dataclasses import dataclass, field
 
 import pytest
+from nst_service.engine.errors import PictureError
 from nst_service.jobs.availability import Availability
 from nst_service.jobs.background import BackgroundTasks
 from nst_service.jobs.device_pool import DevicePool
 from nst_service.jobs.dispatcher import Dispatcher
+from nst_service.jobs.errors import JobFailedError, UnknownPictureError
 from nst_service.jobs.events import Event, Queued, Started
-from nst_service.jobs.job import Drained, Ended, Job, Moved, Probation
+from nst_service.jobs.job import Drained, End, Ended, Job, Moved, Probation
 from nst_service.jobs.job_store import LeasedJob
 from nst_service.jobs.job_table import JobTable
 from nst_service.jobs.observer import DeviceFailed, Fact, JobEnded, StoreFailed
 from nst_service.jobs.settlement import Settlement
 from nst_service.jobs.sink import LoopSink, Outcome, Requeued
 from nst_service.lifecycle import JobState, StopReason
-from nst_service.store.errors import StoreUnavailableError
+from nst_service.store.errors import CorruptBlobError, StoreUnavailableError
 from nst_service.store.records import Lease
 
-from tests.jobs.builders import FakeJobStore, FakeWorker, make_job, make_lease, make_result, make_stored_job
+from tests.jobs.builders import (
+    FakeJobStore,
+    FakePlanner,
+    FakeWorker,
+    make_job,
+    make_lease,
+    make_result,
+    make_stored_job,
+)
 
 _HANG_SECONDS = 60
 """Seconds after which a test has hung."""
@@ -42,6 +52,7 @@ class Dispatching:
     store: FakeJobStore = field(default_factory=FakeJobStore)
     table: JobTable = field(default_factory=JobTable)
     worker: FakeWorker = field(default_factory=FakeWorker)
+    planner: FakePlanner = field(default_factory=FakePlanner)
     availability: Availability = field(default_factory=Availability)
     facts: list[Fact] = field(default_factory=list)
 
@@ -55,12 +66,17 @@ class Dispatching:
             self.pool,
             self.settlement,
             self.availability,
+            planner=self.planner,
             storing=storing,
             observer=self,
             checkpoint_seconds=3600,
         )
         self.availability.serve()
-        self.store.answers["lease"] = LeasedJob(Lease(make_stored_job()), None)
+        self.store.answers |= {
+            "job": make_stored_job(),
+            "request": object(),
+            "lease": LeasedJob(Lease(make_stored_job()), None),
+        }
 
     def notify(self, fact: Fact) -> None:
         self.facts.append(fact)
@@ -111,7 +127,7 @@ async def test_a_job_runs_from_its_lease_to_its_end(dispatching: Dispatching):
     assert job.lease is lease
     assert job.log.next_sequence == lease.first_sequence
     await dispatching.leave(sink, make_result())
-    assert dispatching.store.calls == ["lease", "save_result"]
+    assert dispatching.store.calls == ["job", "request", "lease", "save_result"]
     assert job.end == _SUCCEEDED
     assert dispatching.pool.running == []
 
@@ -241,7 +257,7 @@ async def test_closing_abandons_the_jobs_that_still_run(dispatching: Dispatching
     await asyncio.to_thread(sink.leave, make_result())
     await asyncio.sleep(0.01)
     assert kinds(job) == []
-    assert dispatching.store.calls == ["lease"]
+    assert dispatching.store.calls == ["job", "request", "lease"]
 
 
 @pytest.mark.parametrize("is_held", [False, True])
@@ -251,7 +267,7 @@ async def test_closing_abandons_the_jobs_that_are_being_leased(dispatching: Disp
         dispatching.store.gates["lease"] = asyncio.Event()
     dispatching.dispatcher.dispatch()
     if is_held:
-        await until(lambda: dispatching.store.calls == ["lease"])
+        await until(lambda: dispatching.store.calls == ["job", "request", "lease"])
     await dispatching.dispatcher.close()
     assert job.end == Drained()
     assert job.control.is_abandoned
@@ -265,7 +281,7 @@ async def test_an_outcome_that_comes_at_the_moment_of_closing_is_stored(dispatch
     # As the report of the worker does, in the same iteration of the event loop.
     sink._resolve(make_result())
     await dispatching.dispatcher.close()
-    assert dispatching.store.calls == ["lease", "save_result"]
+    assert dispatching.store.calls == ["job", "request", "lease", "save_result"]
     assert job.end == _SUCCEEDED
 
 
@@ -276,7 +292,7 @@ async def test_a_job_that_cannot_join_its_device_is_released_and_waits(
     monkeypatch.setattr(dispatching.worker, "join", lambda *_: 1 / 0)
     dispatching.dispatcher.dispatch()
     await until(lambda: dispatching.table.waiting == [job])
-    assert dispatching.store.calls == ["lease", "release"]
+    assert dispatching.store.calls == ["job", "request", "lease", "release"]
     assert dispatching.pool.running == []
 
 
@@ -348,3 +364,73 @@ async def test_others_overtake_a_suspect_whose_time_has_not_come(dispatching: Di
     await dispatching.joined()
     assert dispatching.pool.running == [second]
     assert dispatching.table.waiting == [first]
+
+
+async def test_the_pictures_of_a_job_are_decoded_when_it_has_a_place_and_not_before(dispatching: Dispatching):
+    dispatching.queue(2)
+    dispatching.planner.gate.clear()
+    dispatching.dispatcher.dispatch()
+    await until(lambda: dispatching.store.calls == ["job", "request"])
+    assert dispatching.worker.joined == []
+    dispatching.planner.gate.set()
+    sink = await dispatching.joined()
+    assert dispatching.store.calls == ["job", "request", "lease"]
+    await dispatching.leave(sink, make_result())
+    await dispatching.joined(2)
+
+
+@pytest.mark.parametrize("error", [_UNAVAILABLE, MemoryError(), PictureError("is damaged"), ZeroDivisionError()])
+async def test_a_job_that_cannot_be_decoded_now_waits_behind_the_others(dispatching: Dispatching, error: Exception):
+    first, second = dispatching.queue(2)
+    dispatching.planner.error = error
+    dispatching.dispatcher.dispatch()
+    await until(lambda: dispatching.table.waiting == [second, first])
+    # It is not tried again at once, which would keep the decoders busy.
+    dispatching.planner.error = None
+    dispatching.dispatcher.dispatch()
+    sink = await dispatching.joined()
+    assert sink._job is second
+    await dispatching.leave(sink, make_result())
+    assert (first.state, first.end) == (JobState.QUEUED, None)
+    first.not_before = 0.0
+    dispatching.dispatcher.dispatch()
+    assert (await dispatching.joined(2))._job is first
+
+
+@pytest.mark.parametrize("error", [CorruptBlobError("sha256"), UnknownPictureError("sha256")])
+async def test_a_job_that_can_never_be_decoded_fails_and_the_next_one_runs(dispatching: Dispatching, error: Exception):
+    first, second = dispatching.queue(2)
+    dispatching.planner.error = error
+    dispatching.dispatcher.dispatch()
+    await until(lambda: first.is_running)
+    await until(lambda: first.end is not None)
+    assert isinstance(first.end, Ended)
+    assert isinstance(first.end.error, JobFailedError)
+    assert first.end.error.reason == "REQUEST_LOST"
+    await until(lambda: second.end is not None)
+
+
+@pytest.mark.parametrize(
+    ("stop", "must_leave", "end"),
+    [
+        (StopReason.CANCELLED, False, Ended(JobState.CANCELLED)),
+        (StopReason.SHUTDOWN, False, Ended(JobState.CANCELLED)),
+        (None, True, Drained()),
+    ],
+)
+async def test_a_job_that_is_stopped_while_it_is_decoded_ends_at_once(
+    dispatching: Dispatching, stop: StopReason | None, must_leave: bool, end: End
+):
+    (job,) = dispatching.queue()
+    dispatching.planner.gate.clear()
+    dispatching.dispatcher.dispatch()
+    await until(lambda: dispatching.store.calls == ["job", "request"])
+    job.control.stop_requested, job.control.must_leave = stop, must_leave
+    assert job.rendering
+    job.rendering.cancel()
+    await until(lambda: job.end is not None)
+    assert dispatching.planner.cancelled == 1
+    assert type(job.end) is type(end)
+    assert job.state is (end.state if isinstance(end, Ended) else JobState.QUEUED)
+    assert dispatching.pool.running == []
+    assert dispatching.worker.joined == []

@@ -3,6 +3,7 @@ from nst_service.engine.estimate import estimate
 from nst_service.engine.memory.fit import Memory
 from nst_service.engine.network.backend import Backend
 from nst_service.engine.options import OutputOptions, TransferOptions
+from nst_service.engine.outline import TransferOutline
 from nst_service.engine.pictures.picture import Picture
 from nst_service.engine.sizes import Size
 from nst_service.engine.spec import Style, TransferSpec
@@ -10,13 +11,14 @@ from nst_service.jobs.errors import DoesNotFitError
 from nst_service.jobs.memory_fit import does_not_fit, fitted, reduced
 
 
-def spec_of(size: Size = (640, 480), style: Size = (640, 480), **options) -> TransferSpec:
-    return TransferSpec(
+def spec_of(size: Size = (640, 480), style: Size = (640, 480), **options) -> TransferOutline:
+    spec = TransferSpec(
         content=Picture.blank(size),
         styles=(Style(picture=Picture.blank(style), share=1.0),),
         options=TransferOptions(**options).completed(),
         output=OutputOptions(),
     )
+    return spec.outline
 
 
 def test_what_fits_stays_as_it_is():
@@ -32,10 +34,10 @@ def test_the_largest_size_that_fits_is_taken_where_it_is_allowed(style: Size):
     memory = Memory(estimate(spec_of(style=style), Memory(0)).peak_bytes).share(0.75)
     smaller = fitted(spec_of(style=style, min_image_size=100), memory)
     assert estimate(smaller, memory).peak_bytes <= memory.available
-    edge = smaller.content.width
+    edge = smaller.size.width
     assert 100 < edge == smaller.options.image_size < 640
     assert smaller.reduced_from == (640, 480)
-    assert fitted(spec_of(style=style, min_image_size=edge), memory).content.width == edge
+    assert fitted(spec_of(style=style, min_image_size=edge), memory).size.width == edge
     for least in (0, edge + 1):
         with pytest.raises(DoesNotFitError) as caught:
             fitted(spec_of(style=style, min_image_size=least), memory)
@@ -59,4 +61,4 @@ def test_what_fits_on_a_cpu_with_the_native_kernel_may_not_fit_on_a_gpu():
     spec = spec_of((2048, 1536), (2048, 1536), min_image_size=100)
     available = estimate(spec, Memory(0, Backend.NATIVE)).peak_bytes
     assert fitted(spec, Memory(available, Backend.NATIVE)) is spec
-    assert fitted(spec, Memory(available, Backend.TORCH)).content.width < 2048
+    assert fitted(spec, Memory(available, Backend.TORCH)).size.width < 2048

@@ -39,6 +39,7 @@ from nst_service.store.errors import StoreUnavailableError
 from nst_service.store.records import DisconnectPolicy
 
 from tests.jobs.builders import DURABILITY, read_request, submit
+from tests.limits import DECODER_LIMITS
 
 MakeRequest = Callable[..., TransferRequest]
 OpenJobStore = Callable[[], AsyncJobStore]
@@ -81,6 +82,7 @@ def observing(model: Vgg19, limits: Limits, open_job_store: OpenJobStore, monkey
             open_job_store(),
             limits=limits,
             queue_limits=QueueLimits(max_queued=max_queued, max_pending_bytes=2**30, max_running=1),
+            decoder_limits=DECODER_LIMITS,
             durability=dataclasses.replace(DURABILITY, **durability),
             observer=observer,
         )

@@ -3,11 +3,10 @@
 import dataclasses
 import itertools
 from collections import defaultdict
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from nst_service.engine.errors import InvalidRequestError, Violation
+from nst_service.engine.errors import InvalidRequestError, PictureTooCostlyError, Violation
 from nst_service.jobs import recovery as recovery_module
 from nst_service.jobs.errors import (
     DoesNotFitError,
@@ -39,10 +38,7 @@ class FakePlanner:
     def __init__(self) -> None:
         self.error: Exception | None = None
 
-    async def in_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        return call(*arguments)
-
-    def prepare_again(self, *arguments: Any, must_fit: bool) -> None:
+    async def prepare_again(self, *arguments: Any, must_fit: bool) -> None:
         del arguments
         if self.error and (must_fit or not isinstance(self.error, DoesNotFitError)):
             raise self.error
@@ -144,6 +140,17 @@ async def test_a_queue_that_cannot_be_read_is_an_error(recover, store: FailingJo
 @pytest.mark.parametrize("error", [_UNAVAILABLE, MemoryError()])
 async def test_a_job_that_cannot_be_read_now_stays_in_the_store(recover, store: FailingJobStore, error: Exception):
     store.answers["request"] = error
+    assert await recover(make_stored_job()) == []
+    assert store.failures == {}
+
+
+@pytest.mark.parametrize(
+    "error", [PictureTooCostlyError("takes too long"), NotServingError(Unavailability.DRAINING), OSError()]
+)
+async def test_a_job_whose_pictures_cannot_be_read_now_stays_in_the_store(
+    recover, store: FailingJobStore, planner: FakePlanner, error: Exception
+):
+    planner.error = error
     assert await recover(make_stored_job()) == []
     assert store.failures == {}
 

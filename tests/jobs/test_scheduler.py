@@ -37,6 +37,7 @@ from tests.jobs.builders import (
     read_request,
     submit,
 )
+from tests.limits import DECODER_LIMITS
 
 MakeRequest = Callable[..., TransferRequest]
 
@@ -97,6 +98,7 @@ def scheduling(model: Vgg19, limits: Limits, job_store: AsyncJobStore):
             job_store,
             limits=limits,
             queue_limits=QueueLimits(**_LIMITS | settings),
+            decoder_limits=DECODER_LIMITS,
             durability=DURABILITY,
         )
         await scheduler.start()
@@ -332,7 +334,14 @@ async def test_a_job_that_is_read_back_while_the_server_leaves_stays_in_the_stor
     reading, go_on = asyncio.Event(), asyncio.Event()
     job, store, worker = make_job(request_id="one"), FakeJobStore(), FakeWorker()
     store.answers |= {"heartbeat": HeartbeatReply(cancelled=frozenset(), requeued=()), "queue": []}
-    scheduler = Scheduler([worker], store, limits=limits, queue_limits=QueueLimits(**_LIMITS), durability=DURABILITY)
+    scheduler = Scheduler(
+        [worker],
+        store,
+        limits=limits,
+        queue_limits=QueueLimits(**_LIMITS),
+        decoder_limits=DECODER_LIMITS,
+        durability=DURABILITY,
+    )
     await scheduler.start()
     monkeypatch.setattr(scheduler._recovery, "_resume", resume)
     store.answers["queue"] = [make_stored_job(job.id)]

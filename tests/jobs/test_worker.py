@@ -99,7 +99,7 @@ class RecordingSink:
 def job_of(spec: TransferSpec, *, seconds: float = 1.0, deadline: float | None = None) -> Job:
     return Job(
         plan=JobPlan(accepted_at=time.monotonic(), deadline=deadline, expected_seconds=seconds),
-        run_state=RunState(spec=spec, cost=estimate(spec), remaining_seconds=seconds),
+        run_state=RunState(outline=spec.outline, cost=estimate(spec.outline), remaining_seconds=seconds),
     )
 
 
@@ -126,8 +126,8 @@ class Device:
         on_preparing: Callable[[], None] = lambda: None,
         on_progress: Callable[[], None] = lambda: None,
     ) -> RecordingSink:
-        spec = prepare(request, self._limits, LAYERS)
-        job = job_of(spec.reduced(size) if size else spec, seconds=seconds, deadline=deadline)
+        spec = self.prepared(request, size)
+        job = job_of(spec, seconds=seconds, deadline=deadline)
         job.control.next_checkpoint = checkpoint
 
         def note(followed: RecordingSink, event: Event) -> None:
@@ -144,8 +144,12 @@ class Device:
 
         followed = RecordingSink(job, note, leave)
         self._open += 1
-        self.worker.join(job, snapshot, followed)
+        self.worker.join(job, spec, snapshot, followed)
         return followed
+
+    def prepared(self, request: TransferRequest, size: Size | None) -> TransferSpec:
+        spec = prepare(request, self._limits, LAYERS)
+        return spec.reduced(size) if size else spec
 
 
 @pytest.fixture
@@ -293,7 +297,7 @@ def test_a_job_that_fits_in_no_tiles_goes_on_smaller_where_the_request_allows_it
     assert Image.open(io.BytesIO(followed.file)).size == (header.width, header.height)
     # Half of what it needed in tiles beyond what any picture takes.
     spec = prepare(request, LIMITS, LAYERS)
-    assert followed.job.run_state.cost.peak_bytes <= (estimate(spec, Memory(0)).peak_bytes + least_bytes()) // 2
+    assert followed.job.run_state.cost.peak_bytes <= (estimate(spec.outline, Memory(0)).peak_bytes + least_bytes()) // 2
     progress = [event for event in followed.events if isinstance(event, Progress)]
     # In tiles it came no further.
     assert [event.iteration for event in progress] == [1, 2, 3, 3, 4, 5, 6]
@@ -323,12 +327,20 @@ def test_a_job_that_goes_on_smaller_does_not_hold_its_larger_pictures(
 ):
     def note() -> None:
         is_smaller = any(isinstance(event, Reduced) for event in followed.events)
-        held[is_smaller] = larger() is not None
+        held[is_smaller] = pictures[0]() is not None
 
     held: dict[bool, bool] = {}
+    pictures: list[weakref.ref[Image.Image]] = []
+    plain = Device.prepared
+
+    def prepared(*arguments: Any) -> TransferSpec:
+        spec = plain(*arguments)
+        pictures.append(weakref.ref(spec.content.rgb))
+        return spec
+
+    monkeypatch.setattr(Device, "prepared", prepared)
     monkeypatch.setattr(run_module, "transfer", running_out(edge=200, after=3))
     followed = device.join(make_request(iterations=6, image_size=256, min_image_size=100), on_progress=note)
-    larger = weakref.ref(followed.job.run_state.spec.content.rgb)
     device.worker.serve()
     assert held == {False: True, True: False}
 
@@ -415,9 +427,10 @@ def test_another_checkpoint_is_taken_when_another_is_wanted(device: Device, make
 
 
 def test_an_idle_worker_does_not_hold_its_last_job(device: Device, make_request: MakeRequest):
-    job, left = job_of(prepare(make_request(iterations=2), LIMITS, LAYERS)), threading.Event()
+    spec = prepare(make_request(iterations=2), LIMITS, LAYERS)
+    job, left = job_of(spec), threading.Event()
     held = weakref.ref(job)
-    device.worker.join(job, None, RecordingSink(job, lambda *_: None, left.set))
+    device.worker.join(job, spec, None, RecordingSink(job, lambda *_: None, left.set))
     del job
     serving = threading.Thread(target=device.worker.serve)
     serving.start()
@@ -567,7 +580,7 @@ class TestDeadline:
     def run(self, make_request: MakeRequest, model: Vgg19, limits: Limits) -> Iterator[Run]:
         spec = prepare(make_request(iterations=50), limits, LAYERS)
         job = job_of(spec, deadline=time.monotonic() + _LONG)
-        run = Run(job, None, RecordingSink(job, lambda *_: None, lambda: None), model, Throughput())
+        run = Run(job, spec, RecordingSink(job, lambda *_: None, lambda: None), model, Throughput())
         run.start()
         yield run
         run.close()

@@ -30,6 +30,8 @@ from nst_service.engine.errors import PictureError
 from nst_service.engine.network.layers import LAYERS
 from nst_service.engine.pictures.decode import decode
 from nst_service.engine.pictures.encode import encode
+from nst_service.engine.pictures.headers import read_size
+from nst_service.engine.pictures.tensors import picture_to_tensor
 from nst_service.rpc.servicer import StyleTransferServicer
 from nst_service.server import Server
 
@@ -113,11 +115,12 @@ def _outcome(data: bytes) -> str:
     except PictureError as error:
         # Without the numbers of the picture.
         return re.sub(r"\d+", "N", str(error).partition(",")[0])
+    assert read_size(data, max_pixels=_MAX_PIXELS) == picture.size
     assert picture.rgb.mode == "RGB"
     assert picture.width * picture.height <= _MAX_PIXELS
     assert picture.alpha is None or (picture.alpha.mode, picture.alpha.size) == ("L", picture.size)
     assert picture.to_mask().mode == "L"
-    assert picture.flattened().resized((8, 8)).to_tensor().shape == (1, 3, 8, 8)
+    assert picture_to_tensor(picture.flattened().resized((8, 8))).shape == (1, 3, 8, 8)
     return "picture"
 
 

@@ -351,12 +351,13 @@ async def test_each_picture_of_a_request_is_hashed_once_on_its_way_in(
         pictures = [request.content.data, request.styles[0].picture.data]
         monkeypatch.setattr(hashlib, "sha256", counting := _CountingSha256(*pictures))
         await events_of(stub.Stylize(request))
-        assert [counting.counts[picture] for picture in pictures] == [1, 1]
+        # And once when its job began: it was read from the store, and that proves the file undamaged.
+        assert [counting.counts[picture] for picture in pictures] == [2, 2]
         request.request_id = "two"
         request.options.seed = 7
         await events_of(stub.Stylize(request))
-        # Once more as sent, and once as stored by the job before: that proves the file undamaged.
-        assert [counting.counts[picture] for picture in pictures] == [3, 3]
+        # Once more as sent, once as stored by the job before, and once when this job began.
+        assert [counting.counts[picture] for picture in pictures] == [5, 5]
 
 
 @pytest.mark.parametrize("sha256", ["0" * 64, "", "x", "../../etc/passwd"])

@@ -31,10 +31,10 @@ from nst_service.config import ServerConfig
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.network.weights import Weights
 from nst_service.engine.optim.transfer import Iterate, optimize
-from nst_service.engine.spec import TransferSpec, prepare
-from nst_service.jobs import planner as planner_module
+from nst_service.engine.spec import TransferSpec
 from nst_service.jobs import run as run_module
 from nst_service.jobs import scheduler as scheduler_module
+from nst_service.jobs.decoders import Decoders
 from nst_service.jobs.worker import DeviceWorker
 from nst_service.server import Server, ServerEnd, serve
 
@@ -287,20 +287,21 @@ async def test_a_drain_does_not_wait_for_a_client_that_stopped_reading(
 async def test_a_draining_server_refuses_the_requests_that_it_has_not_decoded(
     request_: pb.StylizeRequest, monkeypatch: pytest.MonkeyPatch
 ):
-    decoded = threading.Event()
-    monkeypatch.setattr(planner_module, "prepare", lambda *arguments: (decoded.wait(), prepare(*arguments))[1])
-    try:
-        async with serving() as service:
-            # One more than there are threads, so that the last waits for one.
-            calls = [service.stub.Stylize(request_) for _ in range(planner_module._THREADS + 1)]
-            while len(service.server.scheduler._table._admitting) < len(calls):
-                await asyncio.sleep(0.01)
-            service.stop.set()
-            await service.sees(_NOT_SERVING)
-            decoded.set()
-            assert {(await refused(call))[0] for call in calls} == {"DRAINING"}
-    finally:
+    decoded, check = asyncio.Event(), Decoders.check
+
+    async def check_later(*arguments: Any) -> None:
+        await decoded.wait()
+        await check(*arguments)
+
+    monkeypatch.setattr(Decoders, "check", check_later)
+    async with serving() as service:
+        calls = [service.stub.Stylize(request_) for _ in range(3)]
+        while len(service.server.scheduler._table._admitting) < len(calls):
+            await asyncio.sleep(0.01)
+        service.stop.set()
+        await service.sees(_NOT_SERVING)
         decoded.set()
+        assert {(await refused(call))[0] for call in calls} == {"DRAINING"}
 
 
 async def test_a_real_server_that_gets_sigterm_delivers_the_best_picture_and_exits_0(request_: pb.StylizeRequest):

@@ -29,6 +29,10 @@ class PictureError(EngineError):
     """The bytes are no acceptable picture. The message is a predicate, as that of a `Violation` is."""
 
 
+class PictureTooCostlyError(PictureError):
+    """Decoding the picture takes more memory or time than this server allows. Another server may allow more."""
+
+
 class WeightsError(EngineError):
     """The weights cannot be found, read or trusted. The message is for the operator and may name a file."""
 

@@ -8,9 +8,9 @@ from nst_service.engine.memory.fit import ANY_MEMORY, Memory, fitting_tile
 from nst_service.engine.network.layers import KERNEL_SHAPES, convs_through, features_shape
 from nst_service.engine.network.tiles import halo_of, spans
 from nst_service.engine.options import TransferOptions
+from nst_service.engine.outline import TransferOutline
 from nst_service.engine.scales import schedule, step_pixels
 from nst_service.engine.sizes import Size, scaled
-from nst_service.engine.spec import TransferSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +27,13 @@ class Cost:
     """Seconds that it may take; 0 for any number."""
 
 
-def estimate(spec: TransferSpec, memory: Memory = ANY_MEMORY) -> Cost:
+def estimate(outline: TransferOutline, memory: Memory = ANY_MEMORY) -> Cost:
     """Plan a transfer for the memory there is, and estimate its cost.
 
     Where not even the smallest tiles fit, the cost is that with the smallest, and its `peak_bytes` is more than
     available.
     """
-    options, size = spec.options, spec.content.size
-    styles = [style.picture.size for style in spec.styles]
+    options, size, styles = outline.options, outline.size, outline.styles
     tile_size, peak_bytes = fitting_tile(options, size, styles, memory)
     work = 0.0
     for scale in schedule(size, options.scale_iterations):

@@ -274,6 +274,8 @@ class Limits:
 
     max_input_pixels: int
     """Most pixels, width times height, of one picture in a request."""
+    max_request_pixels: int
+    """Most pixels of all pictures in a request together, as they are sent and at their working sizes."""
     max_image_size: int
     """Longest accepted edge of a result in pixels."""
     max_iterations: int
@@ -283,7 +285,11 @@ class Limits:
 
 
 NO_LIMITS = Limits(
-    max_input_pixels=sys.maxsize, max_image_size=sys.maxsize, max_iterations=sys.maxsize, max_styles=sys.maxsize
+    max_input_pixels=sys.maxsize,
+    max_request_pixels=sys.maxsize,
+    max_image_size=sys.maxsize,
+    max_iterations=sys.maxsize,
+    max_styles=sys.maxsize,
 )
 """The limits of a request that a server has accepted before."""
 

@@ -1,8 +1,12 @@
 """Sizes of pictures and shapes of features: the same two numbers, which libraries name in opposite orders."""
 
-from typing import NamedTuple
+from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    # Processes that only decode pictures import this module, and torch takes them a second and 200 MB.
+    from torch import Tensor
 
 
 class Size(NamedTuple):
@@ -12,13 +16,13 @@ class Size(NamedTuple):
     height: int
 
     @classmethod
-    def of(cls, pixels: Tensor) -> "Size":
+    def of(cls, pixels: Tensor) -> Size:
         """Return the size of the picture that pixels (..., H, W) hold."""
         height, width = pixels.shape[-2:]
         return cls(width, height)
 
     @property
-    def shape(self) -> "Shape":
+    def shape(self) -> Shape:
         """The last two dimensions of pixels of this size."""
         return Shape(self.height, self.width)
 
@@ -30,7 +34,7 @@ class Shape(NamedTuple):
     width: int
 
     @classmethod
-    def of(cls, features: Tensor) -> "Shape":
+    def of(cls, features: Tensor) -> Shape:
         """Return the last two dimensions of features (..., H, W)."""
         height, width = features.shape[-2:]
         return cls(height, width)

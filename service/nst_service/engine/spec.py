@@ -1,9 +1,9 @@
 """The specification of a transfer: what a valid request asks for, with decoded pictures at their working sizes."""
 
 import dataclasses
-import math
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from PIL.Image import Image
 
@@ -19,9 +19,11 @@ from nst_service.engine.options import (
     range_violations,
     transfer_violations,
 )
-from nst_service.engine.pictures.decode import decode
+from nst_service.engine.outline import TransferOutline
 from nst_service.engine.pictures.formats import WRITTEN_FORMATS
+from nst_service.engine.pictures.headers import read_size
 from nst_service.engine.pictures.picture import Picture, resampled
+from nst_service.engine.pictures.working import Role, render
 from nst_service.engine.scales import most_scales
 from nst_service.engine.sizes import Size, fit, scaled
 
@@ -131,14 +133,43 @@ class TransferSpec:
         )
 
     @property
-    def least_edge(self) -> int:
-        """The longest edge of the result below which a layer has no feature at some scale, in pixels."""
-        layers = self.options.active_layers
-        # Two pixels more, since every size is rounded twice.
-        least = minimum_edge(layers) + 2 if layers else 1
-        longest = max(self.content.size)
-        shortest = min(min(picture.size) for picture in (self.content, *(style.picture for style in self.styles)))
-        return min(longest, math.ceil((least << (self.options.scales - 1)) * longest / shortest))
+    def outline(self) -> TransferOutline:
+        """The sizes and options of this specification, as if they had been requested."""
+        return TransferOutline(
+            size=self.content.size,
+            styles=tuple(style.picture.size for style in self.styles),
+            options=self.options,
+            output=self.output,
+        )
+
+
+_OPTIONAL_PICTURES = (
+    ("content_mask", Role.MASK),
+    ("init_picture", Role.OPAQUE),
+    ("reference", Role.OPAQUE),
+    ("reference_mask", Role.MASK),
+)
+"""The fields of a request with a single picture that may be missing, and its role."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestPicture:
+    """A picture of a request."""
+
+    field: str
+    """The path of its field in the request, as in `Violation.field`."""
+    role: Role
+    data: bytes
+    """The encoded picture."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkingPicture:
+    """A picture of a request, and the sizes at which the transfer needs it."""
+
+    picture: RequestPicture
+    sizes: tuple[Size, ...]
+    """The sizes that the picture is resampled to in turn. The last one is its working size."""
 
 
 def prepare(request: TransferRequest, limits: Limits, available_layers: tuple[str, ...]) -> TransferSpec:
@@ -153,9 +184,109 @@ def prepare(request: TransferRequest, limits: Limits, available_layers: tuple[st
         InvalidRequestError: something is wrong with the request; it has a violation for each thing. Pictures are
             checked only if everything else is right, since decoding costs time and memory.
     """
+    check_options(request, limits, available_layers)
+    headers = {picture.field: _header(picture, limits) for picture in pictures_of(request)}
+    outline = outline_of(request, headers, limits)
+    rendered: dict[str, Picture | Image] = {}
+    violations = []
+    for working in working_pictures(request, outline):
+        picture = working.picture
+        try:
+            rendered[picture.field] = render(
+                picture.data, picture.role, working.sizes, max_pixels=limits.max_input_pixels
+            )
+        except PictureError as error:
+            violations.append(Violation(picture.field, str(error)))
+    if violations:
+        raise InvalidRequestError(violations)
+    return assemble(request, outline, rendered)
+
+
+def _header(picture: RequestPicture, limits: Limits) -> Size | PictureError:
+    try:
+        return read_size(picture.data, max_pixels=limits.max_input_pixels)
+    except PictureError as error:
+        return error
+
+
+def check_options(request: TransferRequest, limits: Limits, available_layers: tuple[str, ...]) -> None:
+    """Check everything of a request except its pictures.
+
+    Raises:
+        InvalidRequestError: something is wrong with the request; it has a violation for each thing.
+    """
     if violations := list(_option_violations(request, limits, available_layers)):
         raise InvalidRequestError(violations)
-    return _Preparation(request, limits).spec()
+
+
+def pictures_of(request: TransferRequest) -> Iterator[RequestPicture]:
+    """Yield the pictures of a request."""
+    yield RequestPicture(field="content", role=Role.CONTENT, data=request.content)
+    for index, style in enumerate(request.styles):
+        yield RequestPicture(field=f"styles[{index}].picture", role=Role.OPAQUE, data=style.data)
+        if style.mask is not None:
+            yield RequestPicture(field=f"styles[{index}].mask", role=Role.MASK, data=style.mask)
+    for field, role in _OPTIONAL_PICTURES:
+        if (data := getattr(request, field)) is not None:
+            yield RequestPicture(field=field, role=role, data=data)
+
+
+def outline_of(request: TransferRequest, headers: Mapping[str, Size | PictureError], limits: Limits) -> TransferOutline:
+    """Return the outline of a request whose options are right.
+
+    Args:
+        request: the request.
+        headers: the size of each picture by its field, or why its header cannot be read.
+        limits: limits of the server.
+
+    Raises:
+        InvalidRequestError: a header cannot be read, or a size is not accepted; it has a violation for each thing.
+    """
+    return _Outlining(request, headers, limits).outline()
+
+
+def working_pictures(request: TransferRequest, outline: TransferOutline) -> Iterator[WorkingPicture]:
+    """Yield the pictures of a request with the sizes at which a transfer with this outline needs them."""
+    steps = outline.steps
+    sizes = tuple(step.size for step in steps)
+    styles = {
+        f"styles[{index}].picture": tuple(step.styles[index] for step in steps) for index in range(len(request.styles))
+    }
+    for picture in pictures_of(request):
+        yield WorkingPicture(picture=picture, sizes=styles.get(picture.field, sizes))
+
+
+def assemble(
+    request: TransferRequest, outline: TransferOutline, rendered: Mapping[str, Picture | Image]
+) -> TransferSpec:
+    """Return the specification of a request.
+
+    Args:
+        request: the request.
+        outline: its outline.
+        rendered: each of its `working_pictures` by its field, as `render` returns it.
+    """
+    pictures, masks = cast(Mapping[str, Picture], rendered), cast(Mapping[str, Image], rendered)
+    total = sum(style.options.weight for style in request.styles)
+    return TransferSpec(
+        content=pictures["content"],
+        styles=tuple(
+            Style(
+                picture=pictures[f"styles[{index}].picture"],
+                share=style.options.weight / total,
+                scale=style.options.scale,
+                mask=masks.get(f"styles[{index}].mask"),
+            )
+            for index, style in enumerate(request.styles)
+        ),
+        content_mask=masks.get("content_mask"),
+        init_picture=pictures.get("init_picture"),
+        reference=pictures.get("reference"),
+        reference_mask=masks.get("reference_mask"),
+        options=outline.options,
+        output=outline.output,
+        reduced_from=outline.reduced_from,
+    )
 
 
 def _option_violations(
@@ -182,57 +313,62 @@ def _option_violations(
         yield Violation("reference_mask", "is set, but reference is not")
 
 
-class _Preparation:
-    """Decodes picture by picture, keeps only their working sizes, and collects violations."""
+class _Outlining:
+    """Derives the working sizes of a request from the headers of its pictures, and collects violations."""
 
-    def __init__(self, request: TransferRequest, limits: Limits):
+    def __init__(self, request: TransferRequest, headers: Mapping[str, Size | PictureError], limits: Limits):
         self._request = request
         self._options = request.options.completed()
+        self._headers = headers
         self._limits = limits
         self._violations: list[Violation] = []
 
-    def spec(self) -> TransferSpec:
+    def outline(self) -> TransferOutline:
         request, options = self._request, self._options
-        content = self._decode("content", request.content, options.active_layers)
+        self._check_headers()
+        content = self._source("content", options.active_layers)
         if content is None:
             # The working size of everything else follows from the content.
             raise InvalidRequestError(self._violations)
-        size = fit(content.size, options.image_size)
+        size = fit(content, options.image_size)
         self._check_result_size(size)
         if self._violations:
             raise InvalidRequestError(self._violations)
-        init = self._flattened("init_picture", request.init_picture, size)
-        reference = self._flattened("reference", request.reference, size)
-        content_mask = self._mask("content_mask", request.content_mask, size)
-        reference_mask = self._mask("reference_mask", request.reference_mask, size)
-        total = sum(style.options.weight for style in request.styles)
-        styles = [
-            Style(
-                picture=picture,
-                share=style.options.weight / total,
-                scale=style.options.scale,
-                mask=self._mask(f"styles[{index}].mask", style.mask, size),
-            )
-            for index, style in enumerate(request.styles)
-            if (picture := self._style(f"styles[{index}]", style, max(size)))
-        ]
+        styles = [self._style(f"styles[{index}]", style, max(size)) for index, style in enumerate(request.styles)]
         if self._violations:
             raise InvalidRequestError(self._violations)
-        spec = TransferSpec(
-            content=content.resized(size),
-            styles=tuple(styles),
-            content_mask=content_mask,
-            init_picture=init,
-            reference=reference,
-            reference_mask=reference_mask,
-            options=self._with_room_for_scales([size, *(style.picture.size for style in styles)]),
+        outline = TransferOutline(
+            size=size,
+            styles=tuple(style for style in styles if style),
+            options=self._with_room_for_scales([size, *(style for style in styles if style)]),
             output=request.output,
         )
-        least, longest, asked = spec.least_edge, max(size), options.min_image_size
+        self._check_pixels((working.picture.field, working.sizes[-1]) for working in working_pictures(request, outline))
+        least, longest, asked = outline.least_edge, max(size), options.min_image_size
         if asked and not least <= asked <= longest:
             accepted = f"accepted values are 0, and {least} to the size of the result, {longest}"
-            raise InvalidRequestError([Violation("options.min_image_size", f"is {asked}; {accepted}")])
-        return spec
+            self._violations.append(Violation("options.min_image_size", f"is {asked}; {accepted}"))
+        if self._violations:
+            raise InvalidRequestError(self._violations)
+        return outline
+
+    def _check_headers(self) -> None:
+        for field, header in self._headers.items():
+            if isinstance(header, PictureError):
+                self._violations.append(Violation(field, str(header)))
+        self._check_pixels((field, header) for field, header in self._headers.items() if isinstance(header, Size))
+
+    def _check_pixels(self, sizes: Iterable[tuple[str, Size]]) -> None:
+        """Add a violation for the first picture with which all pictures have too many pixels together."""
+        most, pixels = self._limits.max_request_pixels, 0
+        for field, size in sizes:
+            pixels += size.width * size.height
+            if pixels > most:
+                total = f"with which the pictures of the request have {pixels} px in all"
+                self._violations.append(
+                    Violation(field, f"has {_pixels(size)}, {total}; this server accepts at most {most}")
+                )
+                return
 
     def _with_room_for_scales(self, sizes: Iterable[Size]) -> TransferOptions:
         """Return the options without scales that the pictures are too small for; the next one gets their iterations."""
@@ -244,38 +380,21 @@ class _Preparation:
         dropped, kept = options.scale_iterations[:-most], options.scale_iterations[-most:]
         return dataclasses.replace(options, scales=most, scale_iterations=(sum(dropped) + kept[0], *kept[1:]))
 
-    def _flattened(self, field: str, data: bytes | None, size: Size) -> Picture | None:
-        picture = data is not None and self._decode(field, data)
-        return picture.flattened().resized(size) if picture else None
-
-    def _mask(self, field: str, data: bytes | None, size: Size) -> Image | None:
-        picture = data is not None and self._decode(field, data)
-        if not picture:
+    def _source(self, field: str, layers: Collection[str]) -> Size | None:
+        """Return the size of a picture that is large enough for the layers, or None with a violation."""
+        size = self._headers[field]
+        if isinstance(size, PictureError) or not self._check_edges(field, "is", size, layers):
             return None
-        mask = resampled(picture.to_mask(), size)
-        if mask.getextrema() == (0, 0):
-            self._violations.append(Violation(field, "is black everywhere; it applies where it is white"))
-        return mask
+        return size
 
-    def _decode(self, field: str, data: bytes, layers: Collection[str] = ()) -> Picture | None:
-        """Return a decoded picture that is large enough for the layers, or None with a violation."""
-        try:
-            picture = decode(data, max_pixels=self._limits.max_input_pixels)
-        except PictureError as error:
-            self._violations.append(Violation(field, str(error)))
-            return None
-        return picture if self._check_edges(field, "is", picture.size, layers) else None
-
-    def _style(self, field: str, style: StyleInput, content_edge: int) -> Picture | None:
+    def _style(self, field: str, style: StyleInput, content_edge: int) -> Size | None:
         layers = self._options.active_style_layers
-        picture = self._decode(f"{field}.picture", style.data, layers)
-        if picture is None:
+        source = self._source(f"{field}.picture", layers)
+        if source is None:
             return None
         scale = style.options.scale * self._options.stroke_factor
-        size = fit(picture.size, max(1, round(scale * content_edge)))
-        if not self._check_edges(f"{field}.scale", "makes the style", size, layers):
-            return None
-        return picture.flattened().resized(size)
+        size = fit(source, max(1, round(scale * content_edge)))
+        return size if self._check_edges(f"{field}.scale", "makes the style", size, layers) else None
 
     def _check_result_size(self, size: Size) -> None:
         self._check_edges("options.image_size", "makes the result", size, self._options.active_layers)

@@ -1,4 +1,4 @@
-"""The admission of requests: a request is read, checked, decoded, planned and stored before it becomes a job."""
+"""The admission of requests: a request is read, checked, planned and stored before it becomes a job."""
 
 import contextlib
 import functools
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from nst_service.engine.spec import TransferSpec
+from nst_service.engine.outline import TransferOutline
 from nst_service.jobs.availability import Availability
 from nst_service.jobs.device_pool import DevicePool
 from nst_service.jobs.errors import DeadlineTooShortError, QueueFullError
@@ -28,7 +28,7 @@ class PreparedRequest:
     """A request that is valid and fits the devices."""
 
     request: StoredRequest
-    spec: TransferSpec
+    outline: TransferOutline
     owner: Owner
 
 
@@ -67,7 +67,7 @@ class Admission:
     async def prepared(
         self, read: ReadRequest, owner: Owner, request_id: str | None, size: int
     ) -> AsyncIterator[PreparedRequest | StoredJob]:
-        """Read and decode a request, or find the job that the same request has led to before.
+        """Read and check a request, or find the job that the same request has led to before.
 
         Until the context ends, the request counts as a waiting job. See `Scheduler.submit` for the arguments and the
         errors.
@@ -86,16 +86,17 @@ class Admission:
             self._check_room(owner)
             with self._table.admitting(owner.name):
                 request = request or await self._read(read, owner)
-                spec = await self._in_thread(self._planner.prepare, request.request, owner)
+                outline = await self._planner.prepare(request.request, owner)
                 self._availability.check()
-                yield PreparedRequest(request, spec, owner)
+                yield PreparedRequest(request, outline, owner)
 
     async def estimate(self, read: ReadRequest, owner: Owner, size: int) -> Accepted:
         """Return the first event of the job that a request would lead to; its id is empty."""
         with self._pending.hold(size):
             request = await self._read(read, owner)
-            spec = await self._in_thread(self._planner.prepare, request.request, owner)
-        job = self._planner.plan(spec)
+            self._availability.check()
+            outline = await self._planner.outline(request.request, owner)
+        job = self._planner.plan(outline)
         return accepted(job, self._pool.forecast([*self._table.waiting, job])[-1], job_id="")
 
     async def accept(self, prepared: PreparedRequest, deadline: float | None) -> Job | StoredJob:
@@ -107,7 +108,7 @@ class Admission:
         """
         request = prepared.request
         job = self._planner.plan(
-            prepared.spec,
+            prepared.outline,
             owner=prepared.owner.name,
             request_id=request.request_id,
             disconnect_policy=request.disconnect_policy,

@@ -6,18 +6,32 @@ import itertools
 import logging
 import time
 
+from nst_service.engine.spec import TransferSpec
 from nst_service.jobs.availability import Availability
 from nst_service.jobs.background import BackgroundTasks
 from nst_service.jobs.device_pool import DevicePool, PooledDevice
+from nst_service.jobs.errors import (
+    JobCancelledError,
+    JobError,
+    JobFailedError,
+    NotServingError,
+    Unavailability,
+    UnknownJobError,
+    UnknownPictureError,
+)
 from nst_service.jobs.events import Queued
-from nst_service.jobs.job import Drained, Job, Moved
+from nst_service.jobs.job import Drained, Ended, Job, Moved
 from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.job_table import JobTable
 from nst_service.jobs.observer import Observer, StoreFailed
+from nst_service.jobs.planner import Planner
 from nst_service.jobs.settlement import Settlement
 from nst_service.jobs.sink import LoopSink, Outcome, Requeued
-from nst_service.lifecycle import StopReason
-from nst_service.store.errors import StoreError
+from nst_service.lifecycle import JobState, StopReason
+from nst_service.store.errors import CorruptBlobError, StoreError
+
+_STORE_RETRY_SECONDS, _RETRY_SECONDS = 2.0, 30.0
+"""Seconds after which a job is tried again whose request the store could not read, or that could not be decoded."""
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +47,7 @@ class Dispatcher:
         settlement: Settlement,
         availability: Availability,
         *,
+        planner: Planner,
         storing: BackgroundTasks,
         observer: Observer,
         checkpoint_seconds: float,
@@ -45,6 +60,7 @@ class Dispatcher:
             pool: the devices.
             settlement: stores the outcomes of the runs.
             availability: tells whether the server accepts jobs; no job starts during a drain.
+            planner: decodes the pictures of the jobs.
             storing: the tasks that write to the store.
             observer: notified of what happens to the jobs.
             checkpoint_seconds: shortest time in seconds between two checkpoints of a job.
@@ -52,6 +68,7 @@ class Dispatcher:
         self._store = store
         self._table = table
         self._pool = pool
+        self._planner = planner
         self._settlement = settlement
         self._availability = availability
         self._storing = storing
@@ -80,7 +97,11 @@ class Dispatcher:
         running, now = self._pool.running, time.monotonic()
         if any(job.probation for job in running):
             return []
-        ready = [job for job in self._table.waiting if job.probation is None or job.probation.begins_at <= now]
+        ready = [
+            job
+            for job in self._table.waiting
+            if job.not_before <= now and (job.probation is None or job.probation.begins_at <= now)
+        ]
         if ready and ready[0].probation:
             return [] if running else ready[:1]
         return list(itertools.takewhile(lambda job: job.probation is None, ready))
@@ -104,6 +125,8 @@ class Dispatcher:
                 job.control.stop_requested = job.control.stop_requested or StopReason.SHUTDOWN
             else:
                 job.control.must_leave = True
+            if job.rendering and (job.control.must_leave or not job.plan.earlier_runs):
+                job.rendering.cancel()
 
     async def close(self) -> None:
         """Abandon the jobs that still run, and wait until everything else is stored."""
@@ -115,8 +138,11 @@ class Dispatcher:
 
     async def _run(self, device: PooledDevice, job: Job) -> None:
         """Run a job that has a place on a device, unless another server has taken it."""
+        spec = await self._rendered(device, job)
+        if spec is None:
+            return
         try:
-            sink = await self._begin(device, job)
+            sink = await self._begin(device, job, spec)
         except Exception as error:
             self._put_back(device, job, error)
             return
@@ -124,29 +150,81 @@ class Dispatcher:
             self._vacate(device, job)
             self._settlement.retire(job, Moved())
             return
+        # The pictures belong to the run.
+        del spec
         outcome = await _outcome(sink)
         if isinstance(outcome, Requeued) and outcome.is_lost:
             self._pool.note_failure(device)
         self._settlement.settle(job, outcome)
         self._vacate(device, job)
 
-    async def _begin(self, device: PooledDevice, job: Job) -> LoopSink | None:
-        """Lease a job and let it join the device; return None if another server has the job."""
+    async def _begin(self, device: PooledDevice, job: Job, spec: TransferSpec | JobError) -> LoopSink | None:
+        """Lease a job and let it join the device; return None if another server has the job.
+
+        Args:
+            device: the device.
+            job: the job.
+            spec: its specification, or the error with which it ends at once.
+        """
         leased = await self._store.lease(job.id)
         if leased is None:
             return None
         job.lease = leased.lease
         job.log.skip_to(leased.lease.first_sequence)
         sink = LoopSink(job, self._store, self._storing, self._observer, self.checkpoint_seconds)
+        if isinstance(spec, JobError):
+            sink.outcome.set_result(spec)
+            return sink
         try:
-            device.worker.join(job, leased.snapshot, sink)
+            device.worker.join(job, spec, leased.snapshot, sink)
         except Exception:
             await self._store.release(job, is_lost=False)
             raise
         return sink
 
+    async def _rendered(self, device: PooledDevice, job: Job) -> TransferSpec | JobError | None:
+        """Decode the pictures of a job. A job that waits holds none.
+
+        Returns:
+            The specification of the job; the error with which the job must end; None if it was stopped or put back.
+        """
+        job.rendering = asyncio.create_task(self._render(job))
+        try:
+            return await job.rendering
+        except asyncio.CancelledError:
+            if not job.rendering.cancelled() or _is_cancelled():
+                raise
+            self._stop_rendering(device, job)
+        except (CorruptBlobError, UnknownJobError, UnknownPictureError) as error:
+            _log.error("job %s cannot run: %s", job.id, error)
+            return JobFailedError("REQUEST_LOST", "the stored request of the job cannot be read")
+        except Exception as error:
+            seconds = _STORE_RETRY_SECONDS if isinstance(error, StoreError) else _RETRY_SECONDS
+            job.not_before = time.monotonic() + seconds
+            self._put_back(device, job, error)
+        finally:
+            job.rendering = None
+        return None
+
+    async def _render(self, job: Job) -> TransferSpec:
+        stored = await self._store.job(job.id)
+        request = None if stored is None else await self._store.request(stored)
+        if request is None:
+            raise UnknownJobError(job.id)
+        return await self._planner.render(request, job.run_state.outline, job.owner)
+
+    def _stop_rendering(self, device: PooledDevice, job: Job) -> None:
+        """End a job that was stopped before its run."""
+        if job.control.must_leave:
+            self._settlement.retire(job, Drained())
+        elif job.control.stop_requested is StopReason.SHUTDOWN:
+            self._settlement.cancel(job, Ended(JobState.CANCELLED, NotServingError(Unavailability.DRAINING)))
+        else:
+            self._settlement.cancel(job, Ended(JobState.CANCELLED, JobCancelledError()))
+        self._vacate(device, job)
+
     def _put_back(self, device: PooledDevice, job: Job, error: Exception) -> None:
-        """Return a job to the queue that cannot be leased now, or whose snapshot is too large for the memory now."""
+        """Return a job to the queue that cannot start now, such as for want of memory for its snapshot."""
         if isinstance(error, StoreError):
             _log.warning("job %s cannot start yet: %s", job.id, error.described())
             self._observer.notify(StoreFailed("lease", error))
@@ -164,6 +242,12 @@ class Dispatcher:
         device.jobs.remove(job)
         if self._availability.is_serving:
             self.dispatch()
+
+
+def _is_cancelled() -> bool:
+    """Return whether somebody has cancelled the present task."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _outcome(sink: LoopSink) -> Outcome:

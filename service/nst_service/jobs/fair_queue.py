@@ -6,6 +6,7 @@ that always have work get device time in proportion to their weights, to within 
 need not be known beforehand.
 """
 
+from collections.abc import Collection
 from typing import Generic, TypeVar
 
 Flow = TypeVar("Flow")
@@ -25,9 +26,13 @@ class FairQueue(Generic[Flow]):
         self._times[flow] = self._now
         self._weights[flow] = weight
 
-    def next(self) -> Flow:
-        """Return the flow with the smallest virtual time; of equal ones the one that joined first."""
-        return min(self._times, key=self._times.__getitem__)
+    def next(self, among: Collection[Flow] | None = None) -> Flow:
+        """Return the flow with the smallest virtual time; of equal ones the one that joined first.
+
+        Args:
+            among: the flows that may have a turn; None for all of them.
+        """
+        return min(self._times if among is None else among, key=self._times.__getitem__)
 
     def charge(self, flow: Flow, seconds: float) -> None:
         """Charge a flow for the device time of a turn."""

@@ -1,10 +1,12 @@
 """One job: its plan, the requests to its worker, its state, its end and its log."""
 
+import asyncio
 import math
 import uuid
 from dataclasses import dataclass, field
 
 from nst_service.engine.estimate import Cost
+from nst_service.engine.outline import TransferOutline
 from nst_service.engine.spec import TransferSpec
 from nst_service.jobs.errors import JobError, MovedError, NotServingError, Unavailability
 from nst_service.jobs.log import EventLog
@@ -53,11 +55,11 @@ class JobControl:
 class RunState:
     """The present work of a job. Its worker publishes a new state after each step. Any thread may read the latest one.
 
-    The specification belongs to the state and not to the plan, because it becomes smaller if memory runs out. The
-    larger pictures are then freed together with the earlier state.
+    The outline belongs to the state and not to the plan, because it becomes smaller if memory runs out. The pictures
+    belong to the run: a job that waits holds none.
     """
 
-    spec: TransferSpec
+    outline: TransferOutline
     cost: Cost
     remaining_seconds: float
     """Seconds of device time that the job is still expected to take."""
@@ -118,6 +120,10 @@ class Job:
     """The present work of the job. As soon as the job runs, only its worker replaces this value."""
     control: JobControl = field(default_factory=JobControl)
     log: EventLog = field(default_factory=EventLog)
+    rendering: "asyncio.Task[TransferSpec] | None" = None
+    """The decoding of its pictures, before its run begins; whoever cancels this task stops the job. None otherwise."""
+    not_before: float = -math.inf
+    """Time before which the job must not be tried again, on the clock of `time.monotonic`."""
     is_running: bool = False
     """Whether the job has a place on a device."""
     end: End | None = None

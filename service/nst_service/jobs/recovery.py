@@ -1,6 +1,5 @@
 """The recovery of jobs that earlier processes or other servers have left in the queue of the store."""
 
-import functools
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -129,7 +128,7 @@ class Recovery:
             message = "the server has died repeatedly while it ran this job"
             await self._fail(stored, JobFailedError("KEEPS_CRASHING", message))
             return None
-        job = await self._decode(stored, must_fit=not (is_given_up or _must_stop(stored)))
+        job = await self._planned(stored, must_fit=not (is_given_up or _must_stop(stored)))
         if is_given_up:
             _log.error("job %s ends with its best picture: its servers keep dying", stored.id)
             job.control.stop_requested = StopReason.SHUTDOWN
@@ -142,14 +141,13 @@ class Recovery:
             job.unfollowed_since = time.monotonic()
         return job
 
-    async def _decode(self, stored: StoredJob, *, must_fit: bool) -> Job:
+    async def _planned(self, stored: StoredJob, *, must_fit: bool) -> Job:
         request = await self._store.request(stored)
         if request is None:
             raise UnknownJobError(stored.id)
         size = (await self._store.sizes([stored]))[stored.id]
-        prepare = functools.partial(self._planner.prepare_again, must_fit=must_fit)
-        spec = await self._planner.in_thread(prepare, request, size)
-        return self._planner.resume(stored, spec, await self._store.events(stored.id))
+        outline = await self._planner.prepare_again(request, stored.owner, size, must_fit=must_fit)
+        return self._planner.resume(stored, outline, await self._store.events(stored.id))
 
     def _defer(self, stored: StoredJob, error: Exception) -> None:
         """Note that a job stays in the queue, and when to try again to read it back."""

@@ -16,6 +16,7 @@ from nst_service.engine.objective.style_cache import StyleCache
 from nst_service.engine.optim.resized_start import ResizedStart, resize_start
 from nst_service.engine.optim.snapshot import Snapshot
 from nst_service.engine.optim.transfer import Iterate, TargetProgress, TerminationReason, Transfer, transfer
+from nst_service.engine.outline import TransferOutline
 from nst_service.engine.pictures.encode import encode
 from nst_service.engine.pictures.formats import WRITTEN_FORMATS
 from nst_service.engine.pictures.preview import PREVIEW_MEDIA_TYPE, preview
@@ -59,25 +60,28 @@ class Run:
     def __init__(
         self,
         job: Job,
-        snapshot: Snapshot | None,
+        spec: TransferSpec,
         sink: RunSink,
         model: Vgg19,
         throughput: Throughput,
         *,
+        snapshot: Snapshot | None = None,
         styles: StyleCache | None = None,
     ):
         """Make a run.
 
         Args:
             job: the job.
-            snapshot: the snapshot to go on from; None to start from the beginning.
+            spec: its specification.
             sink: takes the reports of the run.
             model: the network, on the device.
             throughput: gets the measurement of every step.
+            snapshot: the snapshot to go on from; None to start from the beginning.
             styles: the cached statistics of styles.
         """
         self.job = job
         self.sink = sink
+        self._spec = spec
         self._model = model
         self._throughput = throughput
         self._styles = styles
@@ -126,12 +130,12 @@ class Run:
             self._began_at = time.monotonic() - iterate.seconds
             self._start = None
         self._iterate = iterate
-        work = step_work(self._state.spec.options, iterate.size, self._state.cost.tile_size)
+        work = step_work(self._spec.options, iterate.size, self._state.cost.tile_size)
         self._throughput.observe(work, iterate.step_seconds)
         self._update_state(next_seconds=iterate.next_seconds, remaining_seconds=iterate.eta_seconds)
 
     def _transfer(self) -> Transfer:
-        spec, tile_size = self._state.spec, self._state.cost.tile_size
+        spec, tile_size = self._spec, self._state.cost.tile_size
         if self._start:
             # It may have the size before a reduction. Here the memory of the larger picture is free.
             self._start = resize_start(self._start, spec)
@@ -142,23 +146,24 @@ class Run:
 
         The picture is processed in smaller tiles. If there are none, its size is reduced, if the request allows it.
         """
-        spec, cost = self._state.spec, self._state.cost
+        outline, cost = self._state.outline, self._state.cost
         backend = self._model.backend
         memory = Memory((cost.peak_bytes + least_bytes(backend)) // 2, backend)
-        less = estimate(spec, memory)
-        smaller: TransferSpec | None = None
+        less = estimate(outline, memory)
+        smaller: TransferOutline | None = None
         if less.tile_size is None or less.tile_size >= (cost.tile_size or math.inf):
-            smaller = reduced(spec, memory)
+            smaller = reduced(outline, memory)
             if smaller is None:
                 return False
         if self._iterate:
             # The history of the optimiser is useless at another size.
             self._start = self._snapshot(self._iterate, history=smaller is None)
         if smaller:
-            spec, less = smaller, estimate(smaller, memory)
+            outline, less = smaller, estimate(smaller, memory)
+            self._spec = self._spec.reduced(smaller.size)
         remaining = self._state.remaining_seconds * less.work / cost.work
-        self._update_state(spec=spec, cost=less, remaining_seconds=remaining)
-        self.sink.shrunk(Reduced(width=spec.content.width, height=spec.content.height) if smaller else None)
+        self._update_state(outline=outline, cost=less, remaining_seconds=remaining)
+        self.sink.shrunk(Reduced(width=outline.size.width, height=outline.size.height) if smaller else None)
         self._restart()
         return True
 
@@ -184,7 +189,7 @@ class Run:
         return self._snapshot(iterate) if iterate and iterate.iteration > self._first_iteration else None
 
     def _snapshot(self, iterate: Iterate, *, history: bool = True) -> Snapshot:
-        return iterate.snapshot(history=history and keeps_history(self._state.spec.options, iterate.size))
+        return iterate.snapshot(history=history and keeps_history(self._spec.options, iterate.size))
 
     def close(self) -> None:
         """Free the memory that the run holds on the device."""
@@ -205,7 +210,7 @@ class Run:
                     )
                 )
             return
-        iterate, options = self._iterate, self._state.spec.options
+        iterate, options = self._iterate, self._spec.options
         assert iterate is not None
         if self._is_due() or iterate.iteration == 1 or iterate.is_last:
             self.sink.publish(
@@ -263,7 +268,7 @@ class Run:
         if deadline is None:
             return None
         # There must be time for another step, and to encode and send the picture.
-        megapixels = math.prod(self._state.spec.content.size) / 1e6
+        megapixels = math.prod(self._spec.content.size) / 1e6
         needed = wait_seconds + 1.5 * self._state.next_seconds + 0.25 + 0.5 * megapixels
         return StopReason.DEADLINE if deadline - time.monotonic() < needed else None
 
@@ -271,7 +276,7 @@ class Run:
         """Encode the best picture and return the result of the job."""
         iterate = self._iterate
         assert iterate is not None
-        spec, best = self._state.spec, iterate.best
+        spec, best = self._spec, iterate.best
         content, output = spec.content, spec.output
         optimized_at = time.monotonic()
         data = encode(

@@ -14,6 +14,7 @@ from nst_service.engine.options import Limits
 from nst_service.jobs.admission import Admission, PreparedRequest
 from nst_service.jobs.availability import Availability
 from nst_service.jobs.background import BackgroundTasks
+from nst_service.jobs.decoders import DecoderLimits, Decoders
 from nst_service.jobs.device_pool import DevicePool
 from nst_service.jobs.dispatcher import Dispatcher
 from nst_service.jobs.errors import JobCancelledError, MovedError, NotServingError, Unavailability
@@ -65,6 +66,7 @@ class Scheduler:
         *,
         limits: Limits,
         queue_limits: QueueLimits,
+        decoder_limits: DecoderLimits,
         durability: Durability,
         observer: Observer | None = None,
     ):
@@ -75,6 +77,7 @@ class Scheduler:
             store: stores the jobs.
             limits: the limits of a request.
             queue_limits: the limits of what waits and runs at once.
+            decoder_limits: the limits of decoding.
             durability: how jobs outlive calls and servers.
             observer: notified of every fact of a job's life; None for no observer.
         """
@@ -84,7 +87,9 @@ class Scheduler:
         self._store = store
         self._observer = guarded(NullObserver() if observer is None else observer)
         self._pool = DevicePool(workers, queue_limits.max_running, self._observer)
-        self._planner = Planner(self._pool, limits)
+        decoders = Decoders(decoder_limits)
+        self._planner = Planner(self._pool, limits, decoders)
+        self._decoders = decoders
         self._table = JobTable()
         self._availability = Availability()
         self._admission = Admission(
@@ -99,6 +104,7 @@ class Scheduler:
             self._pool,
             self._settlement,
             self._availability,
+            planner=self._planner,
             storing=storing,
             observer=self._observer,
             checkpoint_seconds=durability.checkpoint_seconds,
@@ -114,10 +120,11 @@ class Scheduler:
         return self._pool.failed
 
     async def start(self) -> None:
-        """Warm up every device, go on with the jobs of the store, then accept new jobs.
+        """Warm up every device and a decoder, go on with the jobs of the store, then accept new jobs.
 
         A drain that begins meanwhile ends the start. The jobs that were not read back stay in the store.
         """
+        self._decoders.start()
         await self._pool.start()
         if self._availability.is_draining:
             return
@@ -275,6 +282,9 @@ class Scheduler:
 
     def _stop(self, job: Job, reason: StopReason) -> None:
         job.control.stop_requested = job.control.stop_requested or reason
+        # The dispatcher ends it.
+        if job.rendering and not job.plan.earlier_runs:
+            job.rendering.cancel()
         # A job that ran before runs once more, to deliver the picture that it had.
         if job in self._table.waiting and not job.plan.earlier_runs:
             self._table.waiting.remove(job)

@@ -94,17 +94,18 @@ class DeviceWorker:
         release_memory(self.device)
         self.memory = max(0, available_bytes(self.device) - self._styles.max_bytes)
 
-    def join(self, job: Job, snapshot: Snapshot | None, sink: RunSink) -> None:
+    def join(self, job: Job, spec: TransferSpec, snapshot: Snapshot | None, sink: RunSink) -> None:
         """Add a job. Its first turn is after the present step of another job.
 
         Args:
             job: the job.
+            spec: its specification, with the sizes of its `run_state`.
             snapshot: the snapshot to go on from; None to start from the beginning.
             sink: takes the reports of the run, from Started to the outcome, in the thread of the worker. The outcome is
                 the picture, Requeued, JobCancelledError (cancelled before the first picture, or abandoned),
                 DoesNotFitError (out of memory) or JobFailedError.
         """
-        self._arrivals.put(Run(job, snapshot, sink, self._model, self.throughput, styles=self._styles))
+        self._arrivals.put(Run(job, spec, sink, self._model, self.throughput, snapshot=snapshot, styles=self._styles))
 
     def close(self) -> None:
         """Make `serve` return after the present step. The remaining jobs report no outcome."""
@@ -207,7 +208,7 @@ class DeviceWorker:
         job = run.job
         try:
             if run.shrink():
-                tile_size, size = job.run_state.cost.tile_size, job.run_state.spec.content.size
+                tile_size, size = job.run_state.cost.tile_size, job.run_state.outline.size
                 tiles = f"in tiles of {tile_size}" if tile_size else "as a whole"
                 _log.warning("job %s goes on %s at %dx%d: memory ran out", job.id, tiles, *size)
                 release_memory(self.device)
@@ -215,7 +216,7 @@ class DeviceWorker:
         except Exception as error:
             if not _is_out_of_memory(error):
                 return self._failure(run, error)
-        return does_not_fit(job.run_state.spec, job.run_state.cost.peak_bytes, self.capacity, share=0.5)
+        return does_not_fit(job.run_state.outline, job.run_state.cost.peak_bytes, self.capacity, share=0.5)
 
     def _end(self, run: Run, outcome: Outcome) -> None:
         self._runs.remove(run)

@@ -63,13 +63,13 @@ def test_a_shorter_history_is_known_where_it_needs_considerably_less(options: di
         output=OutputOptions(),
     )
     memory = Memory(4 * 2**30)
-    shorter = shorter_history(spec, memory)
+    shorter = shorter_history(spec.outline, memory)
     assert (shorter is not None) is is_considerable
     if shorter:
         steps, needed = shorter
         with_it = dataclasses.replace(spec, options=dataclasses.replace(spec.options, lbfgs_history=steps))
-        assert needed == estimate(with_it, memory).peak_bytes
-        assert needed < 0.8 * estimate(spec, memory).peak_bytes
+        assert needed == estimate(with_it.outline, memory).peak_bytes
+        assert needed < 0.8 * estimate(spec.outline, memory).peak_bytes
 
 
 def test_devices_have_in_common_the_least_memory_and_the_backend_that_keeps_more():

@@ -9,6 +9,7 @@ from nst_service.engine.objective.extractor import Extractor
 from nst_service.engine.objective.losses import ContentLoss, StyleLoss, TotalVariationLoss
 from nst_service.engine.objective.statistics import GramStatistic, Region
 from nst_service.engine.pictures.decode import decode
+from nst_service.engine.pictures.tensors import picture_to_tensor
 from nst_service.engine.sizes import Shape
 from PIL import Image
 
@@ -31,7 +32,7 @@ def pictures(request: pytest.FixtureRequest) -> tuple[torch.Tensor, torch.Tensor
         content, style = torch.rand(2, 1, 3, 40, 52, generator=torch.Generator().manual_seed(0))
         return content, style
     real = request.getfixturevalue("real_pictures")
-    content, style = (decode(data, max_pixels=10**6).to_tensor() for data in real)
+    content, style = (picture_to_tensor(decode(data, max_pixels=10**6)) for data in real)
     return content, style
 
 

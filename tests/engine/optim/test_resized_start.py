@@ -135,5 +135,5 @@ def test_every_layer_has_a_feature_at_the_least_size(make_spec: MakeSpec, model:
     layers = {"relu3_1": 1.0}
     spec = make_spec(scales=scales, content_layers=layers, style_layers=layers)
     assert spec.options.scales == scales
-    last = list(optimize(smaller(spec, spec.least_edge), model))[-1]
+    last = list(optimize(smaller(spec, spec.outline.least_edge), model))[-1]
     assert last.result().isfinite().all()

@@ -6,6 +6,7 @@ from nst_service.engine.choices import OutputFormat
 from nst_service.engine.pictures.encode import encode
 from nst_service.engine.pictures.formats import WRITTEN_FORMATS
 from nst_service.engine.pictures.preview import preview
+from nst_service.engine.pictures.tensors import picture_to_tensor
 from nst_service.engine.sizes import Size
 from PIL import Image
 
@@ -26,7 +27,7 @@ from tests.engine.pictures.builders import (
 
 def test_decoding_what_was_encoded_loses_nothing_in_png():
     levels = (noise(17, 13) * 255).round() / 255
-    assert torch.equal(reopened(encode(levels, format=OutputFormat.PNG, quality=1)).to_tensor(), levels)
+    assert torch.equal(picture_to_tensor(reopened(encode(levels, format=OutputFormat.PNG, quality=1))), levels)
 
 
 def test_values_are_rounded_not_truncated():
@@ -60,7 +61,7 @@ def test_the_same_pixels_give_the_same_bytes(kind, size):
 @pytest.mark.parametrize(("kind", "bound"), [("png", 0.51), ("jpeg", 2.0), ("webp", 4.0)])
 def test_a_round_trip_stays_close(kind, bound):
     pixels = waves(96, 120)
-    again = reopened(encode(pixels, format=OutputFormat(kind), quality=95)).to_tensor()
+    again = picture_to_tensor(reopened(encode(pixels, format=OutputFormat(kind), quality=95)))
     assert float((again - pixels).square().mean().sqrt()) * 255 < bound
 
 
@@ -92,7 +93,7 @@ def test_transparency_is_put_back(kind):
 
 def test_a_transparent_png_does_not_turn_black():
     picture = reopened(save(row("RGBA", (*RED, 255), INVISIBLE), "PNG"))
-    data = encode(picture.to_tensor(), format=OutputFormat.PNG, quality=1, alpha=picture.alpha)
+    data = encode(picture_to_tensor(picture), format=OutputFormat.PNG, quality=1, alpha=picture.alpha)
     with Image.open(io.BytesIO(data)) as image:
         assert list(image.get_flattened_data()) == [(*RED, 255), (*WHITE, 0)]
 

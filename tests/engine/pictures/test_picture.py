@@ -3,6 +3,7 @@ import torch
 from nst_service.engine.choices import OutputFormat
 from nst_service.engine.pictures.encode import encode
 from nst_service.engine.pictures.picture import Picture
+from nst_service.engine.pictures.tensors import picture_to_tensor
 from nst_service.engine.sizes import Size
 from PIL import Image
 
@@ -74,11 +75,11 @@ def test_a_plain_picture_stays_plain(size):
 
 def test_the_mean_is_kept_when_shrinking_much():
     picture = reopened(encode(noise(600, 800), format=OutputFormat.PNG, quality=1))
-    assert abs(float(picture.resized(Size(8, 6)).to_tensor().mean()) - 0.5) < 0.01
+    assert abs(float(picture_to_tensor(picture.resized(Size(8, 6))).mean()) - 0.5) < 0.01
 
 
 def test_a_picture_becomes_a_batch_of_one_in_unit_range():
-    tensor = reopened(save(row("RGB", (255, 0, 51), BLACK), "PNG")).to_tensor()
+    tensor = picture_to_tensor(reopened(save(row("RGB", (255, 0, 51), BLACK), "PNG")))
     assert tensor.shape == (1, 3, 1, 2)
     assert tensor.dtype == torch.float32
     assert tensor.is_contiguous()

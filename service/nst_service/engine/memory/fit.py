@@ -10,8 +10,8 @@ from nst_service.engine.memory.footprint import peak_bytes
 from nst_service.engine.network.backend import CPU_BACKEND, Backend
 from nst_service.engine.network.layers import minimum_edge
 from nst_service.engine.options import TransferOptions
+from nst_service.engine.outline import TransferOutline
 from nst_service.engine.sizes import Size, fit, scaled
-from nst_service.engine.spec import TransferSpec
 
 _TILE_SIZES = (2048, 1024, 512, 256)
 """Edges of tiles that are tried, in pixels: the larger, the less is computed twice."""
@@ -104,15 +104,15 @@ def largest_size_within(memory: Memory, options: TransferOptions, size: Size, st
     return low if low >= minimum_edge(options.active_layers) else 0
 
 
-def shorter_history(spec: TransferSpec, memory: Memory) -> HistoryFit | None:
+def shorter_history(outline: TransferOutline, memory: Memory) -> HistoryFit | None:
     """Return a history of L-BFGS with which a transfer needs considerably less memory, in the tiles that fit then.
 
     None where the history is no considerable part of the memory.
     """
-    styles = [style.picture.size for style in spec.styles]
-    with_all = fitting_tile(spec.options, spec.content.size, styles, memory)
-    options = dataclasses.replace(spec.options, lbfgs_history=_SHORT_HISTORY)
-    shorter = fitting_tile(options, spec.content.size, styles, memory)
+    size, styles = outline.size, outline.styles
+    with_all = fitting_tile(outline.options, size, styles, memory)
+    options = dataclasses.replace(outline.options, lbfgs_history=_SHORT_HISTORY)
+    shorter = fitting_tile(options, size, styles, memory)
     if shorter.peak_bytes > _CONSIDERABLY_LESS * with_all.peak_bytes:
         return None
     return HistoryFit(_SHORT_HISTORY, shorter.peak_bytes)

@@ -24,14 +24,14 @@ from nst_service.engine.objective.losses import (
 from nst_service.engine.objective.statistics import GramStatistic, Region, StyleStatistic
 from nst_service.engine.objective.style_cache import LayerStatistics
 from nst_service.engine.objective.targets import TargetComputation, Targets
-from nst_service.engine.pictures.picture import mask_to_tensor
+from nst_service.engine.pictures.tensors import mask_to_tensor, picture_to_tensor
 from nst_service.engine.spec import Style, TransferSpec
 
 
 def build_canvas(spec: TransferSpec, device: torch.device) -> Canvas:
     """Return the canvas of a specification, on a device."""
     mask = None if spec.content_mask is None else mask_to_tensor(spec.content_mask).to(device)
-    return Canvas(spec.content.to_tensor().to(device), mask, spec.options.color)
+    return Canvas(picture_to_tensor(spec.content).to(device), mask, spec.options.color)
 
 
 def build_criterion(spec: TransferSpec, model: Vgg19, canvas: Canvas, tile_size: int | None = None) -> Criterion:
@@ -104,7 +104,7 @@ class _Losses:
             mask = self._spec.reference_mask
             yield TemporalLoss(
                 options.temporal_weight,
-                self._spec.reference.to_tensor().to(self._device),
+                picture_to_tensor(self._spec.reference).to(self._device),
                 None if mask is None else mask_to_tensor(mask).to(self._device),
             )
 

@@ -16,6 +16,7 @@ from nst_service.engine.objective.extractor import Extractor
 from nst_service.engine.objective.statistics import Region, StyleStatistic, make_statistic
 from nst_service.engine.objective.style_cache import LayerStatistics, StyleCache, StyleKey, digest
 from nst_service.engine.pictures.colors import luminance, match_colors, match_luminance
+from nst_service.engine.pictures.tensors import picture_to_tensor
 from nst_service.engine.sizes import Size
 from nst_service.engine.spec import Style, TransferSpec
 
@@ -130,7 +131,7 @@ class TargetComputation:
 
     def _style_pixels(self, style: Style) -> Tensor:
         """Return what the network sees of a style picture, (1, 3, h, w) in [0, 1]."""
-        pixels = style.picture.to_tensor().to(self._model.device)
+        pixels = picture_to_tensor(style.picture).to(self._model.device)
         match self._options.color:
             case ColorMode.MATCH:
                 return match_colors(pixels, self._canvas.content)

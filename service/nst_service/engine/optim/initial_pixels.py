@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from nst_service.engine.choices import Init
+from nst_service.engine.pictures.tensors import picture_to_tensor
 from nst_service.engine.spec import TransferSpec
 
 _NOISE_MEAN, _NOISE_DEVIATION = 0.5, 0.1
@@ -14,13 +15,13 @@ def initial_pixels(spec: TransferSpec) -> Tensor:
     """Return the pixels that a transfer starts from, (1, 3, H, W) in [0, 1] on the CPU, the same for every device."""
     match spec.options.init:
         case Init.CONTENT:
-            return spec.content.to_tensor()
+            return picture_to_tensor(spec.content)
         case Init.RANDOM:
             noise = torch.Generator().manual_seed(spec.options.seed)
             shape = (1, 3, *spec.content.size.shape)
             return torch.empty(shape).normal_(_NOISE_MEAN, _NOISE_DEVIATION, generator=noise).clamp_(0, 1)
         case Init.STYLE:
-            return spec.styles[0].picture.resized(spec.content.size).to_tensor()
+            return picture_to_tensor(spec.styles[0].picture.resized(spec.content.size))
         case Init.PICTURE:
             assert spec.init_picture is not None
-            return spec.init_picture.to_tensor()
+            return picture_to_tensor(spec.init_picture)

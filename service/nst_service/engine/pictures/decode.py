@@ -1,8 +1,12 @@
 """The decoder: the bytes of a picture file to pixels. Hostile bytes end in a PictureError and in nothing else."""
 
-from PIL import Image, UnidentifiedImageError
+import contextlib
+from collections.abc import Iterator
 
-from nst_service.engine.errors import PictureError
+from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
+
+from nst_service.engine.errors import PictureError, PictureTooCostlyError
 from nst_service.engine.pictures.channels import split_channels
 from nst_service.engine.pictures.color_profiles import to_srgb
 from nst_service.engine.pictures.foreign_formats import foreign_name
@@ -26,6 +30,17 @@ def decode(data: bytes, *, max_pixels: int) -> Picture:
     Raises:
         PictureError: the file is empty, of another format, damaged, truncated, or too large.
     """
+    with opened(data, max_pixels=max_pixels) as image:
+        image.load()
+        return _normalised(image)
+
+
+@contextlib.contextmanager
+def opened(data: bytes, *, max_pixels: int) -> Iterator[ImageFile]:
+    """Yield a picture whose header has been read and whose pixels have not; raise as `decode` does.
+
+    Errors of Pillow become a PictureError in the context, too.
+    """
     if not data:
         raise PictureError(f"is empty; {_ACCEPTED}")
     try:
@@ -33,8 +48,7 @@ def decode(data: bytes, *, max_pixels: int) -> Picture:
         with Image.open(BoundedReader(data), formats=_PILLOW_FORMATS) as image:
             check_size(Size(*image.size), max_pixels)
             check_tiles(image, max_pixels)
-            image.load()
-            return _normalised(image)
+            yield image
     except PictureError:
         raise
     except UnidentifiedImageError as error:
@@ -44,7 +58,7 @@ def decode(data: bytes, *, max_pixels: int) -> Picture:
     except Image.DecompressionBombError as error:
         raise PictureError(f"has far too many pixels; this server accepts at most {max_pixels}") from error
     except MemoryError as error:
-        raise PictureError("needs more memory to decode than this server has") from error
+        raise PictureTooCostlyError("needs more memory to decode than this server has") from error
     except Exception as error:  # Pillow's decoders raise almost anything on hostile bytes.
         raise PictureError("is damaged or truncated") from error
 

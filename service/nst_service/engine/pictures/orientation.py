@@ -16,10 +16,17 @@ _UPRIGHT_BY_ORIENTATION = {
     8: Transpose.ROTATE_90,
 }
 
+_SWAPPING = (Transpose.TRANSPOSE, Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90)
+
 
 def upright_transpose(image: Image.Image) -> Transpose | None:
     """Return the operation that turns a picture upright, or None where it is upright or does not say."""
     return _UPRIGHT_BY_ORIENTATION.get(_orientation(image))
+
+
+def is_on_its_side(image: Image.Image) -> bool:
+    """Return whether turning a picture upright swaps its width and height."""
+    return upright_transpose(image) in _SWAPPING
 
 
 def _orientation(image: Image.Image) -> Any:

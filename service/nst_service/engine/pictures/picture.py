@@ -1,12 +1,11 @@
 """A decoded picture, its transparency and its masks."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
-import numpy as np
-import torch
 from PIL import Image, ImageChops
 from PIL.Image import Resampling
-from torch import Tensor
 
 from nst_service.engine.sizes import Size
 
@@ -23,7 +22,7 @@ class Picture:
     """Transparency in mode L, or None where the picture is opaque."""
 
     @classmethod
-    def blank(cls, size: Size) -> "Picture":
+    def blank(cls, size: Size) -> Picture:
         """Make a mid-grey opaque picture."""
         return cls(Image.new("RGB", size, (128, 128, 128)))
 
@@ -42,11 +41,11 @@ class Picture:
         """Height in pixels."""
         return self.rgb.height
 
-    def flattened(self) -> "Picture":
+    def flattened(self) -> Picture:
         """Return the picture on a white ground, opaque."""
         return self if self.alpha is None else Picture(on_white(self.rgb, self.alpha))
 
-    def resized(self, size: Size) -> "Picture":
+    def resized(self, size: Size) -> Picture:
         """Return the picture at another size, resampled by Lanczos' filter."""
         if size == self.size:
             return self
@@ -63,19 +62,10 @@ class Picture:
         grey = self.rgb.convert("L")
         return grey if self.alpha is None else ImageChops.multiply(grey, self.alpha)
 
-    def to_tensor(self) -> Tensor:
-        """Return the colours, (1, 3, H, W) float32 in [0, 1], contiguous, on the CPU."""
-        return torch.from_numpy(np.array(self.rgb)).permute(2, 0, 1)[None].contiguous().to(torch.float32) / 255
-
 
 def resampled(image: Image.Image, size: Size) -> Image.Image:
     """Return an image at another size, by Lanczos' filter."""
     return image if image.size == size else image.resize(size, Resampling.LANCZOS, reducing_gap=3.0)
-
-
-def mask_to_tensor(mask: Image.Image) -> Tensor:
-    """Return a mask of mode L as (1, 1, H, W) float32 in [0, 1], on the CPU."""
-    return torch.from_numpy(np.array(mask))[None, None].to(torch.float32) / 255
 
 
 def set_aside(rgb: Image.Image, alpha: Image.Image) -> Picture:
