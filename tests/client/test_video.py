@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import io
 import json
 import os
 import signal
@@ -12,17 +13,19 @@ import grpc
 import pytest
 from click.testing import CliRunner
 from nst.v1 import style_transfer_pb2 as pb
-from nst_client import InvalidRequestError, Style, StyleTransferClient, TransferOptions
+from nst_client import InvalidRequestError, OutputOptions, Style, StyleTransferClient, TransferOptions
 from nst_client.cli import commands
 from nst_service.config import ServerConfig
 from nst_service.server import Server
+from paint_style import paint
+from skimage.data import chelsea
 
 av = pytest.importorskip("av")
 cv2 = pytest.importorskip("cv2")
 np = pytest.importorskip("numpy")
 video = pytest.importorskip("nst_client.video")
 
-from nst_client.video.pixels import decode, encode  # noqa: E402 - after what it needs
+from nst_client.video.pixels import decode, decode_mask, encode  # noqa: E402 - after what it needs
 
 SOON = 20.0
 """Seconds after which a test that waits has failed."""
@@ -243,6 +246,74 @@ async def test_a_sequence_flickers_less_than_its_frames_one_by_one(style_png):
     assert [result.completed.iterations for result in together] == [10, 5, 5]
     assert "temporal" in {term.kind for term in together[-1].completed.terms}
     assert flicker(frames, together) < 0.5 * flicker(frames, alone)
+
+
+def panned(count, width=96, height=64, step=8):
+    """Frames of a photograph that the camera pans over."""
+    photograph = cv2.resize(cv2.cvtColor(chelsea(), cv2.COLOR_RGB2BGR), (150, 100), interpolation=cv2.INTER_AREA)
+    lefts = [10 + step * index for index in range(count)]
+    return [np.ascontiguousarray(photograph[18 : 18 + height, left : left + width]) for left in lefts]
+
+
+async def test_what_a_pan_brings_into_view_is_painted_as_the_first_frame_is():
+    frames = panned(3)
+    paint(192, 144).save(style := io.BytesIO(), "PNG")
+    options = TransferOptions(image_size=0, iterations=24)
+
+    def work(target):
+        with StyleTransferClient(target) as client:
+            client.wait_until_ready(60)
+            return [
+                decode(result.data)
+                for _, result in video.stylize_sequence(client, numbered(frames), style.getvalue(), options=options)
+            ]
+
+    async with serving() as target:
+        painted = await asyncio.to_thread(work, target)
+    changes = [np.square(result.astype(float) - frame) for result, frame in zip(painted, frames, strict=True)]
+    entered = changes[2][:, -16:]
+    assert np.sqrt(entered.mean()) > 0.65 * np.sqrt(changes[0].mean())
+
+
+def panning(servicer, script, **limits):
+    """Let the server answer the frames of a pan, and describe its options and limits."""
+    frames = panned(2)
+    servicer.attempts = [answer(script, encode(picture)) for picture in frames]
+    servicer.estimate.options.MergeFrom(
+        pb.TransferOptions(iterations=100, style_weight=1, style_layers=[pb.LayerWeight(layer="relu1_1", weight=1)])
+    )
+    servicer.info.limits.max_styles = 8
+    servicer.info.limits.MergeFrom(pb.Limits(**limits))
+    return numbered(frames)
+
+
+def test_what_comes_into_view_has_style_losses_of_its_own(client, servicer, script):
+    list(video.stylize_sequence(client, panning(servicer, script), b"style", output=OutputOptions(bits=8)))
+    first, second = stylizations(servicer)
+    assert not first.styles[0].HasField("mask")
+    entered, rest = (decode_mask(style.mask.data) > 0 for style in second.styles)
+    assert entered[:, -8:].all()
+    assert not entered[:, :70].any()
+    assert (entered != rest).all()
+    assert [style.weight for style in second.styles] == pytest.approx([entered.mean(), rest.mean()])
+    assert {style.picture.data for style in second.styles} == {b"style"}
+    assert second.options.iterations == 50
+
+
+@pytest.mark.parametrize(
+    ("reason", "iterations"),
+    [("the server takes one style", 100), ("no style layer counts", 50), ("a blend", 100)],
+)
+def test_where_styles_cannot_be_split_iterations_make_up_for_it(client, servicer, script, reason, iterations):
+    frames = panning(servicer, script, max_styles=1 if reason == "the server takes one style" else 8)
+    if reason == "no style layer counts":
+        servicer.estimate.options.style_weight = 0
+    styles = [b"style", b"other"] if reason == "a blend" else [b"style"]
+    list(video.stylize_sequence(client, frames, styles, output=OutputOptions(bits=8)))
+    first, second = stylizations(servicer)
+    assert second.HasField("reference_mask")
+    assert second.styles == first.styles
+    assert second.options.iterations == iterations
 
 
 @pytest.fixture

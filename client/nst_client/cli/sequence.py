@@ -56,7 +56,8 @@ def _rate(context: click.Context, parameter: click.Parameter, value: float | Non
 @click.option(
     "--follow-iterations",
     type=click.IntRange(min=1),
-    help="Optimiser steps of each frame that follows another one.  [default: half of those of the first frame]",
+    help="Optimiser steps of each frame that follows another one.  [default: half of those of the first frame; all "
+    "of them if something has come into view of a blend of styles]",
 )
 @click.option(
     "--flow/--no-flow",

@@ -16,6 +16,19 @@ def decode(data: bytes) -> Pixels | None:
     return None if pixels is None else np.asarray(pixels, np.uint8)
 
 
+def decode_mask(data: bytes) -> Pixels | None:
+    """Return the brightness of an encoded picture, (height, width), turned upright; transparent pixels are black."""
+    pixels = decode(data)
+    if pixels is None:
+        return None
+    mask = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), np.uint8)
+    raw = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if raw is not None and raw.shape == (*mask.shape, 4):
+        opaque = raw[..., 3] / (255 if raw.dtype == np.uint8 else 65535)
+        mask = np.asarray(np.rint(mask * opaque), np.uint8)
+    return mask
+
+
 def encode(pixels: Pixels) -> bytes:
     """Return a PNG."""
     # These files live for one request, so the fastest compression is best.
