@@ -141,3 +141,21 @@ def test_the_root_by_products_is_the_root_by_eigenvalues(spread: float):
     same_trace, same_derivative = _rooted_by_products(product, root)
     torch.testing.assert_close(same_trace, trace, rtol=1e-9, atol=0)
     torch.testing.assert_close(same_derivative, derivative, rtol=1e-6, atol=1e-6 * derivative.abs().max().item())
+
+
+def test_a_blend_of_moments_is_as_colourful_as_its_styles():
+    """Blue and orange have grey as their mean. The colour of their blend is in its covariance."""
+    generator = torch.Generator().manual_seed(0)
+    statistic = MomentsStatistic()
+    moments = []
+    for color in ([-0.6, -0.2, 0.8], [0.6, 0.2, -0.8]):
+        features = torch.tensor(color).view(1, 3, 1, 1) + 0.1 * torch.randn(1, 3, 8, 8, generator=generator)
+        moments.append(statistic.gather(features, whole(features), WHOLE))
+
+    def colour(statistic: torch.Tensor) -> float:
+        """The mean square of the features."""
+        return statistic[:-1].trace().item()
+
+    blend = statistic.blend([(moments[0], 0.5), (moments[1], 0.5)])
+    assert blend[-1].abs().max() < 0.1
+    assert colour(blend) == pytest.approx((colour(moments[0]) + colour(moments[1])) / 2)

@@ -106,6 +106,9 @@ class MomentsStatistic(_MeanStatistic):
     The distance is the squared Wasserstein-2 distance over the number of channels (Olkin & Pukelsheim 1982):
 
         |m - n|^2 + tr(S) + tr(T) - 2 tr((T^1/2 S T^1/2)^1/2)
+
+    Styles are blended as a mixture, whose covariance contains the differences of their palettes. The Wasserstein
+    barycentre of the Gaussians would average them away: blends would be greyer than their styles.
     """
 
     degree = 2
