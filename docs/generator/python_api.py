@@ -20,7 +20,7 @@ from docs.generator.sources import (
 )
 
 _PACKAGE = "nst_client"
-_MORE = ("nst_client.json", "nst_client.media", "nst_client.video")
+_MORE = ("nst_client.json", "nst_client.exploration", "nst_client.media", "nst_client.video")
 """Modules that are imported by their own names."""
 
 

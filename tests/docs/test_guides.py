@@ -12,7 +12,8 @@ import nst_client.cli
 import nst_service.cli
 import pytest
 from click.testing import CliRunner
-from nst_client import Result, StyleTransferClient
+from nst_client import Result, StyleTransferClient, TransferOptions
+from nst_client.metadata import describe_sheet
 from nst_client.video import VideoWriter
 from nst_service.config import ServerConfig
 from nst_service.engine import options
@@ -78,6 +79,12 @@ def _folder(
     for name in ("monet", "munch"):
         (tmp_path / f"{name}.jpg").write_bytes(style_png)
     result.save(tmp_path / "out.png")
+    sheet = describe_sheet(result.data, (0, 0.5, 1), (0, 1), TransferOptions())
+    assert sheet
+    (tmp_path / "sheet.jpg").write_text(sheet)
+    for module in ("nst_client.exploration", "nst_client.cli.explore"):
+        monkeypatch.setattr(f"{module}.CELL_SIZE", 48)
+        monkeypatch.setattr(f"{module}.CELL_ITERATIONS", 1)
     (tmp_path / "frames").mkdir()
     for number in (1, 2):
         (tmp_path / "frames" / f"{number}.png").write_bytes(content_png)

@@ -11,6 +11,7 @@ from nst_launcher.signals import handle_signals
 from nst_client.cli.connection import Connection, connection_flags
 from nst_client.cli.estimate import estimate
 from nst_client.cli.exits import CANCELLED
+from nst_client.cli.explore import explore_command
 from nst_client.cli.jobs import cancel, get, list_jobs, watch
 from nst_client.cli.sequence import sequence
 from nst_client.cli.server import health, info
@@ -28,7 +29,7 @@ Exit codes:
     6  the server violated the contract, or the picture arrived corrupt
     7  the server requires another token or certificate, or does not allow the call
   130  cancelled, by Ctrl-C, SIGTERM, SIGHUP or somebody else: the best picture so far is written if there is one,
-       or every finished frame of a sequence. `watch` also ends with it after one of these signals
+       or every finished frame of a sequence or cell of a sheet. `watch` also ends with it after one of these signals
 """
 
 
@@ -47,7 +48,7 @@ def commands(context: click.Context, /, *, connection: Connection) -> None:
         click.echo(context.get_help())
 
 
-for _command in (stylize, sequence, estimate, watch, get, list_jobs, cancel, info, health):
+for _command in (stylize, explore_command, sequence, estimate, watch, get, list_jobs, cancel, info, health):
     commands.add_command(_command)
 
 

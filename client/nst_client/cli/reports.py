@@ -29,7 +29,6 @@ from nst_client.events import (
     Started,
 )
 from nst_client.json import event_to_json, to_json
-from nst_client.result import Result
 
 _LINE_SECONDS = 1.0
 """The least seconds between two lines about the progress."""
@@ -56,8 +55,56 @@ class Position:
         return f"frame {self.index} of {count}{left}: "
 
 
+@dataclass(frozen=True, kw_only=True)
+class CellPosition:
+    """A cell of a sheet, and how far the sheet is."""
+
+    column: int
+    """The number of the column, from 1."""
+    row: int
+    """The number of the row, from 1."""
+    strength: float
+    """The strength of the cell."""
+    stroke_size: float
+    """The stroke size of the cell."""
+    finished: int
+    """The number of cells that are finished."""
+    count: int
+    """The number of cells."""
+    eta_seconds: float | None
+    """Expected seconds until the last cell is done."""
+
+    def __str__(self) -> str:
+        left = "" if self.eta_seconds is None else f", {_duration(self.eta_seconds)} left"
+        return f"{self.finished} of {self.count} cells{left}, cell {self.column},{self.row}: "
+
+
+class SavedPicture(Protocol):
+    """The description of a file that was written."""
+
+    @property
+    def media_type(self) -> str:
+        """The media type, such as "image/png"."""
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of `data`, in lower-case hex."""
+
+    @property
+    def data(self) -> bytes:
+        """The encoded file."""
+
+
 class Report(Protocol):
-    """A report of one job, or of a sequence of jobs."""
+    """A report of one job, of a sequence of jobs, or of the jobs of a sheet."""
 
     def event(self, event: Event) -> None:
         """Show an event."""
@@ -68,14 +115,17 @@ class Report(Protocol):
     def outage(self, outage: Disconnected) -> None:
         """Show that the server is lost."""
 
+    def cell(self, position: CellPosition) -> None:
+        """Note which cell of a sheet the next event is about."""
+
     def note(self, text: str) -> None:
         """Show a line that stays."""
 
     def warn(self, text: str) -> None:
         """Show a line about something that went wrong, even if little else is shown."""
 
-    def saved(self, path: Path, result: Result) -> None:
-        """Show that the result was saved."""
+    def saved(self, path: Path, picture: SavedPicture) -> None:
+        """Show that a picture was saved."""
 
 
 class Silence:
@@ -90,6 +140,9 @@ class Silence:
     def outage(self, outage: Disconnected) -> None:
         """Show nothing."""
 
+    def cell(self, position: CellPosition) -> None:
+        """Show nothing."""
+
     def note(self, text: str) -> None:
         """Show nothing."""
 
@@ -97,7 +150,7 @@ class Silence:
         """Write a line to stderr."""
         click.echo(text, err=True)
 
-    def saved(self, path: Path, result: Result) -> None:
+    def saved(self, path: Path, picture: SavedPicture) -> None:
         """Show nothing."""
 
 
@@ -116,6 +169,10 @@ class JsonLines:
         """Write the outage to stdout."""
         click.echo(to_json({"event": "disconnected"} | dataclasses.asdict(outage)))
 
+    def cell(self, position: CellPosition) -> None:
+        """Write the position."""
+        click.echo(to_json({"event": "cell"} | dataclasses.asdict(position)))
+
     def note(self, text: str) -> None:
         """Write a line to stderr."""
         click.echo(text, err=True)
@@ -124,16 +181,16 @@ class JsonLines:
         """Write a line to stderr."""
         click.echo(text, err=True)
 
-    def saved(self, path: Path, result: Result) -> None:
+    def saved(self, path: Path, picture: SavedPicture) -> None:
         """Write the description of the saved file."""
         saved = {
             "event": "saved",
             "path": str(path),
-            "media_type": result.media_type,
-            "width": result.width,
-            "height": result.height,
-            "size_bytes": len(result.data),
-            "sha256": result.sha256,
+            "media_type": picture.media_type,
+            "width": picture.width,
+            "height": picture.height,
+            "size_bytes": len(picture.data),
+            "sha256": picture.sha256,
         }
         click.echo(to_json(saved))
 
@@ -154,6 +211,10 @@ class _TextReport(abc.ABC):
         seconds = _duration(outage.reconnect_seconds)
         self.note(f"{self._prefix}the server is lost ({outage.message}): looking for it for {seconds}")
 
+    def cell(self, position: CellPosition) -> None:
+        """Show the position before what happens to the cell."""
+        self._prefix = str(position)
+
     @abc.abstractmethod
     def note(self, text: str) -> None:
         """Show a line that stays."""
@@ -162,9 +223,9 @@ class _TextReport(abc.ABC):
         """Show a line that stays."""
         self.note(text)
 
-    def saved(self, path: Path, result: Result) -> None:
-        """Show that the result was saved."""
-        self.note(f"wrote {path}: {result.width}x{result.height}, {result.media_type}, {len(result.data)} bytes")
+    def saved(self, path: Path, picture: SavedPicture) -> None:
+        """Show that a picture was saved."""
+        self.note(f"wrote {path}: {picture.width}x{picture.height}, {picture.media_type}, {len(picture.data)} bytes")
 
 
 class Lines(_TextReport):
@@ -202,6 +263,13 @@ class Bar(_TextReport):
         super().__init__()
         self._bar = bar
         self._task = bar.add_task("waiting for the server", total=None)
+        self._counts_cells = False
+
+    def cell(self, position: CellPosition) -> None:
+        """Show the position before what happens to the cell. The bar is the share of finished cells."""
+        super().cell(position)
+        self._counts_cells = True
+        self._bar.update(self._task, completed=position.finished, total=position.count)
 
     def event(self, event: Event) -> None:
         """Show an event in place of the one before. Important events are shown above the bar."""
@@ -210,7 +278,7 @@ class Bar(_TextReport):
             self.note(self._prefix + text)
         elif text is not None:
             self._bar.update(self._task, description=self._prefix + text)
-        if isinstance(event, Progress):
+        if isinstance(event, Progress) and not self._counts_cells:
             self._bar.update(self._task, completed=event.iteration, total=event.total_iterations)
 
     def note(self, text: str) -> None:
@@ -249,9 +317,13 @@ class FailsafeReport:
         """Show that the server is lost."""
         self._attempt(lambda: self._report.outage(outage))
 
-    def saved(self, path: Path, result: Result) -> None:
-        """Show that the result was saved."""
-        self._attempt(lambda: self._report.saved(path, result))
+    def cell(self, position: CellPosition) -> None:
+        """Note which cell of a sheet the next event is about."""
+        self._attempt(lambda: self._report.cell(position))
+
+    def saved(self, path: Path, picture: SavedPicture) -> None:
+        """Show that a picture was saved."""
+        self._attempt(lambda: self._report.saved(path, picture))
 
     def note(self, text: str) -> None:
         """Show a line that stays."""

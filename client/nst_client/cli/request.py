@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +31,9 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 plain_file = click.Path(path_type=Path)
 """The type of a path for which '-' is no standard stream."""
+
+_CELL = re.compile(r"(?P<path>.+):(?P<cell>[^:/\\]*)", re.DOTALL)
+"""The path of a sheet, followed by a cell. The path of a file on Windows has a colon before a separator only."""
 
 
 def _size(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
@@ -71,10 +75,28 @@ def _numbers(context: click.Context, parameter: click.Parameter, value: str | No
 def _metadata(context: click.Context, parameter: click.Parameter, path: Path | None) -> Metadata | None:
     if path is None:
         return None
+    cell: tuple[int, int] | None = None
+    named = _CELL.fullmatch(str(path))
+    # The name of a file may end like a cell.
+    if named and not _exists(path) and _exists(Path(named["path"])):
+        try:
+            column, row = (int(part) for part in named["cell"].split(","))
+        except ValueError:
+            message = f"{named['cell']!r} is not a cell, accepted are a column and a row such as {named['path']}:3,2"
+            raise click.BadParameter(message, context, parameter) from None
+        path, cell = Path(named["path"]), (column, row)
     try:
-        return read_metadata(path)
+        return read_metadata(path, cell)
     except InvalidRequestError as error:
         raise click.BadParameter(str(error), context, parameter) from None
+
+
+def _exists(path: Path) -> bool:
+    """Return whether a file exists. No name is too long for this."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def _choice(*values: str) -> click.Choice[str]:
@@ -86,10 +108,10 @@ _FLAGS = (
     click.option(
         "--from",
         "recipe",
-        metavar="FILE",
+        metavar="FILE[:COLUMN,ROW]",
         type=input_file,
         callback=_metadata,
-        help="Picture made by nst from which omitted options are taken.",
+        help="Picture made by nst from which omitted options are taken, or a cell of a sheet made by `explore`.",
     ),
     click.option(
         "--strength",

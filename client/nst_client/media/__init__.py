@@ -1,21 +1,26 @@
-"""Recorders of a run: they make a loss curve, frames and a film of its events.
+"""Recorders of a run, which make a loss curve, frames and a film of its events, and sheets of an exploration.
 
-Recorders need matplotlib, Pillow and PyAV, the extra `media`. Each library is imported when a recorder that needs it is
-made.
+They need matplotlib, Pillow and PyAV, the extra `media`. Each library is imported when a recorder or a writer that
+needs it is made.
 """
 
 import contextlib
 import functools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from nst_client.events import Event
+from nst_client.options import PictureFormat
 from nst_client.result import Result
 
+if TYPE_CHECKING:
+    from nst_client.media.sheet import SheetWriter
+
 EXTRA = "nst-stylize[media]"
-"""The requirement to install for all recorders."""
+"""The requirement to install for all of them."""
 
 PLOT_SUFFIXES = (".png", ".svg")
 """The suffixes that the file of a loss curve may have."""
@@ -109,6 +114,29 @@ def record_timelapse(path: Path) -> Recorder:
 
             return Timelapse(path, Mp4)
     return Timelapse(path, functools.partial(Animation, kind))
+
+
+def sheet_writer(
+    path: str | os.PathLike[str],
+    picture_format: PictureFormat = PictureFormat.JPEG,
+    *,
+    quality: int | None = None,
+    metadata: bool = True,
+) -> "SheetWriter":
+    """Return a writer of the sheet of an exploration (see `nst_client.exploration`).
+
+    Args:
+        path: the path of the file. Its suffix does not change the format.
+        picture_format: the format of the file.
+        quality: quality of JPEG and WebP. Range: 1 to 100. Default: 90.
+        metadata: whether the file says how its cells were made, which `nst_client.metadata.read_metadata` reads.
+
+    Raises:
+        MissingLibraryError: Pillow is not installed.
+    """
+    with _optional():
+        from nst_client.media.sheet import SheetWriter
+    return SheetWriter(Path(path), picture_format, quality=quality, metadata=metadata)
 
 
 @contextlib.contextmanager

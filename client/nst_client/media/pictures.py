@@ -1,8 +1,11 @@
 """Decoding and encoding of pictures with Pillow."""
 
 import io
+from typing import Any
 
 from PIL import Image
+from PIL.ExifTags import Base as ExifTag
+from PIL.PngImagePlugin import PngInfo
 
 from nst_client.events import Accepted
 from nst_client.options import PictureFormat
@@ -14,7 +17,9 @@ _FORMATS = tuple(kind.upper() for kind in PictureFormat)
 """The names in Pillow of the formats that a server may send. By itself, Pillow would try every format that it knows,
 and some of them start other programs."""
 _QUALITY = 90
-"""The quality of JPEG files."""
+"""The quality of JPEG and WebP files."""
+_PNG_KEYWORD = "nst"
+"""The keyword of the text chunk that has the metadata."""
 
 
 def fit(size: Size, longest_edge: int) -> Size:
@@ -52,6 +57,27 @@ def decode(data: bytes, size: Size | None = None) -> Image.Image:
 
 def encode_jpeg(image: Image.Image) -> bytes:
     """Return a picture as a JPEG."""
+    return encode(image, PictureFormat.JPEG)
+
+
+def encode(
+    image: Image.Image, picture_format: PictureFormat, *, quality: int | None = None, description: str | None = None
+) -> bytes:
+    """Return a picture as a file.
+
+    Args:
+        image: the picture, in 8-bit RGB.
+        picture_format: the format of the file.
+        quality: quality of JPEG and WebP, 1 to 100. Default: 90.
+        description: metadata in ASCII. A server writes its metadata into the same places.
+    """
+    parameters: dict[str, Any] = {"quality": quality or _QUALITY}
+    if description is not None and picture_format is PictureFormat.PNG:
+        parameters["pnginfo"] = text = PngInfo()
+        text.add_text(_PNG_KEYWORD, description)
+    elif description is not None:
+        parameters["exif"] = exif = Image.Exif()
+        exif[ExifTag.ImageDescription] = description
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=_QUALITY)
+    image.save(buffer, picture_format.upper(), **parameters)
     return buffer.getvalue()
