@@ -1,4 +1,4 @@
-"""Stylises a photograph with a painted style, through a real server.
+"""Stylises a photograph with a painted style, through a real server: as a whole, and through a mask.
 
 Starts `nst-server` on a free port of the loopback interface, waits until it is healthy, lets `nst-client` stylise, and
 stops the server again. All pictures and the log of the server are left in the output folder.
@@ -37,17 +37,18 @@ def main() -> int:
     args = parse_arguments()
     try:
         args.output.mkdir(parents=True, exist_ok=True)
-        content, style = make_pictures(args.output)
-        result = args.output / "stylized.png"
+        content, style, mask = make_pictures(args.output)
+        result, masked = args.output / "stylized.png", args.output / "masked.png"
         with server(args.output / "server.log") as target:
             stylize(target, content, style, result, args)
+            stylize(target, content, style, masked, args, "--mask", mask)
     except KeyboardInterrupt:
         print("demo: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     except (DemoError, OSError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
-    print(f"\ncontent   {content}\nstyle     {style}\nstylized  {result}")
+    print(f"\ncontent   {content}\nstyle     {style}\nstylized  {result}\nmasked    {masked}")
     return 0
 
 
@@ -62,12 +63,17 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def make_pictures(folder: Path) -> tuple[Path, Path]:
-    """Save the photograph, paint the style, and return the paths of both."""
-    content, style = folder / "content.png", folder / "style.png"
-    Image.fromarray(chelsea()).save(content)
+def make_pictures(folder: Path) -> tuple[Path, Path, Path]:
+    """Save the photograph, the painted style and a mask, and return the paths of all three."""
+    content, style, mask = (folder / f"{name}.png" for name in ("content", "style", "mask"))
+    photograph = Image.fromarray(chelsea())
+    photograph.save(content)
     paint().save(style)
-    return content, style
+    # Black on the left, where the photograph stays, and white on the right, with a soft edge between.
+    Image.linear_gradient("L").rotate(90).point(lambda value: max(0, min(255, 3 * value - 255))).resize(
+        photograph.size
+    ).save(mask)
+    return content, style, mask
 
 
 @contextmanager
@@ -119,14 +125,16 @@ def wait_until_healthy(process: subprocess.Popen[bytes], target: str) -> None:
     raise DemoError(f"nst-server was not healthy within {START_SECONDS} seconds; nst-client said: {answer}")
 
 
-def stylize(target: str, content: Path, style: Path, result: Path, args: argparse.Namespace) -> None:
+def stylize(
+    target: str, content: Path, style: Path, result: Path, args: argparse.Namespace, *flags: str | Path
+) -> None:
     """Stylise the content. The client shows the progress in this terminal.
 
     Raises:
         DemoError: the client has failed.
     """
     options = ["--size", str(args.size), "--iterations", str(args.iterations)]
-    done = client(target, "stylize", content, style, "-o", result, *options)
+    done = client(target, "stylize", content, style, "-o", result, *options, *flags)
     if done.returncode != 0:
         raise DemoError(f"nst-client stylize ended with exit code {done.returncode}")
 
