@@ -1,4 +1,5 @@
 import dataclasses
+import io
 from collections.abc import Mapping
 
 import pytest
@@ -25,6 +26,7 @@ from nst_service.engine.pictures.encode import encode
 from nst_service.engine.pictures.tensors import picture_to_tensor
 from nst_service.engine.sizes import Size
 from nst_service.engine.spec import StyleInput, TransferRequest, TransferSpec, prepare
+from PIL import Image, ImageOps
 
 from tests.limits import LIMITS
 
@@ -205,6 +207,24 @@ def test_a_reference_holds_the_result(request_: TransferRequest, model: Vgg19):
     *_, last = optimize(spec, model)
     content = picture_to_tensor(spec.content)
     assert (last.result() - content).abs().mean() < 0.5 * (free - content).abs().mean()
+
+
+@pytest.mark.parametrize("style_loss", [StyleStatisticKind.MOMENTS, StyleStatisticKind.SLICED_WASSERSTEIN])
+def test_what_a_content_mask_keeps_does_not_count_as_style(
+    request_: TransferRequest, model: Vgg19, style_loss: StyleStatisticKind
+):
+    with Image.open(io.BytesIO(request_.content)) as opened:
+        content = opened.convert("RGB")
+    right = (content.width // 2 + 8, 0, *content.size)
+    content.paste(ImageOps.invert(content.crop(right)), right)
+    content.save(other := io.BytesIO(), "PNG")
+    masked = dataclasses.replace(request_, content_mask=left_half_white())
+    options = {"style_loss": style_loss, "content_weight": 0.0, "tv_weight": 0.0, "style_layers": {"relu1_1": 1.0}}
+
+    def first_loss(request: TransferRequest) -> float:
+        return run(request, model, iterations=1, **options)[0].evaluation.loss
+
+    assert first_loss(dataclasses.replace(masked, content=other.getvalue())) == pytest.approx(first_loss(masked), 0.02)
 
 
 def test_scales_are_worked_on_coarse_to_fine_and_the_result_has_full_size(

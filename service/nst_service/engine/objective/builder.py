@@ -1,11 +1,14 @@
 """The builder of the objective: from a specification and its targets to a criterion."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 from torch.nn import functional
 
+from nst_service.engine.choices import StyleStatisticKind
 from nst_service.engine.network.layers import channels_of, features_shape
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.objective.canvas import Canvas
@@ -87,10 +90,10 @@ class _Losses:
             return
         styles = list(zip(self._spec.styles, self._targets.styles, strict=True))
         if everywhere := [(style, statistics) for style, statistics in styles if style.mask is None]:
-            yield from self._blended(everywhere, None)
+            yield from self._blended(everywhere, self._style_mask(None))
         for style, statistics in styles:
             if style.mask is not None:
-                yield from self._blended([(style, statistics)], mask_to_tensor(style.mask).to(self._device))
+                yield from self._blended([(style, statistics)], self._style_mask(style.mask))
 
     def pixel_losses(self) -> Iterator[PixelLoss]:
         options, content = self._options, self._canvas.content
@@ -107,6 +110,18 @@ class _Losses:
                 picture_to_tensor(self._spec.reference).to(self._device),
                 None if mask is None else mask_to_tensor(mask).to(self._device),
             )
+
+    def _style_mask(self, mask: Image | None) -> Tensor | None:
+        """Return the mask (1, 1, H, W) of what a style with this mask is compared with; None for all of the picture.
+
+        What the content mask keeps does not count: the rest would have to make up for it, with too much contrast. Gram
+        matrices count it, as in release 0.1.0, bit for bit.
+        """
+        masks = [mask]
+        if self._options.style_loss is not StyleStatisticKind.GRAM:
+            masks.append(self._spec.content_mask)
+        tensors = [mask_to_tensor(given).to(self._device) for given in masks if given is not None]
+        return math.prod(tensors[1:], start=tensors[0]) if tensors else None
 
     def _blended(self, styles: Sequence[tuple[Style, LayerStatistics]], mask: Tensor | None) -> Iterator[StyleLoss]:
         """Yield the losses of styles, each with its statistics, that are blended in one region."""
