@@ -3,7 +3,7 @@
 Starts `nst-server` on a free port of the loopback interface, waits until it is healthy, lets `nst-client` stylise, and
 stops the server again. All pictures and the log of the server are left in the output folder.
 
-    python examples/demo.py --size 384 --iterations 150
+    python examples/demo.py --size 451 --iterations 200
 """
 
 import argparse
@@ -57,8 +57,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--size", type=int, default=384, help="longest edge of the result in pixels")
-    parser.add_argument("--iterations", type=int, default=150, help="optimiser steps")
+    parser.add_argument("--size", type=int, default=451, help="longest edge of the result in pixels")
+    parser.add_argument("--iterations", type=int, default=200, help="optimiser steps")
     parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder for the pictures")
     return parser.parse_args()
 
