@@ -35,8 +35,8 @@ DURABILITY = Durability(checkpoint_seconds=3600, reattach_seconds=3600, retentio
 class PlainCodec:
     """Serialises requests, and the sizes in events. No test of jobs reads anything else back."""
 
-    def request(self, document: bytes, find_picture: FindPicture) -> TransferRequest:
-        del find_picture
+    def request(self, document: bytes, accepted_event: bytes, find_picture: FindPicture) -> TransferRequest:
+        del accepted_event, find_picture
         request: TransferRequest = pickle.loads(document)
         return request
 
