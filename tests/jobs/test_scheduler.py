@@ -377,7 +377,12 @@ async def test_no_failure_of_the_store_ends_the_housekeeping(
     store = idle_store()
     store.answers = dict.fromkeys(("heartbeat", "queue", "clean"), error)
     scheduler = Scheduler(
-        [FakeWorker()], store, limits=limits, queue_limits=QueueLimits(**_LIMITS), durability=DURABILITY
+        [FakeWorker()],
+        store,
+        limits=limits,
+        decoder_limits=DECODER_LIMITS,
+        queue_limits=QueueLimits(**_LIMITS),
+        durability=DURABILITY,
     )
     await scheduler.start()
     for name in store.answers:
@@ -393,7 +398,12 @@ async def test_the_heartbeats_go_on_while_the_store_takes_long_for_something_els
     monkeypatch.setattr(scheduler_module, "_CLEANING_SECONDS", 0.001)
     store = idle_store()
     scheduler = Scheduler(
-        [FakeWorker()], store, limits=limits, queue_limits=QueueLimits(**_LIMITS), durability=DURABILITY
+        [FakeWorker()],
+        store,
+        limits=limits,
+        decoder_limits=DECODER_LIMITS,
+        queue_limits=QueueLimits(**_LIMITS),
+        durability=DURABILITY,
     )
     await scheduler.start()
     store.gates[name] = asyncio.Event()
@@ -407,7 +417,12 @@ async def test_a_drain_ends_a_start_that_still_reads_jobs_back_and_the_jobs_stay
     store.answers |= {"queue": [make_stored_job("one"), make_stored_job("two")], "request": object()}
     store.gates["request"] = asyncio.Event()
     scheduler = Scheduler(
-        [FakeWorker()], store, limits=limits, queue_limits=QueueLimits(**_LIMITS), durability=DURABILITY
+        [FakeWorker()],
+        store,
+        limits=limits,
+        decoder_limits=DECODER_LIMITS,
+        queue_limits=QueueLimits(**_LIMITS),
+        durability=DURABILITY,
     )
     starting = asyncio.create_task(scheduler.start())
     await called(store, "request", times=1)
@@ -424,7 +439,14 @@ async def test_a_drain_during_the_warm_up_ends_the_start(limits: Limits, monkeyp
     is_warm, worker = threading.Event(), FakeWorker()
     monkeypatch.setattr(worker, "warm_up", lambda: is_warm.wait(_HANG_SECONDS))
     store = idle_store()
-    scheduler = Scheduler([worker], store, limits=limits, queue_limits=QueueLimits(**_LIMITS), durability=DURABILITY)
+    scheduler = Scheduler(
+        [worker],
+        store,
+        decoder_limits=DECODER_LIMITS,
+        limits=limits,
+        queue_limits=QueueLimits(**_LIMITS),
+        durability=DURABILITY,
+    )
     starting = asyncio.create_task(scheduler.start())
     await asyncio.sleep(0.01)
     assert await scheduler.drain(0.0)
