@@ -3,6 +3,9 @@
     git worktree add ../before v0.1.0 && (cd ../before && python setup.py build_ext --inplace)
     python -m bench.same_bytes ../before
     python -m bench.same_bytes ../before --only balanced tiles-gram --keep results
+    python -m bench.same_bytes ../before --without moments-l2 tiles-moments sliced-max-zero tiles-regions
+
+The last line suits nst 0.1.0: L-BFGS weighs chroma apart since then, but with Gram matrices as before.
 
 Each checkout runs its own server process and its own client; only the public surface is used. One job of each checkout
 is interrupted by a SIGKILL of its server and resumed by another server; it must give the bytes of an undisturbed run.
@@ -63,7 +66,7 @@ class Comparison:
 def main() -> int:
     """Compare as the arguments say and return the exit code."""
     args = _parser().parse_args()
-    names = args.only or _names()
+    names = [name for name in args.only or _names() if name not in args.without]
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
         folder = args.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -168,6 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("other", type=Path, help="folder of the other checkout, with its native kernel built")
     parser.add_argument("--only", nargs="+", choices=_names(), metavar="NAME", help=f"of {', '.join(_names())}")
+    parser.add_argument("--without", nargs="+", choices=_names(), default=(), metavar="NAME", help="names to leave out")
     parser.add_argument("--keep", type=Path, help="new folder that keeps pictures, results and logs")
     return parser
 
