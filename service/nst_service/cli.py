@@ -105,7 +105,8 @@ def main(context: click.Context, /, **values: Any) -> None:
     second signal ends the grace period at once. A signal that the parent process ignores stays ignored, such as SIGHUP
     below nohup.
 
-    If a device fails, the server exits with code 3. Its jobs resume at the next start.
+    If a device fails, its jobs continue on the other devices. If no other device is left, the server exits with code 3
+    and its jobs resume at the next start.
     """
     if context.invoked_subcommand is None:
         try:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -138,11 +138,12 @@ class Server:
             if on_listening:
                 on_listening(port)
             _log.info("listening on port %d, warming up %s", port, ", ".join(self.scheduler.views.devices))
-            await self.scheduler.start()
+            await self._start(stop)
             if not stop.is_set():
-                await set_health(_SERVING)
                 _log.info("serving with weights %s", self._model.weights_id)
+            reporting = asyncio.create_task(self._report_health(stop, set_health))
             await _first_of(stop, self.scheduler.device_failed)
+            reporting.cancel()
             device_failed = self.scheduler.device_failed.is_set()
             grace = 0.0 if device_failed else config.grace
             _log.info("draining: up to %g s for running jobs", grace)
@@ -153,6 +154,25 @@ class Server:
         await self.scheduler.close()
         _log.info("stopped")
         return ServerEnd(is_idle=is_idle, device_failed=device_failed)
+
+    async def _start(self, stop: asyncio.Event) -> None:
+        """Start the scheduler, unless `stop` is set first: it may take long until a device of a cluster is ready."""
+        starting = asyncio.create_task(self.scheduler.start())
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if starting.done():
+            await starting
+        else:
+            starting.cancel()
+
+    async def _report_health(self, stop: asyncio.Event, set_health: Callable[[int], Awaitable[None]]) -> None:
+        """Serve while a device can run jobs, so that a load balancer sends new calls to servers that have one."""
+        while not stop.is_set():
+            await self.scheduler.devices_ready.wait()
+            await set_health(_SERVING)
+            await self.scheduler.devices_lost.wait()
+            await set_health(_NOT_SERVING)
 
 
 def _credentials(config: ServerConfig) -> grpc.ServerCredentials | None:

@@ -3,9 +3,11 @@
 import asyncio
 import dataclasses
 import pickle
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from queue import SimpleQueue
 from typing import Any
 
 from nst_service.engine.estimate import Cost
@@ -19,6 +21,7 @@ from nst_service.jobs.events import Accepted, Completed, JobResult, Reduced, Res
 from nst_service.jobs.job import Job, JobPlan, RunState
 from nst_service.jobs.log import LoggedEvent
 from nst_service.jobs.scheduler import Scheduler
+from nst_service.jobs.sink import Requeued
 from nst_service.jobs.stored_request import FindPicture, ReadRequest, StoredRequest
 from nst_service.jobs.throughput import Throughput
 from nst_service.jobs.views import Durability
@@ -173,10 +176,12 @@ class FakePlanner:
 
 
 class FakeWorker:
-    """Has the interface of DeviceWorker that a pool needs, and runs nothing."""
+    """A device that runs nothing."""
+
+    is_restartable = False
 
     def __init__(self, device: str = "cpu", *, memory: int = 100, seconds_per_operation: float = 0.0):
-        self.device = device
+        self.name = device
         self.memory = memory
         self.capacity = Memory(memory)
         self.layers = ("relu1_1",)
@@ -199,3 +204,38 @@ class FakeWorker:
 
     def close(self) -> None:
         self.is_closed = True
+
+
+class FakeRemoteDevice(FakeWorker):
+    """A device that can be lost and comes back, and that runs nothing."""
+
+    is_restartable = True
+
+    def __init__(self, device: str = "ray-1", **settings: Any):
+        super().__init__(device, **settings)
+        self.refusals: list[Exception] = []
+        """The errors that the next calls of `warm_up` raise."""
+        self.allowed = threading.Event()
+        """Lets `warm_up` return."""
+        self.allowed.set()
+        self._ends: SimpleQueue[bool] = SimpleQueue()
+
+    def warm_up(self) -> None:
+        self.allowed.wait()
+        if self.refusals:
+            raise self.refusals.pop(0)
+
+    def serve(self) -> bool:
+        return self._ends.get()
+
+    def lose(self) -> None:
+        """Make the device fail, after its jobs have left it."""
+        while self.joined:
+            *_, sink = self.joined.pop()
+            sink.leave(Requeued(None, is_lost=True))
+        self._ends.put(False)
+
+    def close(self) -> None:
+        super().close()
+        self.allowed.set()
+        self._ends.put(True)

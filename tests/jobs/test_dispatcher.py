@@ -5,29 +5,33 @@ import dataclasses
 import gc
 import time
 import weakref
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
 from nst_service.engine.errors import PictureError
+from nst_service.jobs import dispatcher as dispatcher_module
+from nst_service.jobs import lost_runs as lost_runs_module
 from nst_service.jobs.availability import Availability
 from nst_service.jobs.background import BackgroundTasks
 from nst_service.jobs.device_pool import DevicePool
 from nst_service.jobs.dispatcher import Dispatcher
 from nst_service.jobs.errors import JobFailedError, UnknownPictureError
 from nst_service.jobs.events import Event, Queued, Started
-from nst_service.jobs.job import Drained, End, Ended, Job, Moved, Probation
+from nst_service.jobs.job import Drained, End, Ended, Job, Moved, Probation, RequeueCause
 from nst_service.jobs.job_store import LeasedJob
 from nst_service.jobs.job_table import JobTable
-from nst_service.jobs.observer import DeviceFailed, Fact, JobEnded, StoreFailed
+from nst_service.jobs.observer import DeviceFailed, DeviceLost, Fact, JobEnded, JobRequeued, StoreFailed
 from nst_service.jobs.settlement import Settlement
 from nst_service.jobs.sink import LoopSink, Outcome, Requeued
 from nst_service.lifecycle import JobState, StopReason
-from nst_service.store.errors import CorruptBlobError, StoreUnavailableError
+from nst_service.store.errors import CorruptBlobError, LeaseLostError, StoreUnavailableError
 from nst_service.store.records import Lease
 
 from tests.jobs.builders import (
     FakeJobStore,
     FakePlanner,
+    FakeRemoteDevice,
     FakeWorker,
     make_job,
     make_lease,
@@ -54,11 +58,14 @@ class Dispatching:
     worker: FakeWorker = field(default_factory=FakeWorker)
     planner: FakePlanner = field(default_factory=FakePlanner)
     availability: Availability = field(default_factory=Availability)
+    others: Sequence[FakeWorker] = ()
+    """The devices beside the worker."""
+    max_running: int = 1
     facts: list[Fact] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         storing = BackgroundTasks()
-        self.pool = DevicePool([self.worker], 1, self)
+        self.pool = DevicePool([self.worker, *self.others], self.max_running, self)
         self.settlement = Settlement(self.store, self.table, storing, self)
         self.dispatcher = Dispatcher(
             self.store,
@@ -434,3 +441,167 @@ async def test_a_job_that_is_stopped_while_it_is_decoded_ends_at_once(
     assert job.state is (end.state if isinstance(end, Ended) else JobState.QUEUED)
     assert dispatching.pool.running == []
     assert dispatching.worker.joined == []
+
+
+# Devices that are lost or removed
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[Dispatching]:
+    """Return a dispatcher with two devices of a cluster, which are ready. Only the first one is the `worker`."""
+    cluster = Dispatching(worker=FakeRemoteDevice("ray-1"), others=[FakeRemoteDevice("ray-2")], max_running=2)
+    await cluster.pool.start()
+    await until(lambda: cluster.pool.idle_devices == 2)
+    cluster.facts.clear()
+    yield cluster
+    await cluster.dispatcher.close()
+
+
+def lose(device: FakeWorker) -> None:
+    assert isinstance(device, FakeRemoteDevice)
+    device.allowed.clear()
+    device.lose()
+
+
+async def test_a_job_whose_device_is_lost_goes_on_on_another_one_and_its_followers_stay(cluster: Dispatching):
+    (job,) = cluster.queue()
+    cluster.store.answers["job"] = make_stored_job(lost_runs=1)
+    followed: list[Event] = []
+
+    async def follow() -> None:
+        followed.extend([logged.event async for logged in job.log.follow()])
+
+    following = asyncio.create_task(follow())
+    cluster.dispatcher.dispatch()
+    await cluster.joined()
+    cluster.store.answers["lease"] = LeasedJob(make_lease(job, epoch=2), None)
+    lose(cluster.worker)
+    (other,) = cluster.others
+    await until(lambda: other.joined)
+    assert job.state is JobState.RUNNING
+    assert (job.plan.earlier_runs, job.probation) == (1, None)
+    assert cluster.facts == [DeviceLost("ray-1", 1), JobRequeued(job, RequeueCause.DEVICE_LOST)]
+    assert "release" in cluster.store.calls
+    *_, sink = other.joined[0]
+    await cluster.leave(sink, make_result())
+    await following
+    assert [type(event).__name__ for event in followed][-3:] == ["ResultHeader", "ResultChunk", "Completed"]
+    assert job.end == _SUCCEEDED
+
+
+async def test_jobs_wait_for_a_device_that_comes_back_in_the_order_of_their_arrival(cluster: Dispatching):
+    jobs = cluster.queue(4)
+    cluster.dispatcher.dispatch()
+    (other,) = cluster.others
+    await until(lambda: cluster.worker.joined and other.joined)
+    for device in (cluster.worker, other):
+        lose(device)
+    await until(lambda: len(cluster.table.waiting) == 4)
+    assert cluster.table.waiting == jobs
+    assert [kinds(job)[-1] for job in jobs] == [Queued] * 4
+    assert cluster.pool.lost.is_set()
+    assert not cluster.pool.failed.is_set()
+
+
+@pytest.mark.parametrize(("lost_runs", "is_suspect"), [(1, False), (2, True), (3, True)])
+async def test_a_job_that_keeps_losing_its_devices_shares_its_device_with_no_other_one(
+    cluster: Dispatching, monkeypatch: pytest.MonkeyPatch, lost_runs: int, is_suspect: bool
+):
+    monkeypatch.setattr(lost_runs_module, "_SUSPECT_SECONDS", 0.0)
+    cluster.store.answers |= {"has_checkpoint": True, "job": make_stored_job(lost_runs=lost_runs)}
+    (suspect,) = cluster.queue()
+    cluster.dispatcher.dispatch()
+    await cluster.joined()
+    lose(cluster.worker)
+    await until(lambda: len(cluster.others[0].joined) == 1)
+    assert suspect.control.stop_requested is (StopReason.SHUTDOWN if lost_runs == 3 else None)
+    (short,) = cluster.queue()
+    short.run_state = dataclasses.replace(short.run_state, remaining_seconds=0.01)
+    cluster.dispatcher.dispatch()
+    assert short.is_running is not is_suspect
+    assert isinstance(cluster.worker, FakeRemoteDevice)
+    cluster.worker.allowed.set()
+    await until(lambda: cluster.pool.idle_devices == 1)
+    cluster.dispatcher.dispatch()
+    assert short.is_running
+
+
+@pytest.mark.parametrize(("lost_runs", "has_checkpoint"), [(3, False), (4, True)])
+async def test_a_job_is_given_up_that_has_lost_too_many_devices(
+    cluster: Dispatching, lost_runs: int, has_checkpoint: bool
+):
+    cluster.store.answers |= {"has_checkpoint": has_checkpoint, "job": make_stored_job(lost_runs=lost_runs)}
+    (job,) = cluster.queue()
+    cluster.dispatcher.dispatch()
+    await cluster.joined()
+    lose(cluster.worker)
+    await until(lambda: job.end is not None)
+    assert isinstance(job.end, Ended)
+    assert isinstance(job.end.error, JobFailedError)
+    assert job.end.error.reason == "KEEPS_CRASHING"
+    assert "fail_queued" in cluster.store.calls
+    assert job.id not in cluster.table
+
+
+async def test_a_job_leaves_a_removed_device_with_its_snapshot_and_loses_no_run(cluster: Dispatching):
+    (job,) = cluster.queue()
+    cluster.dispatcher.dispatch()
+    sink = await cluster.joined()
+    cluster.store.answers["lease"] = LeasedJob(make_lease(job, epoch=2), None)
+    removing = asyncio.create_task(cluster.pool.remove("ray-1"))
+    await until(lambda: job.control.must_leave)
+    await asyncio.to_thread(sink.leave, Requeued(Snapshot()))
+    await removing
+    await until(lambda: cluster.others[0].joined)
+    assert not job.control.must_leave
+    assert cluster.store.calls[3:6] == ["save_checkpoint", "release", "job"]
+    assert JobRequeued(job, RequeueCause.DEVICE_REMOVED) in cluster.facts
+
+
+async def test_a_job_whose_device_is_lost_is_not_lost_while_the_store_does_not_answer(
+    cluster: Dispatching, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(dispatcher_module, "_STORE_RETRY_SECONDS", 0.001)
+    (job,) = cluster.queue()
+    cluster.dispatcher.dispatch()
+    await cluster.joined()
+    cluster.store.answers |= {"release": _UNAVAILABLE, "lease": LeasedJob(make_lease(job, epoch=2), None)}
+    lose(cluster.worker)
+    await until(lambda: cluster.store.calls.count("release") > 2)
+    assert StoreFailed("release", _UNAVAILABLE) in cluster.facts
+    assert job.end is None
+    cluster.store.answers["release"] = None
+    await until(lambda: cluster.others[0].joined)
+
+
+async def test_a_job_whose_device_and_lease_are_lost_has_moved(cluster: Dispatching):
+    (job,) = cluster.queue()
+    cluster.dispatcher.dispatch()
+    await cluster.joined()
+    cluster.store.answers["release"] = LeaseLostError("job")
+    lose(cluster.worker)
+    await until(lambda: job.end is not None)
+    assert job.end == Moved()
+    assert cluster.table.waiting == []
+
+
+async def test_a_job_that_loses_its_device_during_a_drain_is_stored(cluster: Dispatching):
+    (job,) = cluster.queue()
+    cluster.dispatcher.dispatch()
+    await cluster.joined()
+    cluster.availability.drain()
+    lose(cluster.worker)
+    await until(lambda: job.end is not None)
+    assert job.end == Drained()
+
+
+async def test_a_server_goes_on_with_the_devices_that_have_not_failed():
+    dispatching = Dispatching(others=[FakeWorker("cuda:1")])
+    (job,) = dispatching.queue()
+    dispatching.dispatcher.dispatch()
+    sink = await dispatching.joined()
+    dispatching.store.answers["lease"] = LeasedJob(make_lease(job, epoch=2), None)
+    await asyncio.to_thread(sink.leave, Requeued(None, is_lost=True))
+    await until(lambda: dispatching.others[0].joined)
+    assert dispatching.facts == [DeviceFailed("cpu"), JobRequeued(job, RequeueCause.DEVICE_LOST)]
+    assert not dispatching.pool.failed.is_set()

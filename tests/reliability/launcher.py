@@ -26,7 +26,7 @@ from nst_service.engine.network.weights import load_weights
 from nst_service.engine.optim.transfer import Iterate, TargetProgress, transfer
 from nst_service.jobs import errors as errors_module
 from nst_service.jobs import events as events_module
-from nst_service.jobs import recovery as recovery_module
+from nst_service.jobs import lost_runs as lost_runs_module
 from nst_service.jobs import run as run_module
 from nst_service.jobs import scheduler as scheduler_module
 from nst_service.jobs import sink as sink_module
@@ -124,7 +124,7 @@ def _die_before_keeping_a_smaller_size(seconds: float) -> None:
 
 def _forgive(deaths: int) -> None:
     """Set the number of servers in a row that may die with a job before the job fails."""
-    recovery_module._MAX_LOST_RUNS = deaths
+    lost_runs_module._MAX_LOST_RUNS = deaths
 
 
 def _ask_for_signs_of_life(seconds: float) -> None:
@@ -183,7 +183,7 @@ def _quicken() -> None:
     scheduler_module._POLL_SECONDS = 0.05
     errors_module.UNAVAILABLE_RETRY_SECONDS = 0.05
     # Longer than the servers live that the tests kill at their start.
-    recovery_module._SUSPECT_SECONDS = 2.0
+    lost_runs_module._SUSPECT_SECONDS = 2.0
     # Checkpoints as often as a test wants them, whatever they cost.
     sink_module._CHECKPOINT_SHARE = 1e9
 

@@ -203,6 +203,47 @@ async def test_a_server_told_to_stop_while_it_warms_up_never_serves(monkeypatch:
     assert _SERVING not in told
 
 
+async def test_a_server_that_waits_for_its_devices_ends_when_it_is_told_to(monkeypatch: pytest.MonkeyPatch):
+    closed = threading.Event()
+    monkeypatch.setattr(DeviceWorker, "is_restartable", True)
+    monkeypatch.setattr(DeviceWorker, "warm_up", lambda _: closed.wait())
+    monkeypatch.setattr(DeviceWorker, "close", lambda _: closed.set())
+    async with serving(warm=False) as service:
+        service.stop.set()
+        assert await service.ended()
+
+
+async def test_a_server_is_healthy_while_it_has_a_device_and_its_jobs_wait_for_one(
+    request_: pb.StylizeRequest, monkeypatch: pytest.MonkeyPatch, steps: Steps
+):
+    serve, ends, back = DeviceWorker.serve, [False, True], threading.Event()
+    back.set()
+
+    def lose_once(worker: DeviceWorker) -> bool:
+        serve(worker)
+        return ends.pop(0)
+
+    monkeypatch.setattr(DeviceWorker, "is_restartable", True)
+    monkeypatch.setattr(DeviceWorker, "serve", lose_once)
+    monkeypatch.setattr(DeviceWorker, "warm_up", lambda worker: (back.wait(), setattr(worker, "memory", 2**30)))
+    try:
+        async with serving() as service:
+            steps.free.clear()
+            back.clear()
+            (device,) = service.server.scheduler._pool._devices
+            device.worker.close()
+            await service.sees(_NOT_SERVING)
+            waiting = service.stub.Stylize(request_)
+            await read_until(waiting, "queued")
+            back.set()
+            await service.sees(_SERVING)
+            steps.free.set()
+            assert (await finished(waiting)).stop_reason == pb.STOP_REASON_ITERATIONS
+            assert not service.server.scheduler.device_failed.is_set()
+    finally:
+        back.set()
+
+
 async def test_a_draining_server_refuses_new_and_waiting_jobs_and_lets_the_running_one_finish(
     request_: pb.StylizeRequest, steps: Steps
 ):

@@ -1,6 +1,7 @@
 """The dispatcher places waiting jobs on devices, and follows each run from its lease to its outcome."""
 
 import asyncio
+import bisect
 import contextlib
 import itertools
 import logging
@@ -20,15 +21,17 @@ from nst_service.jobs.errors import (
     UnknownPictureError,
 )
 from nst_service.jobs.events import Queued
-from nst_service.jobs.job import Drained, Ended, Job, Moved
+from nst_service.jobs.job import Drained, Ended, Job, Moved, RequeueCause
 from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.job_table import JobTable
-from nst_service.jobs.observer import Observer, StoreFailed
+from nst_service.jobs.lost_runs import KEEPS_CRASHING, Verdict, judge, new_probation
+from nst_service.jobs.observer import JobRequeued, Observer, StoreFailed, store_failures_noted
 from nst_service.jobs.planner import Planner
 from nst_service.jobs.settlement import Settlement
 from nst_service.jobs.sink import LoopSink, Outcome, Requeued
 from nst_service.lifecycle import JobState, StopReason
-from nst_service.store.errors import CorruptBlobError, StoreError
+from nst_service.store.errors import CorruptBlobError, LeaseLostError, StoreError
+from nst_service.store.records import StoredJob
 
 _STORE_RETRY_SECONDS, _RETRY_SECONDS = 2.0, 30.0
 """Seconds after which a job is tried again whose request the store could not read, or that could not be decoded."""
@@ -92,16 +95,20 @@ class Dispatcher:
     def _startable(self) -> list[Job]:
         """Return the waiting jobs that may start now, in the order of their arrival.
 
-        A job on probation runs alone. It waits until nothing runs, and what has arrived after it waits for it.
+        A job on probation runs alone. If it can harm other devices than its own, it waits until nothing runs, and what
+        has arrived after it waits for it.
         """
         running, now = self._pool.running, time.monotonic()
-        if any(job.probation for job in running):
-            return []
         ready = [
             job
             for job in self._table.waiting
             if job.not_before <= now and (job.probation is None or job.probation.begins_at <= now)
         ]
+        if self._pool.are_isolated:
+            # Such a job has a device of its own (see `Job.claim`), and harms no other.
+            return ready
+        if any(job.probation for job in running):
+            return []
         if ready and ready[0].probation:
             return [] if running else ready[:1]
         return list(itertools.takewhile(lambda job: job.probation is None, ready))
@@ -155,8 +162,72 @@ class Dispatcher:
         outcome = await _outcome(sink)
         if isinstance(outcome, Requeued) and outcome.is_lost:
             self._pool.note_failure(device)
-        self._settlement.settle(job, outcome)
-        self._vacate(device, job)
+        is_ending = self._availability.is_draining or self._pool.failed.is_set()
+        if isinstance(outcome, Requeued) and not is_ending:
+            self._vacate(device, job)
+            await self._requeue(device, job, outcome)
+        else:
+            self._settlement.settle(job, outcome)
+            self._vacate(device, job)
+
+    async def _requeue(self, device: PooledDevice, job: Job, outcome: Requeued) -> None:
+        """Return a job that has left its device to the queue. Its followers notice only that it waits."""
+        if outcome.snapshot:
+            message = f"job {job.id} goes on from its checkpoint before"
+            with store_failures_noted(self._observer, "save_checkpoint", message):
+                await self._store.save_checkpoint(job, outcome.snapshot)
+        while not await self._is_released(job, is_lost=outcome.is_lost):
+            if self._availability.is_draining:
+                self._settlement.retire(job, Drained())
+                return
+            await asyncio.sleep(_STORE_RETRY_SECONDS)
+        if job.end:
+            return
+        stored = None
+        with store_failures_noted(self._observer, "job"):
+            stored = await self._store.job(job.id)
+        job.requeue()
+        if stored and outcome.is_lost and not await self._may_go_on(job, stored):
+            return
+        if self._availability.is_draining:
+            self._settlement.retire(job, Drained())
+            return
+        # Before the jobs that were accepted after it.
+        bisect.insort(self._table.waiting, job, key=lambda waiting: waiting.plan.accepted_at)
+        cause = RequeueCause.DEVICE_REMOVED if device.is_leaving else RequeueCause.DEVICE_LOST
+        _log.info("job %s waits for another device: %s", job.id, cause)
+        self._observer.notify(JobRequeued(job, cause))
+        self.dispatch()
+
+    async def _is_released(self, job: Job, *, is_lost: bool) -> bool:
+        """Release a job, and return whether its run is over in the store."""
+        try:
+            await self._store.release(job, is_lost=is_lost)
+        except LeaseLostError:
+            self._settlement.retire(job, Moved())
+        except Exception as error:
+            self._note_store_error("release", f"job {job.id} cannot be released yet", error)
+            return False
+        return True
+
+    async def _may_go_on(self, job: Job, stored: StoredJob) -> bool:
+        """Return whether a job that has lost its device may go on. Fail it otherwise."""
+        verdict = None
+        with store_failures_noted(self._observer, "has_checkpoint"):
+            verdict = judge(stored, has_checkpoint=await self._store.has_checkpoint(stored))
+        match verdict:
+            case Verdict.FAIL:
+                error = JobFailedError("KEEPS_CRASHING", KEEPS_CRASHING)
+                with store_failures_noted(self._observer, "fail_queued", f"job {job.id} fails, which is not stored"):
+                    await self._store.fail_queued(job.id, error)
+                self._settlement.retire(job, Ended(JobState.FAILED, error))
+                return False
+            case Verdict.FINISH:
+                job.control.stop_requested = job.control.stop_requested or StopReason.SHUTDOWN
+                job.probation = new_probation(time.monotonic())
+            case Verdict.PROBATION:
+                job.probation = new_probation(time.monotonic())
+        return True
 
     async def _begin(self, device: PooledDevice, job: Job, spec: TransferSpec | JobError) -> LoopSink | None:
         """Lease a job and let it join the device; return None if another server has the job.
@@ -225,12 +296,8 @@ class Dispatcher:
 
     def _put_back(self, device: PooledDevice, job: Job, error: Exception) -> None:
         """Return a job to the queue that cannot start now, such as for want of memory for its snapshot."""
-        if isinstance(error, StoreError):
-            _log.warning("job %s cannot start yet: %s", job.id, error.described())
-            self._observer.notify(StoreFailed("lease", error))
-        else:
-            _log.warning("job %s cannot start yet", job.id, exc_info=error)
-        device.jobs.remove(job)
+        self._note_store_error("lease", f"job {job.id} cannot start yet", error)
+        device.vacate(job)
         job.is_running = False
         if self._availability.is_draining:
             self._settlement.retire(job, Drained())
@@ -238,8 +305,15 @@ class Dispatcher:
             # Behind the others, which may be luckier. Housekeeping dispatches it again.
             self._table.waiting.append(job)
 
+    def _note_store_error(self, operation: str, message: str, error: Exception) -> None:
+        if isinstance(error, StoreError):
+            _log.warning("%s: %s", message, error.described())
+            self._observer.notify(StoreFailed(operation, error))
+        else:
+            _log.warning("%s", message, exc_info=error)
+
     def _vacate(self, device: PooledDevice, job: Job) -> None:
-        device.jobs.remove(job)
+        device.vacate(job)
         if self._availability.is_serving:
             self.dispatch()
 

@@ -1,9 +1,12 @@
 """One job: its plan, the requests to its worker, its state, its end and its log."""
 
 import asyncio
+import dataclasses
 import math
+import sys
 import uuid
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from nst_service.engine.estimate import Cost
 from nst_service.engine.outline import TransferOutline
@@ -31,7 +34,7 @@ class JobPlan:
     expected_seconds: float
     """Seconds of device time that the job was expected to take when it was accepted."""
     earlier_runs: int = 0
-    """The number of runs that the job had before this server got it."""
+    """The number of runs that the job had before it got into the queue of this server."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -73,6 +76,15 @@ class Probation:
 
     begins_at: float
     """Time from which the job may run, on the clock of `time.monotonic`."""
+
+
+class RequeueCause(StrEnum):
+    """The reason for which a job has left its device and waits for another one of the same server."""
+
+    DEVICE_LOST = "device_lost"
+    """The device has failed or does not answer, perhaps because of the job."""
+    DEVICE_REMOVED = "device_removed"
+    """The device leaves the server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +170,15 @@ class Job:
             case _:
                 return JobState.QUEUED
 
+    def requeue(self) -> None:
+        """Prepare the job, which has left its device, to go on elsewhere. Its followers and its log stay."""
+        assert self.lease is not None
+        self.plan = dataclasses.replace(self.plan, earlier_runs=self.lease.epoch)
+        # The last run may still read its requests.
+        self.control = JobControl(stop_requested=self.control.stop_requested)
+        self.run_state = dataclasses.replace(self.run_state, next_seconds=0.0)
+        self.is_running, self.lease = False, None
+
     def claim(self, now: float) -> Claim:
         """Return the claim of the job on a device at a time on the clock of `time.monotonic`."""
         # Read once, because the worker may replace it at any time.
@@ -165,6 +186,7 @@ class Job:
         return Claim(
             seconds=run.remaining_seconds,
             weight=weight(self.plan.expected_seconds),
-            memory=run.cost.peak_bytes,
+            # A job on probation shares its device with no other job.
+            memory=sys.maxsize if self.probation else run.cost.peak_bytes,
             slack=math.inf if deadline is None else deadline - now,
         )

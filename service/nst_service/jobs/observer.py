@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from nst_service.jobs.errors import JobError
-from nst_service.jobs.job import End, Job
+from nst_service.jobs.job import End, Job, RequeueCause
 from nst_service.store.errors import StoreError
 
 _log = logging.getLogger(__name__)
@@ -89,6 +89,40 @@ class JobEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class JobRequeued:
+    """A job has left its device and waits for another one of this server. Its followers stay."""
+
+    job: Job
+    cause: RequeueCause
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceReady:
+    """A device that was added or lost runs jobs from now on."""
+
+    device: str
+    """Name of the device."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceLost:
+    """A device has been lost. It is started again, and its jobs go on elsewhere or wait."""
+
+    device: str
+    """Name of the device."""
+    remaining: int
+    """The number of devices that still run jobs."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRemoved:
+    """A device has left the server because it was asked to."""
+
+    device: str
+    """Name of the device."""
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceFailed:
     """A device has failed. Only a new process can compute on it again."""
 
@@ -114,6 +148,10 @@ Fact = (
     | JobCheckpointed
     | JobShrunk
     | JobEnded
+    | JobRequeued
+    | DeviceReady
+    | DeviceLost
+    | DeviceRemoved
     | DeviceFailed
     | StoreFailed
 )

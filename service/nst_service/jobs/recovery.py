@@ -13,9 +13,10 @@ from nst_service.jobs.errors import (
     UnknownJobError,
     UnknownPictureError,
 )
-from nst_service.jobs.job import Job, Probation
+from nst_service.jobs.job import Job
 from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.job_table import JobTable
+from nst_service.jobs.lost_runs import KEEPS_CRASHING, Verdict, judge, new_probation
 from nst_service.jobs.observer import Observer, RecoveryFailed, StoreFailed, store_failures_noted
 from nst_service.jobs.planner import Planner
 from nst_service.jobs.views import Durability
@@ -23,13 +24,6 @@ from nst_service.lifecycle import StopReason
 from nst_service.store.errors import CorruptBlobError, StoreError
 from nst_service.store.records import DisconnectPolicy, StoredJob
 
-_MAX_LOST_RUNS = 3
-"""The number of servers in a row that may die while they run a job, without a checkpoint in between."""
-_SUSPECT_SECONDS = 10.0
-"""Seconds after which a job is tried again that may have killed two servers.
-
-A server that something else kills while it starts does not live that long, so such a job is not blamed for its end.
-"""
 _RETRY_SECONDS = (1.0, 60.0)
 """The shortest and the longest time in seconds after which reading a job back is tried again."""
 
@@ -122,18 +116,17 @@ class Recovery:
         Raises:
             Exception: the job cannot be read back.
         """
-        is_given_up = stored.lost_runs >= _MAX_LOST_RUNS
-        # The attempt to deliver the picture of such a job may have killed a server, too.
-        if is_given_up and (stored.lost_runs > _MAX_LOST_RUNS or not await self._store.has_checkpoint(stored)):
-            message = "the server has died repeatedly while it ran this job"
-            await self._fail(stored, JobFailedError("KEEPS_CRASHING", message))
+        verdict = judge(stored, has_checkpoint=await self._store.has_checkpoint(stored) if stored.lost_runs else False)
+        if verdict is Verdict.FAIL:
+            await self._fail(stored, JobFailedError("KEEPS_CRASHING", KEEPS_CRASHING))
             return None
+        is_given_up = verdict is Verdict.FINISH
         job = await self._planned(stored, must_fit=not (is_given_up or _must_stop(stored)))
         if is_given_up:
             _log.error("job %s ends with its best picture: its servers keep dying", stored.id)
             job.control.stop_requested = StopReason.SHUTDOWN
-        if stored.lost_runs >= _MAX_LOST_RUNS - 1:
-            job.probation = Probation(begins_at=time.monotonic() + _SUSPECT_SECONDS)
+        if verdict in (Verdict.PROBATION, Verdict.FINISH):
+            job.probation = new_probation(time.monotonic())
         if _must_stop(stored):
             job.control.stop_requested = StopReason.CANCELLED
         elif stored.disconnect_policy is DisconnectPolicy.CANCEL and self._durability.is_alone:

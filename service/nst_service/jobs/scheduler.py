@@ -15,6 +15,7 @@ from nst_service.jobs.admission import Admission, PreparedRequest
 from nst_service.jobs.availability import Availability
 from nst_service.jobs.background import BackgroundTasks
 from nst_service.jobs.decoders import DecoderLimits, Decoders
+from nst_service.jobs.device import Device
 from nst_service.jobs.device_pool import DevicePool
 from nst_service.jobs.dispatcher import Dispatcher
 from nst_service.jobs.errors import JobCancelledError, MovedError, NotServingError, Unavailability
@@ -39,7 +40,6 @@ from nst_service.jobs.recovery import Recovery
 from nst_service.jobs.settlement import Settlement
 from nst_service.jobs.stored_request import ReadRequest
 from nst_service.jobs.views import Durability, JobViews
-from nst_service.jobs.worker import DeviceWorker
 from nst_service.lifecycle import JobState, StopReason
 from nst_service.store.errors import StoreError
 from nst_service.store.records import DisconnectPolicy, StoredJob
@@ -61,7 +61,7 @@ class Scheduler:
 
     def __init__(
         self,
-        workers: Sequence[DeviceWorker],
+        devices: Sequence[Device],
         store: AsyncJobStore,
         *,
         limits: Limits,
@@ -73,7 +73,7 @@ class Scheduler:
         """Make a scheduler.
 
         Args:
-            workers: one worker for each device, all with the same weights.
+            devices: the devices, all with the same weights.
             store: stores the jobs.
             limits: the limits of a request.
             queue_limits: the limits of what waits and runs at once.
@@ -86,7 +86,7 @@ class Scheduler:
         self.queue_limits = queue_limits
         self._store = store
         self._observer = guarded(NullObserver() if observer is None else observer)
-        self._pool = DevicePool(workers, queue_limits.max_running, self._observer)
+        self._pool = DevicePool(devices, queue_limits.max_running, self._observer)
         decoders = Decoders(decoder_limits)
         self._planner = Planner(self._pool, limits, decoders)
         self._decoders = decoders
@@ -116,8 +116,30 @@ class Scheduler:
 
     @property
     def device_failed(self) -> asyncio.Event:
-        """Set when a device has failed. Only a new process can compute on it again."""
+        """Set when every device has failed. Only a new process can compute on them again."""
         return self._pool.failed
+
+    @property
+    def devices_ready(self) -> asyncio.Event:
+        """Set while at least one device can run jobs."""
+        return self._pool.ready
+
+    @property
+    def devices_lost(self) -> asyncio.Event:
+        """Set while no device can run jobs, once one could. The jobs wait meanwhile."""
+        return self._pool.lost
+
+    def add_device(self, device: Device) -> None:
+        """Add a device with the same weights. It runs jobs as soon as it is warm."""
+        self._pool.add(device)
+
+    async def remove_device(self, name: str) -> None:
+        """Remove a device. Its jobs leave it after their present steps, and go on elsewhere from there.
+
+        Raises:
+            ValueError: no device has this name.
+        """
+        await self._pool.remove(name)
 
     async def start(self) -> None:
         """Warm up every device and a decoder, go on with the jobs of the store, then accept new jobs.
@@ -361,6 +383,13 @@ class Scheduler:
         for work in (self._send_heartbeat, self._stop_unfollowed, self._retry_settlement, self._adopt_jobs):
             self._housekeeping.repeat(work, _HOUSEKEEPING_SECONDS)
         self._housekeeping.repeat(self._clean, _CLEANING_SECONDS)
+        self._housekeeping.repeat(self._use_changed_devices, 0)
+
+    async def _use_changed_devices(self) -> None:
+        """Start jobs on a device that is ready now."""
+        await self._pool.changed.wait()
+        self._pool.changed.clear()
+        self.dispatcher.dispatch()
 
     async def _send_heartbeat(self) -> None:
         """Send a heartbeat, and cancel the jobs that were cancelled elsewhere."""

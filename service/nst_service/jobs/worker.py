@@ -1,4 +1,4 @@
-"""The worker of a device. It runs several jobs in one thread, which take turns of one step each."""
+"""The worker of a device of this process. It runs several jobs in one thread, which take turns of one step each."""
 
 import logging
 import math
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class DeviceWorker:
-    """Runs jobs on one device, one or several at once. Jobs share nothing except the device.
+    """A device of this process (see `Device`). Its jobs share nothing except the device.
 
     Any thread may call `join` and `close`. Everything else except the constructor belongs to the thread of the worker.
     """
@@ -57,6 +57,16 @@ class DeviceWorker:
         self._runs: list[Run] = []
         self._turns: FairQueue[Run] = FairQueue()
         self._has_failed = False
+
+    @property
+    def name(self) -> str:
+        """The name of the device: "cpu" or "cuda:0"."""
+        return str(self.device)
+
+    @property
+    def is_restartable(self) -> bool:
+        """Whether the device can be warmed up again after a failure. A failed context of a GPU stays in its process."""
+        return False
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -113,11 +123,15 @@ class DeviceWorker:
 
     def serve(self) -> bool:
         """Run the jobs that join, until the worker is closed or the device fails. Return whether the device works."""
-        while not self._has_failed:
-            while not (self._runs and self._arrivals.empty()):
-                if not self._receive():
-                    return True
-            self._turn()
+        try:
+            while not self._has_failed:
+                while not (self._runs and self._arrivals.empty()):
+                    if not self._receive():
+                        return True
+                self._turn()
+        except Exception:
+            _log.critical("the worker of device %s has died", self.device, exc_info=True)
+            self._has_failed = True
         for run in list(self._runs):
             self._end(run, Requeued(None, is_lost=True))
         return False

@@ -1,0 +1,143 @@
+"""A scheduler whose devices fail, come and leave while real jobs run on them."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from nst_service.engine.network.vgg import Vgg19
+from nst_service.engine.optim.transfer import Iterate, optimize
+from nst_service.engine.options import Limits
+from nst_service.engine.spec import TransferRequest
+from nst_service.jobs import run as run_module
+from nst_service.jobs.events import Completed, Progress, ResultChunk, Started
+from nst_service.jobs.job_store import AsyncJobStore
+from nst_service.jobs.log import LoggedEvent
+from nst_service.jobs.observer import DeviceFailed, DeviceRemoved, Fact, JobRequeued
+from nst_service.jobs.queue_limits import QueueLimits
+from nst_service.jobs.scheduler import Scheduler
+from nst_service.jobs.worker import DeviceWorker
+
+from tests.jobs.builders import DURABILITY, submit
+from tests.limits import DECODER_LIMITS
+
+_HANG_SECONDS = 60
+MakeRequest = Callable[..., TransferRequest]
+
+
+class NamedWorker(DeviceWorker):
+    """A worker with a name of its own, on the CPU like the others."""
+
+    def __init__(self, model: Vgg19, name: str):
+        super().__init__(model)
+        self._name = name
+        self.memory = 2**30
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def warm_up(self) -> None:
+        pass
+
+
+class Serving:
+    """A scheduler with the facts that it has reported."""
+
+    def __init__(self, model: Vgg19, store: AsyncJobStore, limits: Limits, devices: int):
+        self.facts: list[Fact] = []
+        self.workers = [NamedWorker(model, f"cpu:{number}") for number in range(devices)]
+        self.scheduler = Scheduler(
+            self.workers,
+            store,
+            limits=limits,
+            queue_limits=QueueLimits(max_queued=8, max_pending_bytes=2**30, max_running=1),
+            decoder_limits=DECODER_LIMITS,
+            durability=DURABILITY,
+            observer=self,
+        )
+
+    def notify(self, fact: Fact) -> None:
+        self.facts.append(fact)
+
+    async def events(self, job_id: str) -> list[LoggedEvent]:
+        async with contextlib.aclosing(self.scheduler.follow(job_id)) as events:
+            return [logged async for logged in events]
+
+
+@pytest.fixture
+def serving(model: Vgg19, limits: Limits, open_job_store: Callable[[], AsyncJobStore]):
+    """Return a context manager that runs a scheduler with some devices."""
+
+    @contextlib.asynccontextmanager
+    async def serving(devices: int = 2) -> AsyncIterator[Serving]:
+        serving = Serving(model, open_job_store(), limits, devices)
+        await serving.scheduler.start()
+        try:
+            async with asyncio.timeout(_HANG_SECONDS):
+                yield serving
+        finally:
+            await serving.scheduler.drain(0.0)
+            await serving.scheduler.close()
+
+    return serving
+
+
+def picture_in(events: list[LoggedEvent]) -> bytes:
+    return b"".join(logged.event.data for logged in events if isinstance(logged.event, ResultChunk))
+
+
+async def test_a_job_whose_device_fails_goes_on_on_another_one_and_its_followers_see_one_job(
+    serving, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+):
+    request, runs = make_request(iterations=6), 0
+
+    def transfer(*arguments: Any) -> Iterator[Iterate]:
+        nonlocal runs
+        runs += 1
+        fails = runs == 1
+        for iterate in optimize(*arguments):
+            yield iterate
+            if fails and iterate.iteration == 3:
+                raise torch.AcceleratorError("an illegal memory access was encountered")
+
+    async with serving(1) as undisturbed:
+        job = await submit(undisturbed.scheduler, request)
+        expected = picture_in(await undisturbed.events(job.id))
+    monkeypatch.setattr(run_module, "transfer", transfer)
+    async with serving(2) as server:
+        # Without a request id nobody could find the job again.
+        job = await submit(server.scheduler, request)
+        events = await server.events(job.id)
+        assert [logged.sequence for logged in events] == sorted(logged.sequence for logged in events)
+        assert sum(isinstance(logged.event, Started) for logged in events) == 2
+        assert isinstance(events[-1].event, Completed)
+        assert events[-1].event.iterations == 6
+        assert picture_in(events) == expected
+        assert [fact for fact in server.facts if isinstance(fact, DeviceFailed)] == [DeviceFailed("cpu:0")]
+        assert not server.scheduler.device_failed.is_set()
+
+
+async def test_a_device_is_added_and_another_removed_while_a_job_runs_and_its_bytes_stay_the_same(
+    serving, make_request: MakeRequest, model: Vgg19
+):
+    request = make_request(iterations=60)
+    async with serving(1) as undisturbed:
+        job = await submit(undisturbed.scheduler, request)
+        expected = picture_in(await undisturbed.events(job.id))
+    async with serving(1) as server:
+        job = await submit(server.scheduler, request)
+        following = asyncio.create_task(server.events(job.id))
+        while not job.log.latest(Progress):
+            await asyncio.sleep(0.001)
+        server.scheduler.add_device(NamedWorker(model, "cpu:1"))
+        await server.scheduler.remove_device("cpu:0")
+        events = await following
+        assert DeviceRemoved("cpu:0") in server.facts
+        assert any(isinstance(fact, JobRequeued) for fact in server.facts)
+        assert isinstance(events[-1].event, Completed)
+        assert events[-1].event.iterations == 60
+        assert picture_in(events) == expected
+        assert server.scheduler.views.devices == ["cpu:1"]
