@@ -117,7 +117,11 @@ def main(context: click.Context, /, **values: Any) -> None:
 
 
 def _serve(config: ServerConfig) -> None:
-    logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        from nst_service.telemetry.log_output import set_up_logging  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise click.ClickException(missing_library(error)) from error
+    set_up_logging(config.log_format, config.log_level, config.library_log_level)
     known = {f"{ENVIRONMENT}_{name.upper()}" for name in ("config", *(setting.name for setting in settings()))}
     for warning in unknown_variables(os.environ, known):
         _log.warning("%s", warning)
@@ -142,6 +146,7 @@ def _serve(config: ServerConfig) -> None:
     code = _DEVICE_FAILED if ending.device_failed else 0
     if not ending.is_idle:
         # A normal exit would wait until the thread of the device has ended its step.
+        logging.shutdown()
         os._exit(code)
     sys.exit(code)
 

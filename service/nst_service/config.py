@@ -13,6 +13,8 @@ from nst_service.engine.network.input_scale import InputScale
 from nst_service.engine.network.precision import Precision
 from nst_service.reloaded import SettingError
 
+_LEVELS = ("debug", "info", "warning", "error")
+
 
 def _setting(default: Any, explanation: str, **metadata: Any) -> Any:
     """Return a field.
@@ -178,8 +180,17 @@ class ServerConfig:
         "resume at the next start. Other unfinished jobs end with their best picture.",
         min=0,
     )
-    log_level: str = _setting(
-        "info", "Lowest level of the messages to log.", choices=["debug", "info", "warning", "error"]
+    log_format: str = _setting(
+        "text",
+        "Format of the log on stderr. text has one line for each message, with its fields as name=value. json has one "
+        "JSON object on a line for each message.",
+        choices=["text", "json"],
+    )
+    log_level: str = _setting("info", "Lowest level of the messages of the server to log.", choices=_LEVELS)
+    library_log_level: str = _setting(
+        "warning",
+        "Lowest level of the messages of the libraries that the server uses, such as those of the database.",
+        choices=_LEVELS,
     )
 
     def __post_init__(self) -> None:

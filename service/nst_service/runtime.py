@@ -62,7 +62,7 @@ def build_runtime(
     models = load_models(config)
     scheduler = Scheduler(
         [DeviceWorker(model, config.max_job_bytes, config.style_cache_bytes) for model in models],
-        AsyncJobStore(open_store(config), make_codec(models[0])),
+        AsyncJobStore(open_store(config), make_codec(models[0]), observer),
         limits=Limits(
             max_input_pixels=config.max_input_pixels,
             max_request_pixels=config.max_request_pixels,

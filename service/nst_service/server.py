@@ -23,7 +23,10 @@ from nst_service.rpc.auth import Authenticator, TokenInterceptor
 from nst_service.rpc.codec import ProtoCodec
 from nst_service.rpc.error_interceptor import ErrorInterceptor
 from nst_service.rpc.servicer import StyleTransferServicer
+from nst_service.rpc.status import REFUSALS_OF_CALLS, reason_of
 from nst_service.runtime import build_runtime
+from nst_service.telemetry.calls import CallInterceptor
+from nst_service.telemetry.job_log import JobLog
 from nst_service.tls import TlsFiles, server_credentials
 
 _log = logging.getLogger(__name__)
@@ -74,7 +77,8 @@ class Server:
         check_address(config.address)
         self._credentials = _credentials(config)
         self._authenticator = Authenticator(tokens.follow(Path(config.tokens)) if config.tokens else None)
-        runtime = build_runtime(config, ProtoCodec)
+        self._log = JobLog(reason_of, REFUSALS_OF_CALLS)
+        runtime = build_runtime(config, ProtoCodec, self._log)
         self._model = runtime.model
         self.scheduler = runtime.scheduler
 
@@ -90,7 +94,11 @@ class Server:
         """
         config = self._config
         server = grpc.aio.server(
-            interceptors=[TokenInterceptor(self._authenticator), ErrorInterceptor(SERVICE_NAME)],
+            interceptors=[
+                CallInterceptor(self._log),
+                TokenInterceptor(self._authenticator),
+                ErrorInterceptor(SERVICE_NAME),
+            ],
             options=[
                 # A request slightly above the limit is read, so that it can be refused with an explanation.
                 ("grpc.max_receive_message_length", 2 * config.max_request_bytes),
@@ -146,7 +154,6 @@ class Server:
             reporting.cancel()
             device_failed = self.scheduler.device_failed.is_set()
             grace = 0.0 if device_failed else config.grace
-            _log.info("draining: up to %g s for running jobs", grace)
             await set_health(_NOT_SERVING)
             is_idle = await self.scheduler.drain(grace)
         finally:

@@ -6,6 +6,7 @@ import pytest
 from nst_service.engine.options import Limits, TransferOptions
 from nst_service.engine.spec import StyleInput, TransferRequest
 from nst_service.jobs.job_store import AsyncJobStore
+from nst_service.jobs.observer import Observer
 from nst_service.store.records import Retention
 from nst_service.store.store import Store
 
@@ -17,6 +18,15 @@ def open_job_store(tmp_path: Path) -> Callable[[], AsyncJobStore]:
     """Return a function that opens the same store again, as the next server does."""
     retention = Retention(max_age_seconds=3600, max_bytes=2**30, min_free_bytes=0)
     return lambda: AsyncJobStore(Store.open(tmp_path / "jobs", retention=retention, lease_seconds=10), PlainCodec())
+
+
+@pytest.fixture
+def open_observed_store(tmp_path: Path) -> Callable[[Observer], AsyncJobStore]:
+    """Return a function that opens a store with an observer of its operations."""
+    retention = Retention(max_age_seconds=3600, max_bytes=2**30, min_free_bytes=0)
+    return lambda observer: AsyncJobStore(
+        Store.open(tmp_path / "observed", retention=retention, lease_seconds=10), PlainCodec(), observer
+    )
 
 
 @pytest.fixture

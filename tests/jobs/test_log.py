@@ -3,7 +3,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 from nst_service.jobs import log as log_module
-from nst_service.jobs.events import Event, Preparing, Queued, Started
+from nst_service.jobs.events import Completed, Event, Preparing, Queued, Started
 from nst_service.jobs.log import EventLog
 
 _HANG_SECONDS = 60
@@ -117,3 +117,13 @@ async def test_events_of_different_kinds_come_one_after_the_other_in_order(monke
         await asyncio.sleep(0.001)
     assert told == [preparing, outdated_by_the_next(1)]
     reading.cancel()
+
+
+async def test_the_latest_event_of_each_kind_can_be_found_even_after_the_end():
+    log = EventLog()
+    for event in (Queued(position=1, eta_seconds=0.0), _STARTED, Queued(position=0, eta_seconds=0.0)):
+        log.append(event)
+    log.close()
+    assert log.latest(Started) is _STARTED
+    assert log.latest(Queued) == Queued(position=0, eta_seconds=0.0)
+    assert log.latest(Preparing) is log.latest(Completed) is None

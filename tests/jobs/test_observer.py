@@ -17,6 +17,8 @@ from nst_service.jobs.job import Drained, Ended, Job, Moved
 from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.observer import (
     DeviceFailed,
+    DrainBegan,
+    DrainEnded,
     Fact,
     JobAccepted,
     JobCheckpointed,
@@ -26,7 +28,9 @@ from nst_service.jobs.observer import (
     JobShrunk,
     JobStarted,
     Observer,
+    Observers,
     RecoveryFailed,
+    StoreCalled,
     StoreFailed,
     guarded,
 )
@@ -37,6 +41,7 @@ from nst_service.jobs.worker import DeviceWorker
 from nst_service.lifecycle import JobState, StopReason
 from nst_service.store.errors import StoreUnavailableError
 from nst_service.store.records import DisconnectPolicy
+from nst_service.store.store import Store
 
 from tests.jobs.builders import DURABILITY, read_request, submit
 from tests.limits import DECODER_LIMITS
@@ -50,10 +55,14 @@ _KEEP = DisconnectPolicy.KEEP_RUNNING
 
 
 class Facts(list[Fact]):
-    """An observer that remembers the facts."""
+    """An observer that remembers the facts, those of a drain apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drain: list[Fact] = []
 
     def notify(self, fact: Fact) -> None:
-        self.append(fact)
+        (self.drain if isinstance(fact, DrainBegan | DrainEnded) else self).append(fact)
 
     @property
     def kinds(self) -> list[type[Fact]]:
@@ -146,6 +155,7 @@ async def test_a_job_that_a_drain_hands_back_has_not_failed(observing, make_requ
         ]
         await until_started(jobs[0])
     assert {fact.job: fact.end for fact in facts.of(JobEnded)} == dict.fromkeys(jobs, Drained())
+    assert facts.drain == [DrainBegan(running=1, waiting=1, grace=0.0), DrainEnded(is_idle=True)]
     assert {job.state for job in jobs} == {JobState.QUEUED}
 
 
@@ -316,3 +326,52 @@ def test_a_guarded_observer_hears_what_is_told(facts: Facts):
     fact = DeviceFailed("cpu")
     guarded(facts).notify(fact)
     assert facts == [fact]
+
+
+def test_an_observer_that_fails_keeps_no_fact_from_the_others(facts: Facts):
+    class Failing:
+        def notify(self, _: Fact) -> None:
+            raise ZeroDivisionError
+
+    fact = DeviceFailed("cpu")
+    Observers(Failing(), facts, Failing()).notify(fact)
+    assert facts == [fact]
+
+
+class TestStore:
+    async def test_every_operation_is_told_with_its_seconds(self, open_observed_store, facts: Facts):
+        store = open_observed_store(facts)
+        await store.heartbeat()
+        await store.clean()
+        await store.close()
+        assert [(fact.operation, fact.error) for fact in facts.of(StoreCalled)] == [
+            ("heartbeat", None),
+            ("clean", None),
+            ("close", None),
+        ]
+        assert all(fact.seconds >= 0 for fact in facts.of(StoreCalled))
+
+    async def test_an_operation_that_fails_is_told_with_its_error(
+        self, open_observed_store, facts: Facts, monkeypatch: pytest.MonkeyPatch
+    ):
+        away = StoreUnavailableError("the store does not answer")
+
+        def heartbeat(_: Store) -> None:
+            raise away
+
+        monkeypatch.setattr(Store, "heartbeat", heartbeat)
+        store = open_observed_store(facts)
+        with pytest.raises(StoreUnavailableError):
+            await store.heartbeat()
+        await store.close()
+        assert facts.of(StoreCalled)[0].operation == "heartbeat"
+        assert facts.of(StoreCalled)[0].error is away
+
+    async def test_an_observer_that_fails_costs_no_operation(self, open_observed_store):
+        class Failing:
+            def notify(self, _: Fact) -> None:
+                raise ZeroDivisionError
+
+        store = open_observed_store(Failing())
+        await store.heartbeat()
+        await store.close()

@@ -6,7 +6,7 @@ from google.rpc import code_pb2, error_details_pb2
 from nst.v1 import style_transfer_pb2 as pb
 from nst_service.engine.errors import InvalidRequestError, Violation
 from nst_service.jobs.errors import QueueFullError, StoredFailureError, UnknownJobError
-from nst_service.rpc.status import abort_arguments, status_of
+from nst_service.rpc.status import abort_arguments, reason_of, status_of
 from nst_service.store.errors import CorruptBlobError, LeaseLostError, RequestConflictError, StoreFullError
 
 
@@ -48,6 +48,26 @@ def test_errors_of_the_store_are_logged_except_those_of_the_client(
     with caplog.at_level(logging.ERROR):
         status_of(error)
     assert bool(caplog.records) == is_logged
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (StoreFullError("full"), "STORE_FULL"),
+        (QueueFullError("3 jobs", 2.5), "QUEUE_FULL"),
+        (InvalidRequestError([Violation("content", "is missing")]), "INVALID_ARGUMENT"),
+        (RequestConflictError("a", "b"), "ALREADY_EXISTS"),
+        (ZeroDivisionError(), "INTERNAL"),
+    ],
+)
+def test_every_error_has_a_reason(error: Exception, expected: str, caplog: pytest.LogCaptureFixture):
+    assert reason_of(error) == expected
+    assert not caplog.records
+
+
+def test_a_stored_failure_has_the_reason_that_was_stored():
+    failed = pb.Job(failure=pb.JobFailure(code=code_pb2.DATA_LOSS, message="gone", reason="ANY"))
+    assert reason_of(StoredFailureError(failed.SerializeToString())) == "ANY"
 
 
 def test_a_stored_failure_has_the_status_that_was_stored():

@@ -25,7 +25,7 @@ from nst_service.jobs.job import Drained, Ended, Job, Moved, RequeueCause
 from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.job_table import JobTable
 from nst_service.jobs.lost_runs import KEEPS_CRASHING, Verdict, judge, new_probation
-from nst_service.jobs.observer import JobRequeued, Observer, StoreFailed, store_failures_noted
+from nst_service.jobs.observer import JobRequeued, Observer, StoreFailed, log_store_failure, store_failures_noted
 from nst_service.jobs.planner import Planner
 from nst_service.jobs.settlement import Settlement
 from nst_service.jobs.sink import LoopSink, Outcome, Requeued
@@ -307,7 +307,7 @@ class Dispatcher:
 
     def _note_store_error(self, operation: str, message: str, error: Exception) -> None:
         if isinstance(error, StoreError):
-            _log.warning("%s: %s", message, error.described())
+            log_store_failure(_log, logging.WARNING, message, error)
             self._observer.notify(StoreFailed(operation, error))
         else:
             _log.warning("%s", message, exc_info=error)

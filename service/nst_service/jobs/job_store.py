@@ -18,9 +18,10 @@ from nst_service.jobs.errors import JobCancelledError, JobError, StoredFailureEr
 from nst_service.jobs.events import Accepted, Event, JobResult, Reduced, SerializedEvent, result_chunks
 from nst_service.jobs.job import Job
 from nst_service.jobs.log import ACCEPTED_SEQUENCE, LoggedEvent
+from nst_service.jobs.observer import NullObserver, Observer, StoreCalled, guarded
 from nst_service.jobs.stored_request import StoredRequest
 from nst_service.lifecycle import JobState
-from nst_service.store.errors import CorruptBlobError
+from nst_service.store.errors import CorruptBlobError, StoreError
 from nst_service.store.records import Blob, BlobKind, HeartbeatReply, Lease, NewJob, StoredEvent, StoredJob, Submission
 from nst_service.store.store import Store
 
@@ -45,8 +46,16 @@ class LeasedJob:
 class AsyncJobStore:
     """Stores jobs and reads them back. Every method raises what the method of `Store` that it calls raises."""
 
-    def __init__(self, store: Store, codec: Codec):
+    def __init__(self, store: Store, codec: Codec, observer: Observer | None = None):
+        """Make the interface to a store.
+
+        Args:
+            store: the store.
+            codec: converts requests, events and outcomes.
+            observer: notified of every operation; None for no observer.
+        """
         self._store = store
+        self._observer = guarded(NullObserver() if observer is None else observer)
         self._codec = codec
         self._writer = ThreadPoolExecutor(1, "nst-store")
         self._readers = ThreadPoolExecutor(_READERS, "nst-read")
@@ -176,7 +185,14 @@ class AsyncJobStore:
     async def _in(
         self, threads: ThreadPoolExecutor, call: Callable[..., _Result], *args: Any, **kwargs: Any
     ) -> _Result:
-        return await asyncio.get_running_loop().run_in_executor(threads, functools.partial(call, *args, **kwargs))
+        operation, started = call.__name__.removeprefix("_"), time.monotonic()
+        try:
+            result = await asyncio.get_running_loop().run_in_executor(threads, functools.partial(call, *args, **kwargs))
+        except StoreError as error:
+            self._observer.notify(StoreCalled(operation, time.monotonic() - started, error))
+            raise
+        self._observer.notify(StoreCalled(operation, time.monotonic() - started))
+        return result
 
     # In the threads
 

@@ -7,7 +7,17 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
-from nst_service.jobs.events import Event, Preparing, Preview, Progress, Queued
+from nst_service.jobs.events import (
+    Accepted,
+    Completed,
+    Event,
+    Preparing,
+    Preview,
+    Progress,
+    Queued,
+    ResultHeader,
+    Started,
+)
 
 ACCEPTED_SEQUENCE = 1
 """The sequence of the first event of every job, Accepted."""
@@ -18,7 +28,7 @@ _LATEST_WINS = (Queued, Preparing, Progress, Preview)
 _TURN_SECONDS = 0.001
 """Seconds between two such events for one reader: about ten times the work of the event loop for one of them."""
 
-_Event = TypeVar("_Event", Queued, Preparing, Progress, Preview)
+_Event = TypeVar("_Event", Accepted, Queued, Started, Preparing, Progress, Preview, ResultHeader, Completed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +92,10 @@ class EventLog:
         return logged
 
     def latest(self, kind: type[_Event]) -> _Event | None:
-        """Return the latest event of a kind, or None if there was none."""
-        logged = self._latest.get(kind)
-        return None if logged is None else cast(_Event, logged.event)
+        """Return the latest event of a kind; None if there was none since this process has the job."""
+        if logged := self._latest.get(kind):
+            return cast(_Event, logged.event)
+        return next((each.event for each in reversed(self._kept) if isinstance(each.event, kind)), None)
 
     def close(self, error: Exception | None = None) -> None:
         """Close the log.

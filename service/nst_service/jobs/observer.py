@@ -12,7 +12,7 @@ from typing import Protocol
 
 from nst_service.jobs.errors import JobError
 from nst_service.jobs.job import End, Job, RequeueCause
-from nst_service.store.errors import StoreError
+from nst_service.store.errors import StoreError, StoreOutageError, failures_log
 
 _log = logging.getLogger(__name__)
 
@@ -139,6 +139,38 @@ class StoreFailed:
     error: StoreError
 
 
+@dataclass(frozen=True, slots=True)
+class StoreCalled:
+    """An operation of the store has ended, whoever asked for it."""
+
+    operation: str
+    """Name of the operation, such as "heartbeat" or "save_checkpoint"."""
+    seconds: float
+    """Seconds from the call to its end, including the time until a thread was free."""
+    error: StoreError | None = None
+    """The error of the operation; None if it has succeeded."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrainBegan:
+    """The server accepts no more jobs and is about to end."""
+
+    running: int
+    """The number of jobs that run."""
+    waiting: int
+    """The number of jobs that wait."""
+    grace: float
+    """Seconds that the running jobs get to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrainEnded:
+    """The drain is over, and no job is on this server any more."""
+
+    is_idle: bool
+    """Whether every device is idle. Otherwise one of them still computes a step, whose outcome is lost."""
+
+
 Fact = (
     JobAccepted
     | JobRefused
@@ -154,6 +186,9 @@ Fact = (
     | DeviceRemoved
     | DeviceFailed
     | StoreFailed
+    | StoreCalled
+    | DrainBegan
+    | DrainEnded
 )
 
 
@@ -169,6 +204,18 @@ class NullObserver:
 
     def notify(self, fact: Fact) -> None:
         """Ignore the fact."""
+
+
+class Observers:
+    """Passes facts on to several observers. One that fails keeps no fact from the others."""
+
+    def __init__(self, *observers: Observer):
+        self._observers = tuple(map(guarded, observers))
+
+    def notify(self, fact: Fact) -> None:
+        """Pass a fact on to each observer, in the order in which they were given."""
+        for observer in self._observers:
+            observer.notify(fact)
 
 
 class _Guarded:
@@ -193,6 +240,22 @@ def guarded(observer: Observer) -> Observer:
     return _Guarded(observer)
 
 
+def log_store_failure(log: logging.Logger, level: int, message: str, error: StoreError) -> None:
+    """Log that something could not be done because of the store.
+
+    An outage of the store has one such message for each attempt. They go to a logger of their own, so that whoever sets
+    up the log can leave them out.
+
+    Args:
+        log: the logger of the messages that are not of an outage.
+        level: level of the message.
+        message: what could not be done.
+        error: the reason.
+    """
+    is_outage = isinstance(error, StoreOutageError)
+    (failures_log if is_outage else log).log(level, "%s: %s", message, error.described())
+
+
 @contextlib.contextmanager
 def store_failures_noted(observer: Observer, operation: str, message: str = "the store failed") -> Iterator[None]:
     """Suppress a failure of the store, after it was logged and reported to an observer.
@@ -207,7 +270,7 @@ def store_failures_noted(observer: Observer, operation: str, message: str = "the
     try:
         yield
     except StoreError as error:
-        _log.warning("%s (%s): %s", message, operation, error.described())
+        log_store_failure(_log, logging.WARNING, f"{message} ({operation})", error)
         observer.notify(StoreFailed(operation, error))
     except Exception:
         _log.exception("%s (%s)", message, operation)

@@ -21,7 +21,7 @@ from nst_service.jobs.observer import Observer, RecoveryFailed, StoreFailed, sto
 from nst_service.jobs.planner import Planner
 from nst_service.jobs.views import Durability
 from nst_service.lifecycle import StopReason
-from nst_service.store.errors import CorruptBlobError, StoreError
+from nst_service.store.errors import CorruptBlobError, StoreError, StoreOutageError, failures_log
 from nst_service.store.records import DisconnectPolicy, StoredJob
 
 _RETRY_SECONDS = (1.0, 60.0)
@@ -153,7 +153,8 @@ class Recovery:
             self._observer.notify(StoreFailed("read_back", error))
         if before is None or before.reason != reason:
             is_expected = isinstance(error, StoreError | MemoryError | JobError)
-            _log.warning("job %s waits: %s", stored.id, reason or repr(error), exc_info=None if is_expected else error)
+            log = failures_log if isinstance(error, StoreOutageError) else _log
+            log.warning("job %s waits: %s", stored.id, reason or repr(error), exc_info=None if is_expected else error)
 
     async def _fail(self, stored: StoredJob, error: JobError) -> None:
         with store_failures_noted(self._observer, "fail_queued", f"job {stored.id} has failed, which is not stored"):

@@ -25,6 +25,8 @@ from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.job_table import JobTable
 from nst_service.jobs.log import LoggedEvent
 from nst_service.jobs.observer import (
+    DrainBegan,
+    DrainEnded,
     JobAccepted,
     JobRefused,
     JobResumed,
@@ -328,6 +330,7 @@ class Scheduler:
             Whether every device is idle. Otherwise one of them still computes a step.
         """
         self._availability.drain()
+        self._observer.notify(DrainBegan(len(self._pool.running), len(self._table.waiting), grace))
         self._starting.cancel()
         await self._starting.wait()
         for job in list(self._table.waiting):
@@ -340,6 +343,7 @@ class Scheduler:
         self._housekeeping.cancel()
         await self._housekeeping.wait()
         await self.dispatcher.close()
+        self._observer.notify(DrainEnded(is_idle))
         return is_idle
 
     async def close(self) -> None:

@@ -12,7 +12,7 @@ from nst_service.jobs.events import JobResult
 from nst_service.jobs.job import Drained, End, Ended, Job, Moved
 from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.job_table import JobTable
-from nst_service.jobs.observer import JobEnded, Observer, StoreFailed
+from nst_service.jobs.observer import JobEnded, Observer, StoreFailed, log_store_failure
 from nst_service.jobs.sink import Outcome, Requeued
 from nst_service.lifecycle import JobState, StopReason
 from nst_service.store.errors import LeaseLostError, StoreError
@@ -136,7 +136,7 @@ class Settlement:
 
     def _note(self, operation: str, message: str, error: Exception) -> None:
         if isinstance(error, StoreError):
-            _log.error("%s: %s", message, error.described())
+            log_store_failure(_log, logging.ERROR, message, error)
             self._observer.notify(StoreFailed(operation, error))
         else:
             _log.error("%s", message, exc_info=error)

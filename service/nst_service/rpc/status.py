@@ -47,7 +47,9 @@ from nst_service.store.errors import (
     RequestConflictError,
     StoreError,
     StoreFullError,
+    StoreOutageError,
     StoreReadOnlyError,
+    failures_log,
 )
 
 DOMAIN = "nst"
@@ -113,8 +115,20 @@ def status_of(error: Exception) -> status_pb2.Status:
         message = f"internal error; the log of the server has it as incident {incident}"
         return _status(INTERNAL, message, [_info("INTERNAL", incident=incident)])
     if isinstance(error, StoreError) and not isinstance(error, RequestConflictError):
-        _log.error("a call fails: %s", error.described(), exc_info=error)
+        log = failures_log if isinstance(error, StoreOutageError) else _log
+        log.error("a call fails: %s", error.described(), exc_info=error)
     return _status(row.code, row.message(error), row.details(error))
+
+
+def reason_of(error: Exception) -> str:
+    """Return the reason in the ErrorInfo of the status of an error, or the name of its code if it has none."""
+    if isinstance(error, StoredFailureError):
+        return pb.Job.FromString(error.outcome).failure.reason
+    row = next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), None)
+    if row is None:
+        return "INTERNAL"
+    infos = [detail for detail in row.details(error) if isinstance(detail, error_details_pb2.ErrorInfo)]
+    return infos[0].reason if infos else _CODES[row.code].name
 
 
 def abort_arguments(status: status_pb2.Status) -> tuple[grpc.StatusCode, str, tuple[tuple[str, bytes], ...]]:
@@ -238,6 +252,9 @@ _ROWS = (
     _row(CorruptBlobError, DATA_LOSS, lambda _: [_info("DATA_LOSS")], lambda _: "stored data is damaged or missing"),
     _row(StoreError, UNAVAILABLE, lambda _: [_info("STORE_UNAVAILABLE"), _retry_in(_STORE_RETRY_SECONDS)]),
 )
+
+REFUSALS_OF_CALLS = frozenset({"MALFORMED_REQUEST", "REQUEST_TOO_LARGE", "UNAUTHENTICATED"})
+"""The reasons with which calls are refused before their request reaches the scheduler: those of `rpc.errors`."""
 
 STATUSES: Mapping[type[Exception], _Row] = MappingProxyType(dict(_ROWS))
 """The status of each type of error and its subtypes. No other error reaches a client with its message."""

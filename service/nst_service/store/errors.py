@@ -1,6 +1,11 @@
 """The errors of the store. Their messages are for clients and name no paths, addresses or statements."""
 
+import logging
+
 from nst_service.store.location import Location
+
+failures_log = logging.getLogger("nst_service.store.failures_of_operations")
+"""The logger of every operation that fails because the store is away: as many messages as there are attempts."""
 
 
 class StoreError(Exception):
@@ -16,19 +21,23 @@ class StoreError(Exception):
         return f"{self}: {self.detail}" if self.detail else str(self)
 
 
-class StoreUnavailableError(StoreError):
+class StoreOutageError(StoreError):
+    """The store as a whole cannot do its work. A later attempt may succeed, without a change of the request."""
+
+
+class StoreUnavailableError(StoreOutageError):
     """The database or the folder of the blobs does not answer; a later attempt may succeed."""
 
 
-class StoreFullError(StoreError):
+class StoreFullError(StoreOutageError):
     """There is no room for new jobs; stored jobs can still be read."""
 
 
-class StoreReadOnlyError(StoreError):
+class StoreReadOnlyError(StoreOutageError):
     """The store cannot be written to, so no new job is accepted; stored jobs can still be read."""
 
 
-class StoreCorruptError(StoreError):
+class StoreCorruptError(StoreOutageError):
     """The database is damaged, or the file is not a database."""
 
 
@@ -41,7 +50,7 @@ class StoreInUseError(StoreError):
         )
 
 
-class ForeignFolderError(StoreError):
+class ForeignFolderError(StoreOutageError):
     """The folder of the blobs belongs to another store, or its owner is unknown. Nothing in it has been changed."""
 
     def __init__(self, location: Location, reason: str):
