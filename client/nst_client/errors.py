@@ -179,7 +179,7 @@ class RequestTooLargeError(NstError):
 
 
 class QueueFullError(NstError):
-    """The queue of the server is full."""
+    """The queue of the server is full, or the server has too many open calls."""
 
     default_code = grpc.StatusCode.RESOURCE_EXHAUSTED
 
@@ -348,6 +348,7 @@ _BY_REASON = MappingProxyType(
     {
         "REQUEST_TOO_LARGE": RequestTooLargeError,
         "QUEUE_FULL": QueueFullError,
+        "TOO_MANY_CALLS": QueueFullError,
         "QUOTA_EXCEEDED": QuotaExceededError,
         "DOES_NOT_FIT": DoesNotFitError,
         "STORE_FULL": StoreError,

@@ -27,7 +27,13 @@ from nst_service.jobs.errors import (
     UnknownJobError,
     UnknownPictureError,
 )
-from nst_service.rpc.errors import MalformedRequestError, RequestTooLargeError, UnauthenticatedError
+from nst_service.rpc.errors import (
+    IncompleteRequestError,
+    MalformedRequestError,
+    RequestTooLargeError,
+    TooManyCallsError,
+    UnauthenticatedError,
+)
 from nst_service.rpc.status import abort_arguments, status_of
 from nst_service.store.errors import (
     CorruptBlobError,
@@ -77,6 +83,8 @@ def conditions() -> tuple[Condition, ...]:
         ),
         Condition(text="The bytes of the request are no message of the contract.", error=MalformedRequestError()),
         Condition(text="The request exceeds `max_request_bytes`.", error=RequestTooLargeError(2, 1)),
+        Condition(text="The request was not complete within `message_seconds`.", error=IncompleteRequestError("")),
+        Condition(text="`max_calls` calls are open already.", error=TooManyCallsError(1)),
         Condition(text="The call has no token, or the server does not accept it.", error=UnauthenticatedError("")),
         Condition(text="The quota of the token allows no jobs.", error=NotPermittedError()),
         Condition(

@@ -84,10 +84,24 @@ class ServerConfig:
     max_connections: int = _setting(
         1024, "Largest number of open connections. The server closes further connections.", min=1, max=2**20
     )
+    max_calls: int = _setting(
+        2048,
+        "Largest number of open calls on all connections together. One caller can have seven eighths of them. The "
+        "server refuses further calls and tells the client when to retry.",
+        min=1,
+        max=2**20,
+    )
+    message_seconds: float = _setting(
+        120.0,
+        "Seconds within which a client must send its request whole, and take a response that is no stream. The server "
+        "ends slower calls.",
+        min=0.1,
+    )
     max_pending_bytes: int = _setting(
         512 * 2**20,
-        "Largest total size in bytes of the requests that wait to be read. They are held in memory until then. The "
-        "server refuses further requests and tells the client when to retry.",
+        "Largest total size in bytes of the requests with pictures that are received or checked at once. Further "
+        "requests wait in the client for up to message_seconds, in turns between the callers. The server then refuses "
+        "them and tells the client when to retry.",
         min=1,
     )
     max_streams: int = _setting(

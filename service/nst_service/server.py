@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +21,11 @@ from nst_service.config import ServerConfig
 from nst_service.reloaded import SettingError
 from nst_service.rpc.auth import Authenticator, TokenInterceptor
 from nst_service.rpc.codec import ProtoCodec
+from nst_service.rpc.delivery import Deliveries
 from nst_service.rpc.error_interceptor import ErrorInterceptor
+from nst_service.rpc.health import HealthServicer, HealthStatus
+from nst_service.rpc.intake import LOOKAHEAD_BYTES, Intake, IntakeLimits
+from nst_service.rpc.intake_interceptor import IntakeInterceptor
 from nst_service.rpc.servicer import StyleTransferServicer
 from nst_service.rpc.status import REFUSALS_OF_CALLS, reason_of
 from nst_service.runtime import build_runtime
@@ -47,6 +51,15 @@ Pictures are compressed already, and a small compressed message could become as 
 """
 _HANDSHAKE_SECONDS = 20
 """Seconds within which a connection must be established, including TLS."""
+_IDLE_SECONDS = 60.0
+"""Seconds without a call after which a connection is closed, so that it takes no place from others.
+
+Clients connect again with their next call, without an error.
+"""
+_HEALTH_SHARE = 4
+"""The number of connections that the server allows for each watch of its health, which needs no token."""
+_DELIVERY_BYTES = 128 * 2**20
+"""Memory in bytes of the messages that are being sent."""
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -93,15 +106,28 @@ class Server:
             AddressError: the server cannot listen on the address.
         """
         config = self._config
+        limits = IntakeLimits(
+            max_request_bytes=config.max_request_bytes,
+            message_seconds=config.message_seconds,
+            max_calls=config.max_calls,
+            max_health_watches=max(1, config.max_connections // _HEALTH_SHARE),
+        )
+        deliveries = Deliveries(_DELIVERY_BYTES)
         server = grpc.aio.server(
             interceptors=[
                 CallInterceptor(self._log),
                 TokenInterceptor(self._authenticator),
-                ErrorInterceptor(SERVICE_NAME),
+                ErrorInterceptor(),
+                IntakeInterceptor(
+                    Intake(self.scheduler.pending, limits), deliveries, self._authenticator, config.message_seconds
+                ),
             ],
             options=[
-                # A request slightly above the limit is read, so that it can be refused with an explanation.
-                ("grpc.max_receive_message_length", 2 * config.max_request_bytes),
+                ("grpc.max_receive_message_length", limits.max_message_bytes),
+                # The window of a stream that nobody reads must not grow.
+                ("grpc.http2.bdp_probe", 0),
+                ("grpc.http2.lookahead_bytes", LOOKAHEAD_BYTES),
+                ("grpc.max_connection_idle_ms", round(_IDLE_SECONDS * 1000)),
                 ("grpc.max_allowed_incoming_connections", config.max_connections),
                 ("grpc.max_concurrent_streams", config.max_streams),
                 ("grpc.server_handshake_timeout_ms", _HANDSHAKE_SECONDS * 1000),
@@ -113,11 +139,12 @@ class Server:
                 ("grpc.compression_enabled_algorithms_bitset", _UNCOMPRESSED),
             ],
         )
-        health_servicer = health.aio.HealthServicer()
+        health_servicer = HealthServicer(deliveries)
         servicer = StyleTransferServicer(
             self.scheduler,
             self._model,
             self._authenticator,
+            deliveries,
             version=version("nst-stylize"),
             max_request_bytes=config.max_request_bytes,
         )
@@ -125,11 +152,11 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
         reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
 
-        async def set_health(status: int) -> None:
+        def set_health(status: HealthStatus) -> None:
             for service in ("", SERVICE_NAME):
-                await health_servicer.set(service, status)
+                health_servicer.set(service, status)
 
-        await set_health(_NOT_SERVING)
+        set_health(_NOT_SERVING)
         # Another server may have started while this one loaded its weights.
         check_address(config.address)
         try:
@@ -154,7 +181,7 @@ class Server:
             reporting.cancel()
             device_failed = self.scheduler.device_failed.is_set()
             grace = 0.0 if device_failed else config.grace
-            await set_health(_NOT_SERVING)
+            set_health(_NOT_SERVING)
             is_idle = await self.scheduler.drain(grace)
         finally:
             await server.stop(_FLUSH_SECONDS)
@@ -173,13 +200,13 @@ class Server:
         else:
             starting.cancel()
 
-    async def _report_health(self, stop: asyncio.Event, set_health: Callable[[int], Awaitable[None]]) -> None:
+    async def _report_health(self, stop: asyncio.Event, set_health: Callable[[HealthStatus], None]) -> None:
         """Serve while a device can run jobs, so that a load balancer sends new calls to servers that have one."""
         while not stop.is_set():
             await self.scheduler.devices_ready.wait()
-            await set_health(_SERVING)
+            set_health(_SERVING)
             await self.scheduler.devices_lost.wait()
-            await set_health(_NOT_SERVING)
+            set_health(_NOT_SERVING)
 
 
 def _credentials(config: ServerConfig) -> grpc.ServerCredentials | None:

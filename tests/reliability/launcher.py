@@ -132,6 +132,11 @@ def _ask_for_signs_of_life(seconds: float) -> None:
     server_module._KEEPALIVE_SECONDS = server_module._KEEPALIVE_PATIENCE = seconds
 
 
+def _close_idle_connections_after(seconds: float) -> None:
+    """Set the seconds after which a connection without a call is closed."""
+    server_module._IDLE_SECONDS = seconds
+
+
 _FAULTS: Mapping[str, Callable[[Any], None]] = MappingProxyType(
     {
         "clock": _set_clock,
@@ -144,6 +149,7 @@ _FAULTS: Mapping[str, Callable[[Any], None]] = MappingProxyType(
         "stall": _stall,
         "forgiven_deaths": _forgive,
         "keepalive": _ask_for_signs_of_life,
+        "idle": _close_idle_connections_after,
         "user": os.seteuid,
     }
 )

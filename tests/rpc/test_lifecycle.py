@@ -19,7 +19,6 @@ import pytest
 from click.testing import CliRunner
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
 from grpc_status import rpc_status
 from nst.v1 import style_transfer_pb2 as pb
 from nst.v1 import style_transfer_pb2_grpc as pb_grpc
@@ -36,6 +35,7 @@ from nst_service.jobs import run as run_module
 from nst_service.jobs import scheduler as scheduler_module
 from nst_service.jobs.decoders import Decoders
 from nst_service.jobs.worker import DeviceWorker
+from nst_service.rpc.health import HealthServicer
 from nst_service.server import Server, ServerEnd, serve
 
 pytestmark = pytest.mark.usefixtures("quick_start")
@@ -189,11 +189,11 @@ async def test_a_server_that_warms_up_refuses_jobs_and_serves_when_warm(
 async def test_a_server_told_to_stop_while_it_warms_up_never_serves(monkeypatch: pytest.MonkeyPatch):
     told: list[int] = []
 
-    async def set_status(_: object, __: str, status: int) -> None:
+    def set_status(_: object, __: str, status: int) -> None:
         told.append(status)
 
     warm = threading.Event()
-    monkeypatch.setattr(health_aio.HealthServicer, "set", set_status)
+    monkeypatch.setattr(HealthServicer, "set", set_status)
     monkeypatch.setattr(DeviceWorker, "warm_up", lambda _: warm.wait())
     async with serving(warm=False) as service:
         service.stop.set()

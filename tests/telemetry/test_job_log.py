@@ -220,6 +220,8 @@ def test_every_error_of_calls_is_a_refusal_of_calls():
         rpc_errors.RequestTooLargeError(2, 1),
         rpc_errors.MalformedRequestError(),
         rpc_errors.UnauthenticatedError("no token"),
+        rpc_errors.IncompleteRequestError("within 2 s"),
+        rpc_errors.TooManyCallsError(3),
     ]
     assert {reason_of(error) for error in instances} == REFUSALS_OF_CALLS
     kinds = {kind for kind in vars(rpc_errors).values() if isinstance(kind, type) and issubclass(kind, Exception)}

@@ -61,7 +61,8 @@ class Admission:
         self._planner = planner
         self._availability = availability
         self._max_queued = limits.max_queued
-        self._pending = PendingBytes(limits.max_pending_bytes)
+        self.pending = PendingBytes(limits.max_pending_bytes)
+        """The bytes of the requests that are not jobs yet."""
 
     @contextlib.asynccontextmanager
     async def prepared(
@@ -73,7 +74,7 @@ class Admission:
         errors.
         """
         self._availability.check()
-        with self._pending.hold(size):
+        with self.pending.hold(size):
             request: StoredRequest | None = None
             if request_id is not None:
                 # A repeated request needs no room, because its job exists already.
@@ -92,7 +93,7 @@ class Admission:
 
     async def estimate(self, read: ReadRequest, owner: Owner, size: int) -> Accepted:
         """Return the first event of the job that a request would lead to; its id is empty."""
-        with self._pending.hold(size):
+        with self.pending.hold(size):
             request = await self._read(read, owner)
             self._availability.check()
             outline = await self._planner.outline(request.request, owner)

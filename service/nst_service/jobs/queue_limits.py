@@ -5,9 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nst_service.jobs.errors import QueueFullError
+from nst_service.jobs.shared_bytes import SharedBytes
 
 _RETRY_SECONDS = 1.0
 """Seconds after which there may be room for another request."""
+_PATIENCE = 10.0
+"""Seconds for which a request can be read while another owner waits who has fewer bytes here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +26,7 @@ class QueueLimits:
 
 
 class PendingBytes:
-    """Limits the bytes of the requests that are not decoded yet. They are in memory, whatever they ask for."""
+    """Limits the bytes of the requests that are not jobs yet. They are in memory, whatever they ask for."""
 
     def __init__(self, max_bytes: int):
         """Set the limit.
@@ -31,8 +34,8 @@ class PendingBytes:
         Args:
             max_bytes: the total size of all requests. A single request may be larger.
         """
-        self._max_bytes = max_bytes
-        self._bytes = 0
+        self.shared = SharedBytes(max_bytes, patience=_PATIENCE, spares_own=True)
+        """The bytes themselves. A request that is being read has as many as the largest request, in turns."""
 
     @contextlib.contextmanager
     def hold(self, size: int) -> Iterator[None]:
@@ -41,10 +44,7 @@ class PendingBytes:
         Raises:
             QueueFullError: there is no room for them now.
         """
-        if self._bytes and self._bytes + size > self._max_bytes:
-            raise QueueFullError(f"requests of {self._bytes} bytes", _RETRY_SECONDS)
-        self._bytes += size
-        try:
+        if not self.shared.has_room(size):
+            raise QueueFullError(f"requests of {self.shared.held} bytes", _RETRY_SECONDS)
+        with self.shared.hold(size):
             yield
-        finally:
-            self._bytes -= size

@@ -36,7 +36,7 @@ from nst_service.jobs.observer import (
     store_failures_noted,
 )
 from nst_service.jobs.planner import Planner
-from nst_service.jobs.queue_limits import QueueLimits
+from nst_service.jobs.queue_limits import PendingBytes, QueueLimits
 from nst_service.jobs.quotas import ANYONE, Owner
 from nst_service.jobs.recovery import Recovery
 from nst_service.jobs.settlement import Settlement
@@ -161,6 +161,11 @@ class Scheduler:
             return
         self._start_housekeeping()
         self._availability.serve()
+
+    @property
+    def pending(self) -> PendingBytes:
+        """The bytes of the requests with pictures that are not jobs yet, including those that are being read."""
+        return self._admission.pending
 
     # Admission
 

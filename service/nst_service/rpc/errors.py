@@ -21,3 +21,22 @@ class MalformedRequestError(Exception):
 
 class UnauthenticatedError(Exception):
     """The server does not know the caller."""
+
+
+class IncompleteRequestError(Exception):
+    """The client has not sent its request whole in time."""
+
+    def __init__(self, limit: str):
+        """Describe the limit.
+
+        Args:
+            limit: the time in words, such as "within 2 s".
+        """
+        super().__init__(f"the request did not arrive whole {limit}")
+
+
+class TooManyCallsError(Exception):
+    """Too many calls are open."""
+
+    def __init__(self, calls: int):
+        super().__init__(f"this server or this caller has too many open calls: there are {calls}")

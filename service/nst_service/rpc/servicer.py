@@ -3,10 +3,8 @@
 import contextlib
 import functools
 import time
-from collections.abc import AsyncGenerator
-from typing import Any
+from collections.abc import AsyncGenerator, Callable
 
-import grpc
 from nst.v1 import style_transfer_pb2 as pb
 from nst.v1 import style_transfer_pb2_grpc as pb_grpc
 
@@ -18,21 +16,34 @@ from nst_service.jobs.quotas import Owner
 from nst_service.jobs.scheduler import Scheduler
 from nst_service.rpc.auth import Authenticator
 from nst_service.rpc.codec import stored_request_from_proto
+from nst_service.rpc.delivery import Deliveries
 from nst_service.rpc.errors import RequestTooLargeError
+from nst_service.rpc.intake import Context, caller_of
 from nst_service.rpc.translate.events import estimate_to_proto, event_to_proto
 from nst_service.rpc.translate.fields import enum_to_proto
 from nst_service.rpc.translate.jobs import job_to_proto, jobs_to_proto
 from nst_service.rpc.translate.options import limits_to_proto, options_to_proto, output_to_proto, weights_to_proto
 from nst_service.rpc.translate.requests import JobRequest, check_job_name, page_from_proto
 
-Context = grpc.aio.ServicerContext[Any, Any]
+_Response = Callable[[pb.JobEvent], pb.StylizeResponse | pb.WatchJobResponse]
+"""Returns the response that carries an event."""
 
 
 class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
-    """Serves StyleTransferService with a scheduler. `ErrorInterceptor` turns its errors into statuses."""
+    """Serves StyleTransferService with a scheduler.
+
+    `IntakeInterceptor` reads its requests, and `ErrorInterceptor` turns its errors into statuses.
+    """
 
     def __init__(
-        self, scheduler: Scheduler, model: Vgg19, authenticator: Authenticator, *, version: str, max_request_bytes: int
+        self,
+        scheduler: Scheduler,
+        model: Vgg19,
+        authenticator: Authenticator,
+        deliveries: Deliveries,
+        *,
+        version: str,
+        max_request_bytes: int,
     ):
         """Make the service.
 
@@ -40,12 +51,14 @@ class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
             scheduler: runs the jobs.
             model: the network on the first device.
             authenticator: tells the owner of a call.
+            deliveries: sends the events of jobs.
             version: the version of the server.
             max_request_bytes: the largest size of a request in bytes.
         """
         self._scheduler = scheduler
         self._model = model
         self._authenticator = authenticator
+        self._deliveries = deliveries
         self._version = version
         self._max_request_bytes = max_request_bytes
 
@@ -58,25 +71,29 @@ class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
         owner = self._authenticator.owner(context)
         read = functools.partial(stored_request_from_proto, request)
         job = await self._scheduler.submit(read, deadline, owner, request.request_id or None, size=size)
-        # The call may follow its job for a long time. gRPC holds the bytes that it received until then (see
-        # docs/running.md), but its pictures need not be held twice.
+        # The call may follow its job for a long time, and its pictures need not be held until then.
         del request, read
-        async with contextlib.aclosing(self._follow(job.id, owner, 0)) as events:
-            async for event in events:
-                await context.write(pb.StylizeResponse(event=event))
+        await self._send_events(context, job.id, owner, 0, lambda event: pb.StylizeResponse(event=event))
 
     async def WatchJob(self, request: pb.WatchJobRequest, context: Context) -> None:  # type: ignore[override]  # noqa: N802
         """Stream the events of a job."""
         owner = self._authenticator.owner(context)
         job_id = await self._job_id(request, owner)
-        async with contextlib.aclosing(self._follow(job_id, owner, request.after_sequence)) as events:
-            async for event in events:
-                await context.write(pb.WatchJobResponse(event=event))
+        await self._send_events(
+            context, job_id, owner, request.after_sequence, lambda event: pb.WatchJobResponse(event=event)
+        )
 
-    async def _follow(self, job_id: str, owner: Owner, after: int) -> AsyncGenerator[pb.JobEvent, None]:
+    async def _send_events(self, context: Context, job_id: str, owner: Owner, after: int, response: _Response) -> None:
+        caller = caller_of(owner.name, context)
+        async with contextlib.aclosing(self._follow(job_id, owner, after, response)) as messages:
+            async for message in messages:
+                await self._deliveries.write(context, caller, message)
+
+    async def _follow(self, job_id: str, owner: Owner, after: int, response: _Response) -> AsyncGenerator[bytes, None]:
+        """Yield the events of a job as serialised responses, so that no other copy is held while they are sent."""
         async with contextlib.aclosing(self._scheduler.follow(job_id, owner, after)) as events:
             async for logged in events:
-                yield event_to_proto(logged, self._model)
+                yield response(event_to_proto(logged, self._model)).SerializeToString()
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:  # noqa: N802
         """Describe a job."""

@@ -41,7 +41,13 @@ from nst_service.jobs.errors import (
     UnknownJobError,
     UnknownPictureError,
 )
-from nst_service.rpc.errors import MalformedRequestError, RequestTooLargeError, UnauthenticatedError
+from nst_service.rpc.errors import (
+    IncompleteRequestError,
+    MalformedRequestError,
+    RequestTooLargeError,
+    TooManyCallsError,
+    UnauthenticatedError,
+)
 from nst_service.store.errors import (
     CorruptBlobError,
     RequestConflictError,
@@ -69,6 +75,8 @@ _INCIDENT_BYTES = 8
 """The number of random bytes in the id of an incident."""
 _QUOTA_RETRY_SECONDS = 1.0
 """Seconds after which one of the owner's jobs may have ended."""
+_CALLS_RETRY_SECONDS = 1.0
+"""Seconds after which there may be room for another call, or for a request that was not read in time."""
 _STORE_RETRY_SECONDS = 5.0
 """Seconds after which the store may accept jobs again."""
 
@@ -214,6 +222,16 @@ _ROWS = (
         RESOURCE_EXHAUSTED,
         lambda error: [_info("REQUEST_TOO_LARGE", size_bytes=error.size, limit_bytes=error.limit)],
     ),
+    _row(
+        IncompleteRequestError,
+        UNAVAILABLE,
+        lambda _: [_info("REQUEST_INCOMPLETE"), _retry_in(_CALLS_RETRY_SECONDS)],
+    ),
+    _row(
+        TooManyCallsError,
+        RESOURCE_EXHAUSTED,
+        lambda _: [_info("TOO_MANY_CALLS"), _retry_in(_CALLS_RETRY_SECONDS)],
+    ),
     _row(UnauthenticatedError, UNAUTHENTICATED, lambda _: [_info("UNAUTHENTICATED")]),
     _row(NotPermittedError, PERMISSION_DENIED, lambda _: [_info("NOT_PERMITTED")]),
     _row(QuotaExceededError, RESOURCE_EXHAUSTED, _quota_details),
@@ -253,7 +271,9 @@ _ROWS = (
     _row(StoreError, UNAVAILABLE, lambda _: [_info("STORE_UNAVAILABLE"), _retry_in(_STORE_RETRY_SECONDS)]),
 )
 
-REFUSALS_OF_CALLS = frozenset({"MALFORMED_REQUEST", "REQUEST_TOO_LARGE", "UNAUTHENTICATED"})
+REFUSALS_OF_CALLS = frozenset(
+    {"MALFORMED_REQUEST", "REQUEST_INCOMPLETE", "REQUEST_TOO_LARGE", "TOO_MANY_CALLS", "UNAUTHENTICATED"}
+)
 """The reasons with which calls are refused before their request reaches the scheduler: those of `rpc.errors`."""
 
 STATUSES: Mapping[type[Exception], _Row] = MappingProxyType(dict(_ROWS))
