@@ -7,14 +7,14 @@
         result.save("stylised.png")
 
 `AsyncStyleTransferClient` does the same with asyncio. `stream` returns the events as they happen. A job survives lost
-connections and restarts of the server. With `keep_running` it also survives the end of the program, and `watch`, `get`
-and `list_jobs` find it again.
+connections and restarts of the server. A job from `submit` also survives the end of the program, and `result`, `watch`,
+`get` and `list_jobs` find it again.
 """
 
 from typing import Any
 
-from nst_client.aio import AsyncStyleTransferClient, AsyncStylization
-from nst_client.client import StyleTransferClient, Stylization
+from nst_client.aio import AsyncStyleTransferClient, AsyncStylization, AsyncSubmittedJob
+from nst_client.client import StyleTransferClient, Stylization, SubmittedJob
 from nst_client.errors import (
     ConnectionOptionsError,
     CorruptResultError,
@@ -60,7 +60,7 @@ from nst_client.events import (
     Timings,
     Weights,
 )
-from nst_client.fields import EstimateFields, StylizeFields
+from nst_client.fields import EstimateFields, StylizeFields, SubmitFields
 from nst_client.info import (
     DisconnectPolicy,
     Health,
@@ -95,6 +95,7 @@ __all__ = [
     "Accepted",
     "AsyncStyleTransferClient",
     "AsyncStylization",
+    "AsyncSubmittedJob",
     "ColorMode",
     "Completed",
     "ConnectionOptionsError",
@@ -156,6 +157,8 @@ __all__ = [
     "Styles",
     "Stylization",
     "StylizeFields",
+    "SubmitFields",
+    "SubmittedJob",
     "Timings",
     "Tls",
     "TransferOptions",

@@ -21,14 +21,15 @@ from nst_client.errors import (
     ConnectionOptionsError,
     NstError,
     PictureNotFoundError,
+    ProtocolError,
     RequestTooLargeError,
     UnavailableError,
     UnsupportedError,
     from_rpc_error,
     rpc_errors,
 )
-from nst_client.events import Disconnected, Estimate, Event
-from nst_client.fields import EstimateFields, StylizeFields, check_fields, spell_out
+from nst_client.events import Accepted, Disconnected, Estimate, Event
+from nst_client.fields import EstimateFields, StylizeFields, SubmitFields, check_fields, spell_out
 from nst_client.info import Health, Job, JobState, ServerInfo
 from nst_client.options import Picture, Styles
 from nst_client.result import Result
@@ -236,6 +237,73 @@ class AsyncStylization(AsyncIterator[Event]):
             await _cancel(self._stub, request, FAREWELL_SECONDS)
 
 
+class AsyncSubmittedJob:
+    """A job that a server has accepted. It continues by itself, whether anybody follows it or not.
+
+    `AsyncStyleTransferClient.submit` returns it. It makes its calls through that client.
+    """
+
+    def __init__(self, client: "AsyncStyleTransferClient", accepted: Accepted):
+        """Prepare for the calls. Programs get it from `AsyncStyleTransferClient.submit`."""
+        self._client = client
+        self.accepted = accepted
+        """The event `Accepted`: the options with every default filled in, and the expected cost."""
+
+    @property
+    def job_id(self) -> str:
+        """The id of the job, with which every client finds it again."""
+        return self.accepted.job_id
+
+    def events(self, *, after_sequence: int | None = None, timeout: float | None = None) -> AsyncStylization:
+        """Follow the job and return the iterator of its events, with its result at the end. Closing it leaves the job.
+
+        Args:
+            after_sequence: the `sequence` of the last event that is not wanted again. Default: that of `accepted`.
+            timeout: seconds for everything; the job continues after them.
+        """
+        sequence = self.accepted.sequence if after_sequence is None else after_sequence
+        return self._client.watch(self.job_id, after_sequence=sequence, timeout=timeout)
+
+    async def result(
+        self, *, timeout: float | None = None, on_event: Callable[[Event], object] | None = None
+    ) -> Result:
+        """Wait for the picture.
+
+        Args:
+            timeout: seconds to wait at the most; the job continues after them.
+            on_event: called with each event as it happens.
+
+        Raises:
+            NstError: see `nst_client.errors` for each kind.
+        """
+        return await self._client.result(self.job_id, timeout=timeout, on_event=on_event)
+
+    async def get(self, *, timeout: float | None = None) -> Job:
+        """Return the state of the job.
+
+        Args:
+            timeout: seconds that the server gets to answer.
+
+        Raises:
+            NstError: see `nst_client.errors` for each kind.
+        """
+        return await self._client.get(self.job_id, timeout=timeout)
+
+    async def cancel(self, *, timeout: float | None = None) -> JobState:
+        """Cancel the job. `result` then returns the best picture so far, or raises JobCancelledError if there is none.
+
+        Args:
+            timeout: seconds that the server gets to answer.
+
+        Returns:
+            The state of the job before. A job that has already ended stays as it is.
+
+        Raises:
+            NstError: see `nst_client.errors` for each kind.
+        """
+        return await self._client.cancel(self.job_id, timeout=timeout)
+
+
 class AsyncStyleTransferClient:
     """A client of one server, for one event loop. As an asynchronous context manager it closes itself."""
 
@@ -363,6 +431,61 @@ class AsyncStyleTransferClient:
             fields["request_id"] = str(uuid.uuid4())
         build = partial(request_to_proto, content, styles, **fields)
         return self._follow(Upload(build, self._sent), keep_running=fields.get("keep_running", False), timeout=timeout)
+
+    @spell_out(SubmitFields)
+    async def submit(
+        self,
+        content: Picture,
+        styles: Styles,
+        *,
+        timeout: float | None = None,
+        **fields: Unpack[SubmitFields],
+    ) -> AsyncSubmittedJob:
+        """Start a job that continues by itself, and return it as soon as the server has accepted it.
+
+        Args:
+            content: see `stylize`.
+            styles: see `stylize`.
+            timeout: seconds until the server has accepted the job. They do not limit the job itself.
+            **fields: further fields of the request (see `SubmitFields`).
+
+        Raises:
+            NstError: see `nst_client.errors` for each kind.
+            TypeError: there is no such field.
+        """
+        check_fields(self.submit, fields)
+        async with self.stream(content, styles, timeout=timeout, keep_running=True, **fields) as events:
+            async for event in events:
+                if isinstance(event, Accepted):
+                    return AsyncSubmittedJob(self, event)
+        raise ProtocolError("the events ended without Accepted")
+
+    async def result(
+        self,
+        job_id: str | None = None,
+        *,
+        request_id: str | None = None,
+        timeout: float | None = None,
+        on_event: Callable[[Event], object] | None = None,
+    ) -> Result:
+        """Wait for the picture of a job, whoever started it.
+
+        Args:
+            job_id: the id from `Accepted`.
+            request_id: the id of the request, in place of `job_id`.
+            timeout: seconds to wait at the most; the job continues after them.
+            on_event: called with each event, from the first one on.
+
+        Raises:
+            InvalidRequestError: not exactly one id is given.
+            JobNotFoundError: there is no such job.
+            NstError: see `nst_client.errors` for each kind.
+        """
+        async with self.watch(job_id, request_id=request_id, timeout=timeout) as events:
+            async for event in events:
+                if on_event:
+                    on_event(event)
+            return events.result
 
     def watch(
         self,

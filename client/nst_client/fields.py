@@ -26,16 +26,21 @@ class EstimateFields(TypedDict, total=False):
     """How to encode the result. Default: as the server does by itself."""
 
 
-class StylizeFields(EstimateFields, total=False):
+class SubmitFields(EstimateFields, total=False):
+    """The fields of a request for a job that continues by itself. Each may be left out."""
+
+    request_id: str | None
+    """The name of the request: 1 to 128 printable ASCII characters. A request that is sent again with the same name
+    follows the job that it started before. Default: a new name for each call."""
+
+
+class StylizeFields(SubmitFields, total=False):
     """The fields of a request to stylise a picture, besides the content picture and its styles. Each may be left out.
 
     `StyleTransferClient.stylize` and its relatives take them as keyword arguments. A function that passes them on
     does the same: `def render(photo: Path, **fields: Unpack[StylizeFields])`.
     """
 
-    request_id: str | None
-    """The name of the request: 1 to 128 printable ASCII characters. A request that is sent again with the same name
-    follows the job that it started before. Default: a new name for each call."""
     keep_running: bool
     """Whether the job continues, and its result is kept, when nobody follows it any more. Default: false; the job ends
     when the call ends early, for whatever reason."""

@@ -390,3 +390,52 @@ async def test_a_timeout_that_is_no_number_is_named(async_client):
         await async_client.info(timeout=math.nan)
     with pytest.raises(InvalidRequestError, match="timeout: is nan"):
         async_client.stream(b"content", b"style", timeout=math.nan)
+
+
+async def test_a_submitted_job_goes_on_by_itself_and_gives_its_picture_later(async_client, servicer, script):
+    events = script.job()
+    servicer.attempts = [[events[0], servicer.wait_for_end]]
+    job = await async_client.submit(b"content", b"style", request_id="order-1")
+    assert await ended(servicer)
+    assert servicer.cancelled == []
+    assert servicer.requests[0].disconnect_policy == pb.DISCONNECT_POLICY_KEEP_RUNNING
+    assert servicer.request_ids == ["order-1"]
+    assert job.job_id == "job-1"
+    assert job.accepted.estimate.seconds == 2.5
+    servicer.watch_attempts = [events[1:], events]
+    async with job.events() as followed:
+        assert isinstance([event async for event in followed][-1], Completed)
+    assert followed.result.data == b"the picture"
+    seen = []
+    assert (await job.result(on_event=seen.append)).data == b"the picture"
+    assert isinstance(seen[0], Accepted)
+    assert servicer.watches == [
+        pb.WatchJobRequest(job_id="job-1", after_sequence=job.accepted.sequence),
+        pb.WatchJobRequest(job_id="job-1"),
+    ]
+
+
+async def test_a_submitted_job_can_be_cancelled_and_described(async_client, servicer, script, description):
+    servicer.attempts, servicer.described = [[script.accepted(), servicer.wait_for_end]], [description()]
+    job = await async_client.submit(b"content", b"style")
+    await job.cancel()
+    assert servicer.cancelled == ["job-1"]
+    assert (await job.get()).job_id == "job-1"
+
+
+async def test_a_job_that_is_refused_is_not_submitted(async_client, servicer, lost):
+    servicer.attempts = [[lost]] * 9
+    with pytest.raises(UnavailableError):
+        await async_client.submit(b"content", b"style", timeout=1.0)
+
+
+async def test_submit_takes_every_field_of_a_request_but_keep_running(async_client):
+    with pytest.raises(TypeError, match=r"'keep_running', accepted are content, styles, .*request_id"):
+        await async_client.submit(b"content", b"style", keep_running=True)
+
+
+async def test_the_picture_of_a_job_is_found_by_its_request(async_client, servicer, script):
+    servicer.request_ids, servicer.watch_attempts = ["order-1"], [script.job()]
+    assert (await async_client.result(request_id="order-1")).data == b"the picture"
+    with pytest.raises(InvalidRequestError):
+        await async_client.result()

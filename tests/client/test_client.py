@@ -542,3 +542,13 @@ def test_closing_a_client_under_a_call_says_so(target, servicer):
         client.info()
     leave.set()
     closing.join()
+
+
+def test_a_submitted_job_goes_on_by_itself_and_gives_its_picture_later(client, servicer, script):
+    events = script.job()
+    servicer.attempts = [[events[0], servicer.wait_for_end]]
+    job = client.submit(b"content", b"style")
+    servicer.watch_attempts = [events]
+    assert job.result().data == b"the picture"
+    assert servicer.cancelled == []
+    assert servicer.watches == [pb.WatchJobRequest(job_id="job-1")]
