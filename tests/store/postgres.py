@@ -46,6 +46,15 @@ class Postgres:
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(statement)  # type: ignore[call-overload]
 
+    def program(self, *command: str | Path) -> "subprocess.Popen[bytes]":
+        """Start another program that does not run as root either."""
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **self._identity)
+
+    @staticmethod
+    def free_port() -> int:
+        """Return a port on which nothing listens."""
+        return _free_port()
+
     def start(self) -> None:
         settings = f"-c listen_addresses=127.0.0.1 -c port={self.port} -c unix_socket_directories='' -c fsync=off"
         self._control("start", "-o", settings)

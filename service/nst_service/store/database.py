@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from nst_service.store.database_url import parse_database_url
 from nst_service.store.errors import StoreUnavailableError
 from nst_service.store.failures import database_failure
 from nst_service.store.location import Location
@@ -22,12 +23,16 @@ _SWITCH_POLL_SECONDS = 0.01
 """Seconds between two checks whether another connection has switched a new database to a write-ahead log."""
 _CONNECT_SECONDS = 10
 """Seconds that a PostgreSQL server may take to answer."""
+_KEEPALIVE_SECONDS = 10
+"""Seconds between two probes of a silent connection to PostgreSQL."""
 _MAX_WAL_BYTES = 64 * 2**20
 """The size in bytes to which SQLite truncates its write-ahead log after a burst of writes."""
 _PORT = 5432
 """The port of PostgreSQL unless its URL has another one."""
 _SCHEMA_LOCK = 0x6E7374
 """The key of our advisory lock in a PostgreSQL database."""
+_OWNER_LOCKS = 0x6E7374
+"""The first of the two keys of our advisory locks of owners, which PostgreSQL keeps apart from locks with one key."""
 
 
 class _Dialect(Protocol):
@@ -49,6 +54,9 @@ class _Dialect(Protocol):
 
     def lock_schema(self, connection: Connection) -> None:
         """Lock the schema against other servers until the transaction ends."""
+
+    def lock_owner(self, connection: Connection, owner: str) -> None:
+        """Let one transaction at a time count the jobs of an owner, until it ends."""
 
 
 class _Sqlite:
@@ -93,6 +101,9 @@ class _Sqlite:
     def lock_schema(self, connection: Connection) -> None:
         """Do nothing, since SQLite has one writer at a time."""
 
+    def lock_owner(self, connection: Connection, owner: str) -> None:
+        """Do nothing, since SQLite has one writer at a time."""
+
 
 def _enable_write_ahead_log(connection: sqlite3.Connection) -> None:
     """Switch a database to a write-ahead log, which is permanent.
@@ -122,13 +133,25 @@ class _Postgresql:
         self.location = Location(f"the database {url.database!r} at {address}", _secrets(url))
 
     def make_engine(self) -> Engine:
+        defaults = {
+            "connect_timeout": _CONNECT_SECONDS,
+            # So a server that vanishes without closing the connection is noticed, too, whether it has acknowledged the
+            # last statement or not.
+            "tcp_user_timeout": 1000 * _BUSY_SECONDS,
+            "keepalives_idle": _KEEPALIVE_SECONDS,
+            "keepalives_interval": _KEEPALIVE_SECONDS,
+            "keepalives_count": _BUSY_SECONDS // _KEEPALIVE_SECONDS,
+        }
         return create_engine(
             self._url,
             connect_args={
-                "connect_timeout": _CONNECT_SECONDS,
-                # So a server that vanishes without closing the connection is noticed, too.
-                "tcp_user_timeout": 1000 * _BUSY_SECONDS,
+                **{name: value for name, value in defaults.items() if name not in self._url.query},
+                # A prepared statement belongs to a connection of the database, and a pooler such as PgBouncer gives
+                # each transaction another one.
+                "prepare_threshold": None,
             },
+            # The transactions expect it, whatever the default of the database is.
+            isolation_level="READ COMMITTED",
             pool_timeout=_BUSY_SECONDS,
             pool_pre_ping=True,
         )
@@ -143,6 +166,10 @@ class _Postgresql:
 
     def lock_schema(self, connection: Connection) -> None:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK})")
+
+    def lock_owner(self, connection: Connection, owner: str) -> None:
+        # Two owners whose names have the same hash wait for each other.
+        connection.execute(select(func.pg_advisory_xact_lock(_OWNER_LOCKS, func.hashtext(owner))))
 
 
 class Database:
@@ -162,16 +189,9 @@ class Database:
         """Return the PostgreSQL database at a URL.
 
         Raises:
-            ValueError: the URL is not one of PostgreSQL.
+            ValueError: the URL is not one of PostgreSQL, or has an option that is not accepted.
         """
-        try:
-            parsed = make_url(url)
-        except ArgumentError:
-            parsed = None
-        # The message does not quote the URL, which may hold a password.
-        if parsed is None or parsed.get_backend_name() not in ("postgresql", "postgres"):
-            raise ValueError("the database must be given as postgresql://USER:PASSWORD@HOST:PORT/NAME")
-        return cls(_Postgresql(parsed))
+        return cls(_Postgresql(parse_database_url(url)))
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -207,6 +227,10 @@ class Database:
     def lock_schema(self, connection: Connection) -> None:
         """Lock the schema against other servers until the transaction ends."""
         self._dialect.lock_schema(connection)
+
+    def lock_owner(self, connection: Connection, owner: str) -> None:
+        """Let one transaction at a time, on any server, count the jobs of an owner, until it ends."""
+        self._dialect.lock_owner(connection, owner)
 
     def close(self) -> None:
         """Close every connection."""
