@@ -12,6 +12,10 @@ from nst_service.store.store import Store
 
 from tests.jobs.builders import LIMITS, PlainCodec
 
+# Fixtures are known where their names are.
+from tests.jobs.cluster import cluster  # noqa: F401
+from tests.store.conftest import postgres  # noqa: F401
+
 
 @pytest.fixture
 def open_job_store(tmp_path: Path) -> Callable[[], AsyncJobStore]:

@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 from nst_service.engine.sizes import Size
-from nst_service.jobs.events import Event, Reduced, Started
+from nst_service.jobs.events import Event, Reduced, ResultChunk, SerializedEvent, Started
 from nst_service.jobs.job import Job
 from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.log import LoggedEvent
@@ -19,7 +19,7 @@ from nst_service.store.errors import StoreUnavailableError
 from nst_service.store.records import Lease, Removed
 from nst_service.store.store import Store
 
-from tests.jobs.builders import PlainCodec
+from tests.jobs.builders import PlainCodec, make_result
 from tests.store.builders import Place, new_job
 from tests.store.release_0_1_0 import Release010
 
@@ -156,3 +156,17 @@ async def test_heartbeats_do_not_wait_for_what_else_the_store_does(
     assert not slow.done()
     released.set()
     await slow
+
+
+async def test_the_events_of_a_job_that_ends_while_they_are_read_have_its_whole_picture(
+    job_store: AsyncJobStore, store: Store
+) -> None:
+    job_id, result = _submit(store), make_result()
+    lease = store.lease(job_id)
+    assert lease is not None
+    running = await job_store.job(job_id)
+    assert running is not None
+    job = cast(Job, SimpleNamespace(lease=lease))
+    await job_store.save_result(job, JobState.SUCCEEDED, result, lease.first_sequence)
+    replayed = [logged.event async for logged in job_store.replay(running, after=1)]
+    assert [type(event) for event in replayed] == [SerializedEvent, ResultChunk, SerializedEvent]

@@ -38,15 +38,6 @@ def test_of_several_jobs_of_one_request_the_first_is_found():
     assert table.of_request("ann", "three") is None
 
 
-def test_a_job_is_unfollowed_if_it_has_had_no_follower_for_long_enough():
-    recent, long_ago, followed, never = (make_job() for _ in range(4))
-    recent.unfollowed_since, long_ago.unfollowed_since, followed.unfollowed_since = 20.0, 10.0, 10.0
-    followed.followers = 1
-    table = table_of(recent, long_ago, followed, never)
-    assert table.unfollowed(10.0) == [long_ago]
-    assert table.unfollowed(20.0) == [recent, long_ago]
-
-
 def test_a_request_that_is_being_admitted_counts_as_a_waiting_job_of_its_owner():
     table = JobTable()
     table.waiting.append(make_job(owner="ann"))

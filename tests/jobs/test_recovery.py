@@ -1,6 +1,5 @@
 """The jobs of the store that go on, wait or fail, with a store and a planner that do what a test wants."""
 
-import dataclasses
 import itertools
 from collections import defaultdict
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import pytest
 from nst_service.engine.errors import InvalidRequestError, PictureTooCostlyError, Violation
 from nst_service.jobs import recovery as recovery_module
+from nst_service.jobs.background import BackgroundTasks
 from nst_service.jobs.errors import (
     DoesNotFitError,
     JobCancelledError,
@@ -17,6 +17,7 @@ from nst_service.jobs.errors import (
     Unavailability,
     UnknownPictureError,
 )
+from nst_service.jobs.followers import Followers
 from nst_service.jobs.job import Job, Probation
 from nst_service.jobs.job_table import JobTable
 from nst_service.jobs.observer import NullObserver
@@ -25,7 +26,7 @@ from nst_service.lifecycle import StopReason
 from nst_service.store.errors import CorruptBlobError, StoreUnavailableError
 from nst_service.store.records import DisconnectPolicy, StoredJob
 
-from tests.jobs.builders import DURABILITY, FakeJobStore, make_job, make_stored_job
+from tests.jobs.builders import FakeJobStore, make_job, make_stored_job
 
 _UNAVAILABLE = StoreUnavailableError("the store does not answer")
 _UNWANTED = [{"cancel_requested": True}, {"request_id": None, "disconnect_policy": DisconnectPolicy.CANCEL}]
@@ -81,7 +82,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
 @pytest.fixture
 def store() -> FailingJobStore:
     store = FailingJobStore()
-    store.answers |= {"request": object(), "events": [], "sizes": defaultdict(lambda: (8, 6))}
+    store.answers |= {"request": object(), "events": [], "live_sequence": 0, "claim": True}
+    store.answers["sizes"] = defaultdict(lambda: (8, 6))
     return store
 
 
@@ -92,7 +94,7 @@ def planner() -> FakePlanner:
 
 @pytest.fixture
 def recovery(store: FailingJobStore, planner: FakePlanner) -> Recovery:
-    return Recovery(store, JobTable(), planner, durability=DURABILITY, observer=NullObserver())
+    return Recovery(store, JobTable(), planner, followers=followers_of(store, is_alone=True), observer=NullObserver())
 
 
 @pytest.fixture
@@ -101,17 +103,15 @@ def recover(store: FailingJobStore, planner: FakePlanner):
         table = JobTable()
         for job in known:
             table.add(job)
-        store.answers = {"queue": list(jobs)} | store.answers
-        recovery = Recovery(
-            store,
-            table,
-            planner,
-            durability=dataclasses.replace(DURABILITY, is_alone=is_alone),
-            observer=NullObserver(),
-        )
+        store.answers = {"unclaimed": list(jobs)} | store.answers
+        recovery = Recovery(store, table, planner, followers=followers_of(store, is_alone), observer=NullObserver())
         return [job async for job in recovery.resumable()]
 
     return recover
+
+
+def followers_of(store: FailingJobStore, is_alone: bool) -> Followers:
+    return Followers(store, BackgroundTasks(), NullObserver(), reattach_seconds=3600, is_alone=is_alone)
 
 
 def reason(error: JobError) -> str:
@@ -132,7 +132,7 @@ async def test_a_job_that_is_known_here_is_not_read_again(recover):
 
 
 async def test_a_queue_that_cannot_be_read_is_an_error(recover, store: FailingJobStore):
-    store.answers["queue"] = _UNAVAILABLE
+    store.answers["unclaimed"] = _UNAVAILABLE
     with pytest.raises(StoreUnavailableError):
         await recover()
 
@@ -200,7 +200,7 @@ async def test_a_job_that_nobody_waits_for_needs_no_memory_to_deliver_its_pictur
 async def test_a_job_that_cannot_be_read_back_is_tried_again_less_and_less_often_and_warned_about_once(
     recovery: Recovery, store: FailingJobStore, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ):
-    store.answers |= {"queue": [make_stored_job("one")], "request": _UNAVAILABLE}
+    store.answers |= {"unclaimed": [make_stored_job("one")], "request": _UNAVAILABLE}
     tries = list[float]()
     for _ in range(300):
         before = store.calls.count("request")
@@ -223,9 +223,9 @@ async def test_a_deferred_job_that_is_cancelled_meanwhile_is_tried_at_once(
     recovery: Recovery, store: FailingJobStore, planner: FakePlanner
 ):
     planner.error = ZeroDivisionError()
-    store.answers["queue"] = [make_stored_job("one")]
+    store.answers["unclaimed"] = [make_stored_job("one")]
     assert [job async for job in recovery.resumable()] == []
-    store.answers["queue"] = [make_stored_job("one", cancel_requested=True)]
+    store.answers["unclaimed"] = [make_stored_job("one", cancel_requested=True)]
     assert [job async for job in recovery.resumable()] == []
     assert isinstance(store.failures["one"], JobCancelledError)
 
@@ -233,9 +233,9 @@ async def test_a_deferred_job_that_is_cancelled_meanwhile_is_tried_at_once(
 async def test_only_the_jobs_that_were_deferred_are_tried_again_while_there_is_no_room_for_others(
     recovery: Recovery, store: FailingJobStore, clock: FakeClock
 ):
-    store.answers |= {"queue": [make_stored_job("one")], "request": _UNAVAILABLE}
+    store.answers |= {"unclaimed": [make_stored_job("one")], "request": _UNAVAILABLE}
     assert [job async for job in recovery.resumable()] == []
-    store.answers |= {"queue": [make_stored_job("one"), make_stored_job("two")], "request": object()}
+    store.answers |= {"unclaimed": [make_stored_job("one"), make_stored_job("two")], "request": object()}
     clock.now += 1.0
     assert [job.id async for job in recovery.resumable(only_deferred=True)] == ["one"]
 
@@ -290,7 +290,25 @@ async def test_a_job_that_nobody_waits_for_is_cancelled(recover, fields: dict[st
 
 
 @pytest.mark.parametrize("is_alone", [False, True])
-async def test_the_followers_of_a_job_have_time_to_come_back_if_they_can_only_come_here(recover, is_alone: bool):
+async def test_the_followers_of_a_job_have_time_to_come_back(recover, is_alone: bool):
     (job,) = await recover(make_stored_job(disconnect_policy=DisconnectPolicy.CANCEL), is_alone=is_alone)
-    assert (job.unfollowed_since is not None) == is_alone
+    assert job.unfollowed_since is not None
     assert job.control.stop_requested is None
+
+
+async def test_a_job_without_a_request_id_goes_on_where_a_call_on_another_server_may_follow_it(recover):
+    job = make_stored_job(request_id=None, disconnect_policy=DisconnectPolicy.CANCEL)
+    (job,) = await recover(job, is_alone=False)
+    assert job.control.stop_requested is None
+    assert job.unfollowed_since is not None
+
+
+async def test_a_job_that_another_server_has_claimed_stays_with_it(recover, store: FailingJobStore):
+    store.answers["claim"] = False
+    assert await recover(make_stored_job()) == []
+
+
+async def test_a_job_that_waits_can_be_claimed_by_another_server(recover, store: FailingJobStore):
+    store.answers["request"] = _UNAVAILABLE
+    assert await recover(make_stored_job("one"), is_alone=False) == []
+    assert store.calls[-1] == "disclaim"

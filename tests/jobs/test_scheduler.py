@@ -333,7 +333,7 @@ async def test_a_job_that_is_read_back_while_the_server_leaves_stays_in_the_stor
 
     reading, go_on = asyncio.Event(), asyncio.Event()
     job, store, worker = make_job(request_id="one"), FakeJobStore(), FakeWorker()
-    store.answers |= {"heartbeat": HeartbeatReply(cancelled=frozenset(), requeued=()), "queue": []}
+    store.answers |= {"heartbeat": HeartbeatReply(cancelled=frozenset(), requeued=()), "unclaimed": [], "claim": True}
     scheduler = Scheduler(
         [worker],
         store,
@@ -344,7 +344,7 @@ async def test_a_job_that_is_read_back_while_the_server_leaves_stays_in_the_stor
     )
     await scheduler.start()
     monkeypatch.setattr(scheduler._recovery, "_resume", resume)
-    store.answers["queue"] = [make_stored_job(job.id)]
+    store.answers["unclaimed"] = [make_stored_job(job.id)]
     recovering = asyncio.create_task(scheduler._recover())
     await reading.wait()
     draining = asyncio.create_task(scheduler.drain(0.0))
@@ -358,7 +358,7 @@ async def test_a_job_that_is_read_back_while_the_server_leaves_stays_in_the_stor
 
 def idle_store() -> FakeJobStore:
     store = FakeJobStore()
-    store.answers |= {"heartbeat": HeartbeatReply(cancelled=frozenset(), requeued=()), "queue": []}
+    store.answers |= {"heartbeat": HeartbeatReply(cancelled=frozenset(), requeued=()), "unclaimed": []}
     return store
 
 
@@ -375,7 +375,7 @@ async def test_no_failure_of_the_store_ends_the_housekeeping(
     monkeypatch.setattr(scheduler_module, "_HOUSEKEEPING_SECONDS", 0.001)
     monkeypatch.setattr(scheduler_module, "_CLEANING_SECONDS", 0.001)
     store = idle_store()
-    store.answers = dict.fromkeys(("heartbeat", "queue", "clean"), error)
+    store.answers = dict.fromkeys(("heartbeat", "unclaimed", "clean"), error)
     scheduler = Scheduler(
         [FakeWorker()],
         store,
@@ -390,7 +390,7 @@ async def test_no_failure_of_the_store_ends_the_housekeeping(
     await scheduler.drain(0.0)
 
 
-@pytest.mark.parametrize("name", ["clean", "queue"])
+@pytest.mark.parametrize("name", ["clean", "unclaimed"])
 async def test_the_heartbeats_go_on_while_the_store_takes_long_for_something_else(
     limits: Limits, monkeypatch: pytest.MonkeyPatch, name: str
 ):
@@ -414,7 +414,7 @@ async def test_the_heartbeats_go_on_while_the_store_takes_long_for_something_els
 
 async def test_a_drain_ends_a_start_that_still_reads_jobs_back_and_the_jobs_stay_in_the_store(limits: Limits):
     store = idle_store()
-    store.answers |= {"queue": [make_stored_job("one"), make_stored_job("two")], "request": object()}
+    store.answers |= {"unclaimed": [make_stored_job("one"), make_stored_job("two")], "request": object(), "claim": True}
     store.gates["request"] = asyncio.Event()
     scheduler = Scheduler(
         [FakeWorker()],
@@ -430,7 +430,7 @@ async def test_a_drain_ends_a_start_that_still_reads_jobs_back_and_the_jobs_stay
     store.gates["request"].set()
     await starting
     await scheduler.close()
-    assert store.calls == ["heartbeat", "queue", "request", "close"]
+    assert store.calls == ["heartbeat", "unclaimed", "claim", "request", "close"]
     with pytest.raises(NotServingError):
         await scheduler.estimate(lambda _: None)
 

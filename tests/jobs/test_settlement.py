@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 from nst_service.jobs.background import BackgroundTasks
 from nst_service.jobs.errors import JobCancelledError, JobFailedError, MovedError, NotServingError
-from nst_service.jobs.events import Completed, ResultChunk, ResultHeader
+from nst_service.jobs.events import Completed, JobResult, ResultChunk, ResultHeader
 from nst_service.jobs.job import Drained, End, Ended, Job, Moved
 from nst_service.jobs.job_table import JobTable
 from nst_service.jobs.observer import Fact, JobEnded, StoreFailed
@@ -18,6 +18,7 @@ from nst_service.store.errors import LeaseLostError, StoreFullError, StoreUnavai
 from tests.jobs.builders import FakeJobStore, make_job, make_result
 
 _FULL = StoreFullError("the store is full")
+_UNAVAILABLE = StoreUnavailableError("the store does not answer")
 
 
 @dataclass
@@ -28,9 +29,10 @@ class Settling:
     table: JobTable = field(default_factory=JobTable)
     storing: BackgroundTasks = field(default_factory=BackgroundTasks)
     facts: list[Fact] = field(default_factory=list)
+    is_alone: bool = True
 
     def __post_init__(self) -> None:
-        self.settlement = Settlement(self.store, self.table, self.storing, self)
+        self.settlement = Settlement(self.store, self.table, self.storing, self, is_alone=self.is_alone)
 
     def notify(self, fact: Fact) -> None:
         self.facts.append(fact)
@@ -231,3 +233,70 @@ async def test_whoever_waits_for_the_store_waits_until_it_has_every_end(settling
     del settling.store.answers["save_result"]
     await settling.settlement.retry()
     await waiting
+
+
+@pytest.fixture
+def shared() -> Settling:
+    """A settlement whose store other servers share."""
+    return Settling(is_alone=False)
+
+
+@pytest.mark.parametrize("outcome", [make_result(), JobFailedError("INTERNAL", ""), JobCancelledError()])
+async def test_an_outcome_that_another_server_could_contradict_is_told_when_it_is_stored(
+    shared: Settling, outcome: Outcome
+):
+    job = shared.job()
+    shared.store.answers |= {"save_result": _UNAVAILABLE, "save_failure": _UNAVAILABLE}
+    await shared.settle(job, outcome)
+    with pytest.raises(StoreUnavailableError):
+        await shared.settlement.retry()
+    assert job.end is None
+    assert kinds(job) == []
+    shared.store.answers.clear()
+    await shared.settlement.retry()
+    assert isinstance(job.end, Ended)
+    assert kinds(job) == ([ResultHeader, ResultChunk, Completed] if isinstance(outcome, JobResult) else [])
+    assert job.id not in shared.table
+
+
+async def test_an_outcome_is_never_told_if_another_server_has_taken_the_job_over_meanwhile(shared: Settling):
+    job = shared.job()
+    shared.store.answers["save_result"] = _UNAVAILABLE
+    await shared.settle(job, make_result())
+    shared.store.answers["save_result"] = LeaseLostError(job.id)
+    await shared.settlement.retry()
+    assert job.end == Moved()
+    assert kinds(job) == []
+    assert job.id not in shared.table
+
+
+async def test_the_followers_of_an_outcome_that_was_never_stored_are_sent_away_when_the_server_leaves(
+    shared: Settling,
+):
+    job = shared.job()
+    shared.store.answers["save_result"] = _UNAVAILABLE
+    await shared.settle(job, make_result())
+    shared.settlement.close()
+    assert isinstance(await error_of(job), NotServingError)
+    assert kinds(job) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "end"),
+    [
+        (JobState.CANCELLED, Ended(JobState.CANCELLED, error := JobCancelledError())),
+        (JobState.RUNNING, Moved()),
+    ],
+)
+async def test_a_waiting_job_is_told_to_be_cancelled_only_if_no_other_server_runs_it(
+    shared: Settling, answer: JobState, end: End
+):
+    job = shared.job()
+    shared.store.answers["cancel"] = _UNAVAILABLE
+    shared.settlement.cancel(job, Ended(JobState.CANCELLED, error))
+    await shared.storing.wait()
+    assert job.end is None
+    shared.store.answers["cancel"] = answer
+    await shared.settlement.retry()
+    assert job.end == end
+    assert job.id not in shared.table

@@ -29,18 +29,41 @@ class TestFailureDetector:
     def test_a_server_whose_count_grows_is_alive(self) -> None:
         clock = Clock()
         detector = FailureDetector(10, clock)
-        for beats in range(5):
-            assert detector.suspected({"a": beats}) == []
-            clock.now += 9
+        for look in range(15):
+            assert detector.suspected({"a": look // 3}) == []
+            clock.now += 3
 
     def test_a_server_whose_count_stands_still_for_long_enough_is_dead(self) -> None:
         clock = Clock()
         detector = FailureDetector(10, clock)
         assert detector.suspected({"a": 7, "b": 7}) == [], "nothing is known of what was before"
-        clock.now += 9.9
-        assert detector.suspected({"a": 7, "b": 8}) == []
-        clock.now += 0.1
+        for _ in range(3):
+            clock.now += 3.25
+            assert detector.suspected({"a": 7, "b": 8}) == []
+        clock.now += 0.25
         assert detector.suspected({"a": 7, "b": 8}) == ["a"]
+
+    def test_the_timeout_begins_anew_after_a_look_that_failed(self) -> None:
+        clock = Clock()
+        detector = FailureDetector(10, clock)
+        detector.suspected({"a": 7})
+        for _ in range(20):
+            clock.now += 3
+            detector.forget()
+        for _ in range(4):
+            assert detector.suspected({"a": 7}) == []
+            clock.now += 3
+        assert detector.suspected({"a": 7}) == ["a"]
+
+    def test_the_timeout_begins_anew_after_a_pause_in_which_nobody_looked(self) -> None:
+        clock = Clock()
+        detector = FailureDetector(10, clock)
+        detector.suspected({"a": 7})
+        clock.now += 1000
+        for _ in range(4):
+            assert detector.suspected({"a": 7}) == []
+            clock.now += 3
+        assert detector.suspected({"a": 7}) == ["a"]
 
     def test_a_server_that_comes_back_is_watched_from_then_on(self) -> None:
         clock = Clock()

@@ -206,7 +206,7 @@ def _tables(place: Place) -> dict[str, object]:
             name: (
                 [{**column, "type": str(column["type"])} for column in made.get_columns(name)],
                 made.get_pk_constraint(name),
-                made.get_foreign_keys(name),
+                _foreign_keys(connection, name),
                 made.get_unique_constraints(name),
                 made.get_indexes(name),
             )
@@ -214,3 +214,11 @@ def _tables(place: Place) -> dict[str, object]:
         }
     database.close()
     return tables
+
+
+def _foreign_keys(connection: Connection, table: str) -> object:
+    """Return the foreign keys of a table, whether they were made with it or with a column that was added to it."""
+    if connection.dialect.name == "postgresql":
+        return inspect(connection).get_foreign_keys(table)
+    # SQLAlchemy finds the actions of a key only if the key was made with the table.
+    return sorted(tuple(row)[2:] for row in connection.execute(text(f"PRAGMA foreign_key_list({table})")))

@@ -16,8 +16,9 @@ from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.job_table import JobTable
 from nst_service.jobs.planner import Planner, accepted
 from nst_service.jobs.queue_limits import PendingBytes, QueueLimits
-from nst_service.jobs.quotas import Owner, check_jobs
+from nst_service.jobs.quotas import Owner, check_jobs, too_many_jobs
 from nst_service.jobs.stored_request import ReadRequest, StoredRequest
+from nst_service.store.errors import UnfinishedJobsError
 from nst_service.store.records import StoredJob
 
 _Result = TypeVar("_Result")
@@ -44,6 +45,7 @@ class Admission:
         availability: Availability,
         *,
         limits: QueueLimits,
+        is_alone: bool,
     ):
         """Make the admission of a server.
 
@@ -54,12 +56,14 @@ class Admission:
             planner: makes jobs from requests.
             availability: tells whether the server accepts jobs.
             limits: the limits of the queue.
+            is_alone: whether no other server shares the store.
         """
         self._store = store
         self._table = table
         self._pool = pool
         self._planner = planner
         self._availability = availability
+        self._is_alone = is_alone
         self._max_queued = limits.max_queued
         self.pending = PendingBytes(limits.max_pending_bytes)
         """The bytes of the requests that are not jobs yet."""
@@ -84,7 +88,7 @@ class Admission:
                 if found := await self._store.find(owner.name, request):
                     yield found
                     return
-            self._check_room(owner)
+            await self._check_room(owner)
             with self._table.admitting(owner.name):
                 request = request or await self._read(read, owner)
                 outline = await self._planner.prepare(request.request, owner)
@@ -104,6 +108,7 @@ class Admission:
         """Store a request as a new job with its first event, or find the job of the same request.
 
         Raises:
+            QuotaExceededError: the owner has started too many jobs on other servers meanwhile.
             DeadlineTooShortError: the job cannot finish by its deadline.
             StoreError: the job cannot be stored.
         """
@@ -122,7 +127,12 @@ class Admission:
         event = accepted(job, span, job_id=job.id)
         self._table.add(job)
         try:
-            submission = await self._store.submit(job, request, event)
+            submission = await self._store.submit(
+                job, request, event, None if self._is_alone else prepared.owner.quota.jobs
+            )
+        except UnfinishedJobsError as error:
+            self._table.remove(job)
+            raise too_many_jobs(prepared.owner, error.held, error.accepted) from error
         except BaseException:
             self._table.remove(job)
             raise
@@ -132,8 +142,13 @@ class Admission:
         job.log.append(event)
         return job
 
-    def _check_room(self, owner: Owner) -> None:
-        check_jobs(owner, self._table.held(owner.name, self._pool.running))
+    async def _check_room(self, owner: Owner) -> None:
+        # Nothing is decoded for an owner who has too many jobs already. `accept` counts once more, with all servers.
+        elsewhere = 0
+        if not self._is_alone and owner.quota.jobs:
+            # A job that another server has just taken may still be in the table, too.
+            elsewhere = sum(job_id not in self._table for job_id in await self._store.unfinished(owner.name))
+        check_jobs(owner, elsewhere + self._table.held(owner.name, self._pool.running))
         waiting = self._table.queue_length
         if waiting >= self._max_queued + self._pool.idle_devices:
             raise QueueFullError(f"{waiting} jobs", self._pool.retry_after(self._table.waiting))

@@ -142,6 +142,7 @@ class Dispatcher:
         for job in self._pool.close():
             self._settlement.retire(job, Drained())
         await self._storing.wait()
+        self._settlement.close()
 
     async def _run(self, device: PooledDevice, job: Job) -> None:
         """Run a job that has a place on a device, unless another server has taken it."""
@@ -202,7 +203,7 @@ class Dispatcher:
     async def _is_released(self, job: Job, *, is_lost: bool) -> bool:
         """Release a job, and return whether its run is over in the store."""
         try:
-            await self._store.release(job, is_lost=is_lost)
+            await self._store.release(job, is_lost=is_lost, stays=not self._availability.is_draining)
         except LeaseLostError:
             self._settlement.retire(job, Moved())
         except Exception as error:
@@ -249,7 +250,7 @@ class Dispatcher:
         try:
             device.worker.join(job, spec, leased.snapshot, sink)
         except Exception:
-            await self._store.release(job, is_lost=False)
+            await self._store.release(job, is_lost=False, stays=not self._availability.is_draining)
             raise
         return sink
 

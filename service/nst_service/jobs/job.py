@@ -144,10 +144,11 @@ class Job:
     """The right to run the job; None before it runs."""
     probation: Probation | None = None
     """The probation of the job; None if it is above suspicion or has stored a checkpoint since."""
-    followers: int = 0
-    """The number of calls that follow the job."""
+    awaits_follower: bool = False
+    """Whether the job is new, and the call that has started it does not follow it yet."""
     unfollowed_since: float | None = None
-    """Time since which a job that can be reattached has no follower, on the clock of `time.monotonic`."""
+    """Time since which nobody is known to follow a job that is cancelled without a follower, on the clock of
+    `time.monotonic`; None if the job is followed."""
 
     @property
     def id(self) -> str:

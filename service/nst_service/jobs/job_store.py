@@ -15,14 +15,24 @@ from nst_service.engine.sizes import Size
 from nst_service.engine.spec import TransferRequest
 from nst_service.jobs.codec import Codec
 from nst_service.jobs.errors import JobCancelledError, JobError, StoredFailureError
-from nst_service.jobs.events import Accepted, Event, JobResult, Reduced, SerializedEvent, result_chunks
+from nst_service.jobs.events import Accepted, Event, JobResult, Progress, Reduced, SerializedEvent, result_chunks
 from nst_service.jobs.job import Job
 from nst_service.jobs.log import ACCEPTED_SEQUENCE, LoggedEvent
 from nst_service.jobs.observer import NullObserver, Observer, StoreCalled, guarded
 from nst_service.jobs.stored_request import StoredRequest
 from nst_service.lifecycle import JobState
 from nst_service.store.errors import CorruptBlobError, StoreError
-from nst_service.store.records import Blob, BlobKind, HeartbeatReply, Lease, NewJob, StoredEvent, StoredJob, Submission
+from nst_service.store.records import (
+    Blob,
+    BlobKind,
+    HeartbeatReply,
+    Lease,
+    LiveEvent,
+    NewJob,
+    StoredEvent,
+    StoredJob,
+    Submission,
+)
 from nst_service.store.store import Store
 
 _log = logging.getLogger(__name__)
@@ -41,6 +51,14 @@ class LeasedJob:
     """The lease of the run."""
     snapshot: Snapshot | None
     """The snapshot of the last checkpoint; None if the job starts from the beginning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """The latest event of its kind of a job."""
+
+    job: Job
+    logged: LoggedEvent
 
 
 class AsyncJobStore:
@@ -73,9 +91,65 @@ class AsyncJobStore:
         assert stored_request.request_id is not None
         return await self._read(self._store.find, owner, stored_request.request_id, stored_request.digest)
 
-    async def submit(self, job: Job, stored_request: StoredRequest, accepted: Accepted) -> Submission:
-        """Store a new job, or find the job of the same request."""
-        return await self._write(self._submit, job, stored_request, accepted)
+    async def submit(
+        self, job: Job, stored_request: StoredRequest, accepted: Accepted, max_unfinished: int | None = None
+    ) -> Submission:
+        """Store a new job, or find the job of the same request (see `Store.submit`)."""
+        return await self._write(self._submit, job, stored_request, accepted, max_unfinished)
+
+    async def unfinished(self, owner: str) -> frozenset[str]:
+        """Return the ids of the jobs of an owner that wait or run on any server."""
+        return await self._read(self._store.unfinished, owner)
+
+    async def unclaimed(self) -> list[StoredJob]:
+        """Return the jobs that this server may claim, in the order of their acceptance."""
+        return await self._read(self._store.unclaimed)
+
+    async def claim(self, job_id: str) -> bool:
+        """Put an unclaimed job into the queue of this server; return whether it still could be."""
+        return await self._write(self._store.claim, job_id)
+
+    async def waiting_elsewhere(self) -> list[str]:
+        """Return the ids of the jobs that wait in the queues of other servers, in the order of their acceptance."""
+        return await self._read(self._store.waiting_elsewhere)
+
+    async def claim_from_others(self, job_id: str) -> StoredJob | None:
+        """Move a job from the queue of another server into the queue of this server (see `Store.claim_from_others`)."""
+        return await self._write(self._store.claim_from_others, job_id)
+
+    async def disclaim(self, job_id: str) -> None:
+        """Remove a waiting job from the queue of this server, so that another server can claim it."""
+        await self._write(self._store.disclaim, job_id)
+
+    async def follow(self, job_id: str) -> None:
+        """Record that a call of this server follows a job."""
+        await self._write(self._store.follow, job_id)
+
+    async def unfollow(self, job_id: str) -> None:
+        """Record that no call of this server follows a job."""
+        await self._write(self._store.unfollow, job_id)
+
+    async def followed_elsewhere(self) -> frozenset[str]:
+        """Return the ids of those of the jobs of this server that calls of other servers follow."""
+        return await self._read(self._store.followed_elsewhere)
+
+    async def publish_live(self, events: Sequence[Live]) -> None:
+        """Publish live events to the calls of other servers."""
+        await self._write(self._publish_live, events)
+
+    async def live_sequence(self, job_id: str) -> int:
+        """Return the largest sequence among the live events of a job; 0 if it has none."""
+        live = await self._read(self._store.live_events, [job_id])
+        return live[-1].event.sequence if live else 0
+
+    async def progress(self, job_ids: Collection[str]) -> dict[str, SerializedEvent]:
+        """Return the latest published Progress of jobs by their ids."""
+        live = await self._read(self._store.live_events, job_ids, Progress.__name__)
+        return {each.job_id: SerializedEvent(each.event.data) for each in live}
+
+    async def is_followed_elsewhere(self, job_id: str) -> bool:
+        """Return whether a call of another server follows a job."""
+        return await self._read(self._store.is_followed_elsewhere, job_id)
 
     async def lease(self, job_id: str) -> LeasedJob | None:
         """Take the lease of a queued job; return None if the job is not queued."""
@@ -89,9 +163,9 @@ class AsyncJobStore:
         """Store the snapshot of a running job as its checkpoint."""
         await self._write(self._save_checkpoint, job, snapshot)
 
-    async def release(self, job: Job, *, is_lost: bool) -> None:
+    async def release(self, job: Job, *, is_lost: bool, stays: bool = False) -> None:
         """End the lease of a job and put the job back into the queue."""
-        await self._write(self._store.release, _lease(job), is_lost=is_lost)
+        await self._write(self._store.release, _lease(job), is_lost=is_lost, stays=stays)
 
     async def save_result(self, job: Job, state: JobState, result: JobResult, sequence: int) -> None:
         """End a job that has a picture; its last events have the sequences from `sequence` on."""
@@ -109,9 +183,9 @@ class AsyncJobStore:
         """Cancel a job as `Store.cancel` does."""
         return await self._write(self._store.cancel, job_id)
 
-    async def heartbeat(self) -> HeartbeatReply:
-        """Send a heartbeat and learn which jobs are to be cancelled."""
-        return await self._in(self._heart, self._store.heartbeat)
+    async def heartbeat(self, followed: Collection[str] = ()) -> HeartbeatReply:
+        """Send a heartbeat and learn what other servers did with the jobs of this one (see `Store.heartbeat`)."""
+        return await self._in(self._heart, self._store.heartbeat, frozenset(followed))
 
     async def clean(self) -> None:
         """Remove the jobs that exceed the retention, and warn of files that belong to no job."""
@@ -119,10 +193,6 @@ class AsyncJobStore:
         if removed.unknown > self._unknown_files:
             _log.warning("%d files in the folder of the blobs are left alone: no job knows them", removed.unknown)
         self._unknown_files = removed.unknown
-
-    async def queue(self) -> list[StoredJob]:
-        """Return the queued jobs in the order of their acceptance."""
-        return await self._read(self._store.queue)
 
     async def job(self, job_id: str) -> StoredJob | None:
         """Return a job; None for an unknown id."""
@@ -146,8 +216,7 @@ class AsyncJobStore:
 
     async def events(self, job_id: str) -> list[LoggedEvent]:
         """Return the stored events of a job except the first, Accepted."""
-        stored = await self._read(self._store.events, job_id)
-        return [LoggedEvent(event.sequence, SerializedEvent(event.data)) for event in stored]
+        return list(map(_logged, await self._read(self._store.events, job_id)))
 
     async def sizes(self, jobs: Sequence[StoredJob]) -> dict[str, Size]:
         """Return the sizes of the results of jobs by the ids of the jobs."""
@@ -156,12 +225,25 @@ class AsyncJobStore:
     async def replay(self, job: StoredJob, after: int) -> AsyncGenerator[LoggedEvent, None]:
         """Yield the stored events of a job with a larger sequence than `after`, with the chunks of its picture.
 
+        For a job that has not ended they include its live events.
+
         Raises:
             JobError: the job has ended with this error and without a picture.
         """
-        events = [first_event(job), *await self.events(job.id)]
+        # Live events are read first, so that every event that is kept and comes before one of them is there, too.
+        live = [] if job.state.is_terminal else await self._read(self._store.live_events, [job.id])
+        found = await self._read(self._store.history, job.id)
+        if found is None:
+            return
+        # The job may have ended since. Its last events without its picture would make a gap.
+        job, stored = found
+        events = [first_event(job), *map(_logged, stored)]
         data = await self._read(self._store.result, job.id) if job.state.is_terminal else None
-        for logged in _with_chunks(events, data) if data is not None else events:
+        if data is not None:
+            events = _with_chunks(events, data)
+        elif not job.state.is_terminal:
+            events = sorted([*events, *(_logged(each.event) for each in live)], key=lambda logged: logged.sequence)
+        for logged in events:
             if logged.sequence > after:
                 yield logged
         if job.state.is_terminal and data is None:
@@ -201,7 +283,9 @@ class AsyncJobStore:
             threads.shutdown(cancel_futures=True)
         self._store.close()
 
-    def _submit(self, job: Job, stored_request: StoredRequest, accepted: Accepted) -> Submission:
+    def _submit(
+        self, job: Job, stored_request: StoredRequest, accepted: Accepted, max_unfinished: int | None
+    ) -> Submission:
         digest = stored_request.digest
         pictures = [
             Blob(kind=BlobKind.PICTURE, sha256=sha256, parts=[data]) for sha256, data in stored_request.pictures.items()
@@ -218,7 +302,8 @@ class AsyncJobStore:
                 accepted_event=self._codec.event(LoggedEvent(ACCEPTED_SEQUENCE, accepted)),
                 size=Size(accepted.width, accepted.height),
                 blobs=[Blob(kind=BlobKind.REQUEST, sha256=digest, parts=[stored_request.document]), *pictures],
-            )
+            ),
+            max_unfinished=max_unfinished,
         )
 
     def _lease_job(self, job_id: str) -> LeasedJob | None:
@@ -229,7 +314,7 @@ class AsyncJobStore:
             return LeasedJob(lease, self._snapshot(job_id) if lease.epoch > 1 else None)
         except Exception:
             # An unused lease would keep every server from the job as long as this one lives.
-            self._store.release(lease)
+            self._store.release(lease, stays=True)
             raise
 
     def _snapshot(self, job_id: str) -> Snapshot | None:
@@ -267,6 +352,14 @@ class AsyncJobStore:
             result=result.data,
         )
 
+    def _publish_live(self, events: Sequence[Live]) -> None:
+        self._store.publish_live(
+            [
+                LiveEvent(job_id=live.job.id, kind=type(live.logged.event).__name__, event=self._stored(live.logged))
+                for live in events
+            ]
+        )
+
     def _stored(self, logged: LoggedEvent) -> StoredEvent:
         return StoredEvent(sequence=logged.sequence, data=self._codec.event(logged))
 
@@ -292,6 +385,10 @@ class AsyncJobStore:
 def first_event(job: StoredJob) -> LoggedEvent:
     """Return the first event of a job, Accepted."""
     return LoggedEvent(ACCEPTED_SEQUENCE, SerializedEvent(job.accepted_event))
+
+
+def _logged(event: StoredEvent) -> LoggedEvent:
+    return LoggedEvent(event.sequence, SerializedEvent(event.data))
 
 
 def _with_chunks(events: list[LoggedEvent], data: bytes) -> list[LoggedEvent]:

@@ -19,6 +19,9 @@ class JobTable:
     def __contains__(self, job_id: str) -> bool:
         return job_id in self._jobs
 
+    def __iter__(self) -> Iterator[Job]:
+        return iter(list(self._jobs.values()))
+
     def add(self, job: Job) -> None:
         """Add a job."""
         self._jobs[job.id] = job
@@ -43,14 +46,6 @@ class JobTable:
         """
         same = (job for job in self._jobs.values() if (job.owner, job.plan.request_id) == (owner, request_id))
         return next(same, None)
-
-    def unfollowed(self, latest: float) -> list[Job]:
-        """Return the jobs that have had no follower since `latest` or longer, on the clock of `time.monotonic`."""
-        return [
-            job
-            for job in self._jobs.values()
-            if not job.followers and job.unfollowed_since is not None and job.unfollowed_since <= latest
-        ]
 
     @contextlib.contextmanager
     def admitting(self, owner: str) -> Iterator[None]:

@@ -97,6 +97,10 @@ class EventLog:
             return cast(_Event, logged.event)
         return next((each.event for each in reversed(self._kept) if isinstance(each.event, kind)), None)
 
+    def latest_events(self) -> list[LoggedEvent]:
+        """Return the latest event of each kind that later ones make outdated."""
+        return list(self._latest.values())
+
     def close(self, error: Exception | None = None) -> None:
         """Close the log.
 

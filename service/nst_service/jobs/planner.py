@@ -180,7 +180,7 @@ class Planner:
             deadline=deadline,
             expected_seconds=state.remaining_seconds,
         )
-        return Job(plan=plan, run_state=state)
+        return Job(plan=plan, run_state=state, awaits_follower=True)
 
     def resume(self, stored: StoredJob, outline: TransferOutline, events: Sequence[LoggedEvent]) -> Job:
         """Return a job of the store that goes on here.

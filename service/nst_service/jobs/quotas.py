@@ -49,7 +49,12 @@ def check_jobs(owner: Owner, held: int) -> None:
     if accepted == 0:
         raise NotPermittedError
     if accepted is not None and held >= accepted:
-        raise QuotaExceededError(owner.name, [QuotaViolation("jobs", held + 1, accepted)], is_lasting=False)
+        raise too_many_jobs(owner, held, accepted)
+
+
+def too_many_jobs(owner: Owner, held: int, accepted: int) -> QuotaExceededError:
+    """Return the error for an owner who has as many jobs as the quota accepts, or more."""
+    return QuotaExceededError(owner.name, [QuotaViolation("jobs", held + 1, accepted)], is_lasting=False)
 
 
 def check_job(owner: Owner, *, pixels: int, iterations: int) -> None:

@@ -8,7 +8,7 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 
 from nst_service.engine.options import Limits
 from nst_service.jobs.admission import Admission, PreparedRequest
@@ -20,9 +20,11 @@ from nst_service.jobs.device_pool import DevicePool
 from nst_service.jobs.dispatcher import Dispatcher
 from nst_service.jobs.errors import JobCancelledError, MovedError, NotServingError, Unavailability
 from nst_service.jobs.events import Accepted
-from nst_service.jobs.job import Drained, Ended, Job
+from nst_service.jobs.followers import Followers, may_be_abandoned
+from nst_service.jobs.job import Drained, Ended, Job, Moved
 from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.job_table import JobTable
+from nst_service.jobs.live import LivePublisher
 from nst_service.jobs.log import LoggedEvent
 from nst_service.jobs.observer import (
     DrainBegan,
@@ -44,11 +46,13 @@ from nst_service.jobs.stored_request import ReadRequest
 from nst_service.jobs.views import Durability, JobViews
 from nst_service.lifecycle import JobState, StopReason
 from nst_service.store.errors import StoreError
-from nst_service.store.records import DisconnectPolicy, StoredJob
+from nst_service.store.records import DisconnectPolicy, StoredJob, first_sequence
 
 _LAST_STEP_SECONDS = 10.0
 """Seconds that running jobs get after the grace period of a drain, to end their step and encode their picture."""
-_POLL_SECONDS = 0.5
+_LIVE_SECONDS = 0.4
+"""Seconds between two looks for live events that calls on other servers may want."""
+_POLL_SECONDS = 0.4
 """Seconds between two reads of the events of a job that does not run here."""
 _HOUSEKEEPING_SECONDS = 1.0
 """Seconds between two rounds of housekeeping."""
@@ -93,13 +97,27 @@ class Scheduler:
         self._planner = Planner(self._pool, limits, decoders)
         self._decoders = decoders
         self._table = JobTable()
+        self._live = LivePublisher(store, self._table)
         self._availability = Availability()
         self._admission = Admission(
-            store, self._table, self._pool, self._planner, self._availability, limits=queue_limits
+            store,
+            self._table,
+            self._pool,
+            self._planner,
+            self._availability,
+            limits=queue_limits,
+            is_alone=durability.is_alone,
         )
-        self._recovery = Recovery(store, self._table, self._planner, durability=durability, observer=self._observer)
-        storing = BackgroundTasks()
-        self._settlement = Settlement(store, self._table, storing, self._observer)
+        self._storing = storing = BackgroundTasks()
+        self._followers = Followers(
+            store,
+            storing,
+            self._observer,
+            reattach_seconds=durability.reattach_seconds,
+            is_alone=durability.is_alone,
+        )
+        self._recovery = Recovery(store, self._table, self._planner, followers=self._followers, observer=self._observer)
+        self._settlement = Settlement(store, self._table, storing, self._observer, is_alone=durability.is_alone)
         self.dispatcher = Dispatcher(
             store,
             self._table,
@@ -244,7 +262,8 @@ class Scheduler:
         if isinstance(error := accepting.exception(), Exception):
             self._observer.notify(JobRefused(owner.name, error))
         elif isinstance(job := accepting.result(), Job):
-            self._check_followers(job)
+            job.awaits_follower = False
+            self._check_followers(job.id)
 
     # Following
 
@@ -256,10 +275,32 @@ class Scheduler:
             NotServingError: the server leaves before the job has ended. The job goes on when a server is back.
             JobError: the job has ended with this error.
         """
+        job = self._table.owned(job_id, owner.name)
+        if job is None:
+            await self.views.stored(job_id, owner)
+        is_new = job is not None and job.awaits_follower
+        if job:
+            job.awaits_follower, job.unfollowed_since = False, None
+        has_ended = False
+        try:
+            async with (
+                self._followers.following(job_id, is_recorded=is_new),
+                contextlib.aclosing(self._events(job_id, owner, after)) as events,
+            ):
+                async for logged in events:
+                    yield logged
+                has_ended = True
+        finally:
+            if not has_ended:
+                self._check_followers(job_id)
+
+    async def _events(self, job_id: str, owner: Owner, after: int) -> AsyncGenerator[LoggedEvent, None]:
+        """Yield the events of a job, which may move between servers meanwhile. See `follow`."""
         while True:
             if job := self._table.owned(job_id, owner.name):
-                job.followers += 1
-                job.unfollowed_since = None
+                if not job.is_running and after < first_sequence(job.plan.earlier_runs + 1):
+                    # The call has seen events of the server in whose queue the job was before.
+                    job.log.skip_to(after + 1)
                 try:
                     async with contextlib.aclosing(job.log.follow(after)) as events:
                         async for logged in events:
@@ -268,9 +309,6 @@ class Scheduler:
                     return
                 except MovedError:
                     pass
-                finally:
-                    job.followers -= 1
-                    self._check_followers(job)
             stored = await self.views.stored(job_id, owner)
             async with contextlib.aclosing(self._store.replay(stored, after)) as events:
                 async for logged in events:
@@ -283,14 +321,28 @@ class Scheduler:
             if job_id not in self._table:
                 await asyncio.sleep(_POLL_SECONDS)
 
-    def _check_followers(self, job: Job) -> None:
-        """Apply the disconnect policy to a job, if it has lost its last follower."""
-        if job.followers or job.end or job.plan.disconnect_policy is DisconnectPolicy.KEEP_RUNNING:
+    def _check_followers(self, job_id: str) -> None:
+        """Apply the disconnect policy to a job, if the last call that follows it here has left before its end."""
+        if job_id in self._followers:
             return
-        if job.plan.request_id is None:
-            self._stop(job, StopReason.CANCELLED)
-        else:
+        job = self._table.get(job_id)
+        if job and may_be_abandoned(job):
             job.unfollowed_since = time.monotonic()
+            if job.plan.request_id is None and self.durability.is_alone:
+                self._stop(job, StopReason.CANCELLED)
+        if not (self.durability.is_alone or self._availability.is_draining):
+            self._storing.spawn(self._cancel_if_nobody_can_follow(job_id))
+
+    async def _cancel_if_nobody_can_follow(self, job_id: str) -> None:
+        """Cancel a job without a request id that no call on any server follows. Housekeeping cancels the others."""
+        # If the store does not answer now, the server that has the job cancels it later.
+        with store_failures_noted(self._observer, "followers"):
+            stored = await self._store.job(job_id)
+            if stored is None or stored.request_id is not None or stored.state.is_terminal:
+                return
+            is_to_end = stored.disconnect_policy is DisconnectPolicy.CANCEL
+            if is_to_end and not await self._followers.is_followed(job_id):
+                await self.cancel(job_id, Owner(name=stored.owner))
 
     # Stopping
 
@@ -345,6 +397,7 @@ class Scheduler:
             self.dispatcher.finish_early()
             is_idle = await self.dispatcher.idle_within(_LAST_STEP_SECONDS)
         self._planner.close()
+        self._followers.close()
         self._housekeeping.cancel()
         await self._housekeeping.wait()
         await self.dispatcher.close()
@@ -366,6 +419,13 @@ class Scheduler:
             self._settlement.cancel(job, Ended(JobState.CANCELLED, NotServingError(Unavailability.DRAINING)))
         else:
             self._settlement.retire(job, Drained())
+            self._storing.spawn(self._disclaim(job.id))
+
+    async def _disclaim(self, job_id: str) -> None:
+        """Leave a waiting job to the other servers. If the store does not answer now, they get it with the next try."""
+        if not self.durability.is_alone:
+            with store_failures_noted(self._observer, "disclaim"):
+                await self._store.disclaim(job_id)
 
     # Recovery and housekeeping
 
@@ -376,21 +436,50 @@ class Scheduler:
             await self._recover()
 
     async def _recover(self, *, only_deferred: bool = False) -> None:
-        """Queue the jobs of the store that no server runs and that are not queued here (see `Recovery.resumable`)."""
+        """Queue the jobs of the store that are in no queue, and jobs of other queues while a device is idle."""
         async for job in self._recovery.resumable(only_deferred=only_deferred):
             if self._availability.is_draining:
                 # The job stays in the store, for another server or for the next start.
+                await self._disclaim(job.id)
                 return
-            self._table.add(job)
-            self._table.waiting.append(job)
-            _log.info("job %s goes on", job.id)
-            self._observer.notify(JobResumed(job))
+            self._queue(job)
         self.dispatcher.dispatch()
+        if not self.durability.is_alone and self._is_idle:
+            await self._take_from_others()
+
+    async def _take_from_others(self) -> None:
+        """Queue jobs that wait in the queues of other servers, while a device is idle here."""
+        async with contextlib.aclosing(self._recovery.taken_from_others()) as taken:
+            async for job in taken:
+                if self._availability.is_draining:
+                    await self._disclaim(job.id)
+                    return
+                self._queue(job)
+                self.dispatcher.dispatch()
+                if not self._is_idle:
+                    return
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether a device is idle for which no job waits."""
+        return not self._table.waiting and self._pool.idle_devices > 0
+
+    def _queue(self, job: Job) -> None:
+        if job.id in self._followers:
+            job.unfollowed_since = None
+        self._table.add(job)
+        self._table.waiting.append(job)
+        _log.info("job %s goes on", job.id)
+        self._observer.notify(JobResumed(job))
 
     def _start_housekeeping(self) -> None:
         """Start the tasks that repeat. Each is one of its own, so that a slow store holds up none of the others."""
-        for work in (self._send_heartbeat, self._stop_unfollowed, self._retry_settlement, self._adopt_jobs):
+        for work in (self._send_heartbeat, self._retry_settlement, self._adopt_jobs):
             self._housekeeping.repeat(work, _HOUSEKEEPING_SECONDS)
+        if self.durability.is_alone:
+            self._housekeeping.repeat(self._stop_unfollowed, _HOUSEKEEPING_SECONDS)
+        else:
+            self._housekeeping.repeat(self._publish_live, _LIVE_SECONDS)
         self._housekeeping.repeat(self._clean, _CLEANING_SECONDS)
         self._housekeeping.repeat(self._use_changed_devices, 0)
 
@@ -401,15 +490,56 @@ class Scheduler:
         self.dispatcher.dispatch()
 
     async def _send_heartbeat(self) -> None:
-        """Send a heartbeat, and cancel the jobs that were cancelled elsewhere."""
+        """Send a heartbeat, and act on what other servers have told the store of the jobs of this one."""
+        waiting = list(self._table.waiting)
+        running = [job for job in self._pool.running if job.lease]
+        followed_elsewhere = None
         with store_failures_noted(self._observer, "heartbeat"):
-            reply = await self._store.heartbeat()
+            reply = await self._store.heartbeat(self._followed())
+            followed_elsewhere = reply.followed_elsewhere
             for job in filter(None, map(self._table.get, reply.cancelled)):
                 self._stop(job, StopReason.CANCELLED)
+            if not self.durability.is_alone:
+                self._leave_to_others(waiting, running, reply.held)
+            if self._availability.is_draining:
+                # Such a job was claimed, or could not be disclaimed, while the drain began.
+                for job_id in reply.held:
+                    if job_id not in self._table:
+                        await self._disclaim(job_id)
+        if not self.durability.is_alone:
+            self._stop_abandoned(followed_elsewhere)
+
+    def _followed(self) -> set[str]:
+        """Return the ids of the jobs that calls of this server follow or are about to follow."""
+        return {*self._followers.job_ids, *(job.id for job in self._table if job.awaits_follower)}
+
+    def _leave_to_others(self, waiting: Collection[Job], running: Collection[Job], held: Collection[str]) -> None:
+        """Give up the jobs that other servers have taken, or that have ended in the store.
+
+        Args:
+            waiting: the jobs that waited here before the store was asked.
+            running: the jobs that ran here then.
+            held: the ids of the jobs that the store knows as jobs of this server.
+        """
+        for job in waiting:
+            if job.id not in held and job in self._table.waiting:
+                self._table.waiting.remove(job)
+                self._settlement.retire(job, Moved())
+        for job in running:
+            if job.id not in held:
+                job.control.must_leave = True
+
+    async def _publish_live(self) -> None:
+        """Publish the latest events of the jobs of this server to the calls of other servers."""
+        with store_failures_noted(self._observer, "publish_live"):
+            await self._live.publish()
 
     async def _stop_unfollowed(self) -> None:
         """Cancel the jobs that nobody has followed for too long."""
-        for job in self._table.unfollowed(time.monotonic() - self.durability.reattach_seconds):
+        self._stop_abandoned(())
+
+    def _stop_abandoned(self, followed_elsewhere: Collection[str] | None) -> None:
+        for job in self._followers.abandoned(self._table, followed_elsewhere):
             self._stop(job, StopReason.CANCELLED)
 
     async def _retry_settlement(self) -> None:
@@ -418,13 +548,14 @@ class Scheduler:
             await self._settlement.retry()
 
     async def _adopt_jobs(self) -> None:
-        """Queue the jobs that other servers have left, if a device is idle, and start the jobs that have room now."""
+        """Queue the jobs that other servers have left, and start the jobs that have room now."""
         if not self._availability.is_serving:
             return
-        has_room = not self._table.waiting and self._pool.idle_devices > 0
-        if has_room or self._recovery.has_due_jobs:
+        # Jobs that another server has left wait for the first server that finds them, even if it is busy.
+        takes_all = self._is_idle or not self.durability.is_alone
+        if takes_all or self._recovery.has_due_jobs:
             with store_failures_noted(self._observer, "queue"):
-                await self._recover(only_deferred=not has_room)
+                await self._recover(only_deferred=not takes_all)
         self.dispatcher.dispatch()
 
     async def _clean(self) -> None:

@@ -1,10 +1,10 @@
 """The settlement of jobs that leave the server: their outcome is stored first, and published to followers then."""
 
 import asyncio
-import contextlib
 import functools
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from nst_service.jobs.background import BackgroundTasks
 from nst_service.jobs.errors import JobCancelledError
@@ -20,10 +20,28 @@ from nst_service.store.errors import LeaseLostError, StoreError
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Unsaved:
+    """An end of a job that the store could not take yet."""
+
+    save: Callable[[], Awaitable[object]]
+    """Stores the end."""
+    tell: Callable[[object], None] | None
+    """Tells the followers of the job its end, with the answer of `save`; None if they have been told."""
+
+
 class Settlement:
     """Stores the outcomes of jobs, publishes them, and retries what the store could not take."""
 
-    def __init__(self, store: AsyncJobStore, table: JobTable, storing: BackgroundTasks, observer: Observer):
+    def __init__(
+        self,
+        store: AsyncJobStore,
+        table: JobTable,
+        storing: BackgroundTasks,
+        observer: Observer,
+        *,
+        is_alone: bool = True,
+    ):
         """Make the settlement of a server.
 
         Args:
@@ -31,13 +49,16 @@ class Settlement:
             table: forgets the jobs that are settled.
             storing: the tasks that write to the store.
             observer: notified of every end, and of what the store could not take.
+            is_alone: whether no other server shares the store. If the store cannot take the end of a job, another
+                server may run the job again. So nobody is told such an end before it is stored.
         """
         self._store = store
         self._table = table
         self._storing = storing
         self._observer = observer
-        self._unsaved: dict[Job, Callable[[], Awaitable[object]]] = {}
-        """The jobs whose end the store could not take yet, each with the call that stores it."""
+        self._is_alone = is_alone
+        self._unsaved: dict[Job, _Unsaved] = {}
+        """The jobs whose end the store could not take yet."""
         self._all_saved = asyncio.Event()
         self._all_saved.set()
 
@@ -52,12 +73,15 @@ class Settlement:
         self._storing.spawn(self._settle(job, outcome, save))
 
     def cancel(self, job: Job, end: End) -> None:
-        """End a job that has never run at once, and store in the background that it is cancelled.
+        """End a job that has never run, and store in the background that it is cancelled.
 
-        The table has the job until then. Otherwise the server would find it in the store and run it.
+        The table has the job until then. Otherwise the server would find it in the store and run it. On a server that
+        is alone the job ends at once. Otherwise another server may run it already, and then it goes on there until that
+        server learns that it is to be cancelled.
         """
-        self._end(job, end)
-        self._storing.spawn(self._store_cancelled(job))
+        if self._is_alone:
+            self._end(job, end)
+        self._storing.spawn(self._store_cancelled(job, end))
 
     def retire(self, job: Job, end: End) -> None:
         """End a job and remove it from the table, unless its end is still to be stored."""
@@ -76,17 +100,29 @@ class Settlement:
             Exception: one of them still cannot be stored. The error is that of the last one.
         """
         failure: Exception | None = None
-        for job, save in list(self._unsaved.items()):
+        for job, unsaved in list(self._unsaved.items()):
             try:
-                with contextlib.suppress(LeaseLostError):
-                    await save()
+                result = await unsaved.save()
+            except LeaseLostError:
+                self._forget(job)
+                if unsaved.tell:
+                    self._end(job, Moved())
             except Exception as error:
                 # There may be room for others, because a state is smaller than a picture.
                 failure = error
-                continue
-            self._forget(job)
+            else:
+                self._forget(job)
+                if unsaved.tell:
+                    unsaved.tell(result)
         if failure:
             raise failure
+
+    def close(self) -> None:
+        """Send away the followers of the jobs whose end could not be stored and was not told. The jobs run again."""
+        for job, unsaved in list(self._unsaved.items()):
+            if unsaved.tell:
+                self._forget(job)
+                self._end(job, Drained())
 
     async def _settle(self, job: Job, outcome: Outcome, save: Callable[[], Awaitable[object]]) -> None:
         try:
@@ -97,21 +133,35 @@ class Settlement:
         except Exception as error:
             self._note("settle", f"job {job.id} has ended, which cannot be stored yet", error)
             if not isinstance(outcome, Requeued):
-                self._remember(job, save)
+                tell = None if self._is_alone else lambda _: self._tell(job, outcome)
+                self._remember(job, _Unsaved(save, tell))
+                if tell:
+                    return
+        self._tell(job, outcome)
+        if job not in self._unsaved:
+            self._table.remove(job)
+
+    def _tell(self, job: Job, outcome: Outcome) -> None:
+        """Publish the outcome of a run to the followers of its job."""
         if isinstance(outcome, JobResult):
             for event in outcome.events():
                 job.log.append(event)
-        self.retire(job, _end(outcome))
+        self._end(job, _end(outcome))
 
-    async def _store_cancelled(self, job: Job) -> None:
-        save = functools.partial(self._store.cancel, job.id)
+    async def _store_cancelled(self, job: Job, end: End) -> None:
+        def tell(state: object) -> None:
+            self._end(job, end if state in (JobState.CANCELLED, None) else Moved())
+
+        unsaved = _Unsaved(functools.partial(self._store.cancel, job.id), None if self._is_alone else tell)
         try:
-            await save()
+            state = await unsaved.save()
         except Exception as error:
             self._note("cancel", f"job {job.id} is cancelled, which cannot be stored yet", error)
-            self._remember(job, save)
+            self._remember(job, unsaved)
         else:
             self._table.remove(job)
+            if unsaved.tell:
+                unsaved.tell(state)
 
     async def _save(self, job: Job, outcome: Outcome, sequence: int) -> None:
         match outcome:
@@ -124,8 +174,8 @@ class Settlement:
             case _:
                 await self._store.save_failure(job, _state(outcome), outcome)
 
-    def _remember(self, job: Job, save: Callable[[], Awaitable[object]]) -> None:
-        self._unsaved[job] = save
+    def _remember(self, job: Job, unsaved: _Unsaved) -> None:
+        self._unsaved[job] = unsaved
         self._all_saved.clear()
 
     def _forget(self, job: Job) -> None:

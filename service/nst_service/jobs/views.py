@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from nst_service.engine.sizes import Size
 from nst_service.jobs.device_pool import DevicePool
 from nst_service.jobs.errors import UnknownJobError
-from nst_service.jobs.events import Progress
+from nst_service.jobs.events import Progress, SerializedEvent
 from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.job_table import JobTable
 from nst_service.jobs.quotas import ANYONE, Owner
@@ -35,8 +35,8 @@ class JobView:
     stored: StoredJob
     size: Size
     """Size of the result in pixels."""
-    progress: Progress | None
-    """The last progress of the job; None if it does not run here."""
+    progress: Progress | SerializedEvent | None
+    """The last progress of the job; None if no server has told any."""
 
 
 class JobViews:
@@ -102,7 +102,11 @@ class JobViews:
 
     async def _views(self, jobs: Sequence[StoredJob]) -> list[JobView]:
         sizes = await self._store.sizes(jobs)
-        return [JobView(stored, sizes[stored.id], self._progress(stored.id)) for stored in jobs]
+        elsewhere = [job.id for job in jobs if job.state is JobState.RUNNING and job.id not in self._table]
+        published = await self._store.progress(elsewhere) if elsewhere else {}
+        return [
+            JobView(stored, sizes[stored.id], self._progress(stored.id) or published.get(stored.id)) for stored in jobs
+        ]
 
     def _progress(self, job_id: str) -> Progress | None:
         job = self._table.get(job_id)

@@ -92,6 +92,17 @@ class RequestConflictError(StoreError):
         """The job of the other request."""
 
 
+class UnfinishedJobsError(StoreError):
+    """The owner has as many jobs that have not ended as are accepted."""
+
+    def __init__(self, held: int, accepted: int):
+        super().__init__(f"the owner has {held} jobs that have not ended, and at most {accepted} are accepted")
+        self.held = held
+        """The number of jobs of the owner on all servers that wait or run."""
+        self.accepted = accepted
+        """The largest number of them."""
+
+
 class LeaseLostError(StoreError):
     """The lease has ended: its job has ended, was released, or is run by another server."""
 

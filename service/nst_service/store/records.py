@@ -11,6 +11,11 @@ _SEQUENCES_OF_A_RUN = 2**32
 """Number of sequences that each run of a job has for its events. Even those of the millionth run are exact doubles."""
 
 
+def first_sequence(epoch: int) -> int:
+    """Return the smallest sequence for the events of a run of a job (see `Lease.first_sequence`)."""
+    return epoch * _SEQUENCES_OF_A_RUN
+
+
 class BlobKind(StrEnum):
     """The purpose for which a job uses a blob."""
 
@@ -65,6 +70,16 @@ class StoredEvent:
     sequence: int
     """The place of the event in the log of its job; see `Lease.first_sequence`."""
     data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveEvent:
+    """The latest event of its kind, which a later one makes outdated."""
+
+    job_id: str
+    kind: str
+    """The kind of the event. A job has one live event of each kind."""
+    event: StoredEvent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +162,7 @@ class Lease:
         It is larger than every sequence of the runs before, including those of events that were sent to watchers and
         never stored. So a watcher that asks for the events after the last one it saw misses none of this run.
         """
-        return self.epoch * _SEQUENCES_OF_A_RUN
+        return first_sequence(self.epoch)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,9 +170,13 @@ class HeartbeatReply:
     """The answer of the store to a heartbeat."""
 
     cancelled: frozenset[str]
-    """The ids of the jobs that this server runs and that are to be cancelled."""
+    """The ids of the jobs that this server holds and that are to be cancelled."""
     requeued: tuple[str, ...]
     """The ids of the jobs whose server has died, and which are in the queue again."""
+    held: frozenset[str] = frozenset()
+    """The ids of the jobs that this server holds: it runs them, or they wait in its queue."""
+    followed_elsewhere: frozenset[str] = frozenset()
+    """The ids of those of the jobs held here that calls of other servers follow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -82,10 +82,14 @@ JOBS = Table(
     # The `served_seconds` of the store at the end of the job. NULL before its end, and if 0.1.0 has ended the job: then
     # the next cleaning sets it.
     Column("served_at_end", Double),
+    # The server in whose queue a queued job waits; NULL until a server claims the job. Other servers may still lease
+    # the job, and 0.1.0 does not know the column: it tells nothing of a job that runs.
+    Column("claimed_by", ForeignKey("servers.id", ondelete="SET NULL")),
     UniqueConstraint("owner", "request_id"),
     Index("jobs_by_state", "state", "number"),
     Index("jobs_by_owner", "owner", "number"),
     Index("jobs_by_server", "server_id"),
+    Index("jobs_by_claim", "claimed_by"),
     # The numbers of removed jobs are not used again.
     sqlite_autoincrement=True,
 )
@@ -113,4 +117,23 @@ BLOB_USES = Table(
     # The database itself refuses to forget a blob that a job uses.
     Column("sha256", ForeignKey("blobs.sha256"), primary_key=True),
     Index("blob_uses_by_blob", "sha256"),
+)
+
+# The jobs that calls follow, each with the servers that have such calls. The rows of a server vanish with the server.
+FOLLOWED = Table(
+    "followed",
+    METADATA,
+    Column("job_number", ForeignKey("jobs.number", ondelete="CASCADE"), primary_key=True),
+    Column("server_id", ForeignKey("servers.id", ondelete="CASCADE"), primary_key=True),
+    Index("followed_by_server", "server_id"),
+)
+
+# The latest event of each kind that later ones make outdated, of the jobs that are followed on other servers.
+LIVE_EVENTS = Table(
+    "live_events",
+    METADATA,
+    Column("job_number", ForeignKey("jobs.number", ondelete="CASCADE"), primary_key=True),
+    Column("kind", String, primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),
 )

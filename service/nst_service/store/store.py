@@ -4,11 +4,12 @@ import contextlib
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Update, delete, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Update, delete, func, select, update
+from sqlalchemy.exc import IntegrityError
 
 from nst_service.lifecycle import JobState
 from nst_service.store.blob_uses import BlobUses
@@ -22,7 +23,9 @@ from nst_service.store.errors import (
     RequestConflictError,
     StoreError,
     StoreFullError,
+    StoreUnavailableError,
     TransitionError,
+    UnfinishedJobsError,
 )
 from nst_service.store.failure_detector import FailureDetector
 from nst_service.store.folder_owner import claim
@@ -33,6 +36,7 @@ from nst_service.store.records import (
     DisconnectPolicy,
     HeartbeatReply,
     Lease,
+    LiveEvent,
     NewJob,
     Removed,
     Retention,
@@ -40,9 +44,11 @@ from nst_service.store.records import (
     StoredJob,
     Submission,
 )
-from nst_service.store.schema import BLOB_USES, EVENTS, JOBS, SERVERS
+from nst_service.store.schema import BLOB_USES, EVENTS, FOLLOWED, JOBS, LIVE_EVENTS, SERVERS
 from nst_service.store.serving_clock import ServingClock, store_id
 from nst_service.store.versions import migrate
+
+_IS_UNFINISHED: ColumnElement[bool] = JOBS.c.state.in_([state for state in JobState if not state.is_terminal])
 
 
 class Store:
@@ -82,6 +88,8 @@ class Store:
         self._directory = directory
         self._failure_detector = FailureDetector(lease_seconds)
         self._detector_lock = threading.Lock()
+        self._unfollowed: Set[str] = frozenset()
+        """The jobs that were recorded as followed at the last heartbeat, although they were not."""
         self._unused_leases: set[str] = set()
         """The ids of the jobs that this server may hold a lease of without running them: the answer of the database to
         a lease or to a release was lost."""
@@ -155,14 +163,22 @@ class Store:
 
     # Accepting
 
-    def submit(self, job: NewJob) -> Submission:
+    def submit(self, job: NewJob, *, max_unfinished: int | None = None) -> Submission:
         """Store a new job, or find the job of the same request.
+
+        A new job waits in the queue of this server, and counts as followed by a call of this server.
+
+        Args:
+            job: the new job.
+            max_unfinished: the largest number of jobs of the owner on all servers that have not ended; None for no
+                limit. Of several calls at once on any servers, only as many succeed as the limit allows.
 
         Returns:
             The job. From now on it and its blobs survive everything that the disk survives.
 
         Raises:
             RequestConflictError: the owner has used the request id for another request.
+            UnfinishedJobsError: the owner has as many unfinished jobs already.
             StoreFullError: there is no room for the job.
         """
         same = _has_request_id(job.owner, job.request_id) if job.request_id else JOBS.c.id == job.id
@@ -187,13 +203,17 @@ class Store:
             "created_at": now,
             "updated_at": now,
             "row_bytes": len(job.accepted_event),
+            "claimed_by": self._server_id,
             **_result_size(job.size, epoch=0),
         }
-        with self._database.write() as connection:
+        with self._write_as_server() as connection:
             row = connection.execute(
                 self._database.insert(JOBS).values(values).on_conflict_do_nothing().returning(*JOBS.c)
             ).one_or_none()
             if row is not None:
+                if max_unfinished is not None:
+                    self._check_unfinished(connection, job.owner, max_unfinished)
+                connection.execute(self._database.insert(FOLLOWED).values(self._follower(row.number)))
                 self._uses.add(connection, row.number, job.blobs)
             else:
                 # The same request has arrived twice at the same time.
@@ -234,11 +254,147 @@ class Store:
                 now = self._clock()
                 cancelled = self._transition(JobState.CANCELLED).where(JOBS.c.id == job_id)
                 served = self._serving_clock()
-                connection.execute(cancelled.values(cancel_requested=True, finished_at=now, served_at_end=served))
+                ended = {"finished_at": now, "served_at_end": served, "claimed_by": None}
+                connection.execute(cancelled.values(cancel_requested=True, **ended))
                 return JobState.CANCELLED
             if not state.is_terminal:
                 connection.execute(update(JOBS).where(JOBS.c.id == job_id).values(cancel_requested=True))
             return state
+
+    def unfinished(self, owner: str) -> frozenset[str]:
+        """Return the ids of the jobs of an owner that wait or run on any server."""
+        with self._database.read() as connection:
+            unfinished = select(JOBS.c.id).where(JOBS.c.owner == owner, _IS_UNFINISHED)
+            return frozenset(connection.execute(unfinished).scalars())
+
+    # The queue
+
+    def unclaimed(self) -> list[StoredJob]:
+        """Return the jobs that this server may claim, in the order of their acceptance.
+
+        These are the queued jobs that no server has claimed, and those that count as jobs of this server. The answer
+        contains every job of which this server does not know because the answer of an earlier call was lost.
+        """
+        queued = (JOBS.c.state == JobState.QUEUED) & JOBS.c.claimed_by.is_(None)
+        with self._database.read() as connection:
+            jobs = select(JOBS).where(queued | self._is_ours()).order_by(JOBS.c.number)
+            return [_job(row) for row in connection.execute(jobs)]
+
+    def claim(self, job_id: str) -> bool:
+        """Put a job that `unclaimed` has returned into the queue of this server; return whether it still could be.
+
+        A job that counts as running here is queued again. The caller makes sure that it does not run.
+        """
+        unclaimed = (JOBS.c.state == JobState.QUEUED) & JOBS.c.claimed_by.is_(None)
+        with self._write_as_server() as connection:
+            ours = (JOBS.c.id == job_id, JOBS.c.server_id == self._server_id)
+            connection.execute(self._released().where(*ours))
+            claimed = update(JOBS).where(JOBS.c.id == job_id, unclaimed | self._is_ours())
+            return connection.execute(claimed.values(claimed_by=self._server_id)).rowcount > 0
+
+    def waiting_elsewhere(self) -> list[str]:
+        """Return the ids of the jobs that wait in the queues of other servers, in the order of their acceptance."""
+        waiting = (JOBS.c.state == JobState.QUEUED, JOBS.c.claimed_by != self._server_id)
+        with self._database.read() as connection:
+            return list(connection.execute(select(JOBS.c.id).where(*waiting).order_by(JOBS.c.number)).scalars())
+
+    def claim_from_others(self, job_id: str) -> StoredJob | None:
+        """Move a job from the queue of another server into the queue of this server.
+
+        Returns:
+            The job; None if it does not wait in the queue of another server any more.
+        """
+        with self._write_as_server() as connection:
+            waiting = (JOBS.c.id == job_id, JOBS.c.state == JobState.QUEUED, JOBS.c.claimed_by != self._server_id)
+            # A job that another server is just leasing or claiming is not worth waiting for.
+            free = select(JOBS.c.number).where(*waiting).with_for_update(skip_locked=True)
+            number = connection.execute(free).scalar()
+            if number is None:
+                return None
+            claimed = update(JOBS).where(JOBS.c.number == number).values(claimed_by=self._server_id)
+            return _job(connection.execute(claimed.returning(*JOBS.c)).one())
+
+    def disclaim(self, job_id: str) -> None:
+        """Remove a waiting job from the queue of this server, so that another server can claim it."""
+        with self._database.write() as connection:
+            ours = (JOBS.c.id == job_id, JOBS.c.state == JobState.QUEUED, JOBS.c.claimed_by == self._server_id)
+            connection.execute(update(JOBS).where(*ours).values(claimed_by=None))
+
+    # Following
+
+    def follow(self, job_id: str) -> None:
+        """Record that a call of this server follows a job that has not ended."""
+        with self._write_as_server(durable=False) as connection:
+            self._add_followed(connection, [job_id])
+
+    def unfollow(self, job_id: str) -> None:
+        """Record that no call of this server follows a job."""
+        with self._database.write(durable=False) as connection:
+            number = select(JOBS.c.number).where(JOBS.c.id == job_id).scalar_subquery()
+            ours = (FOLLOWED.c.server_id == self._server_id, FOLLOWED.c.job_number == number)
+            connection.execute(delete(FOLLOWED).where(*ours))
+
+    def is_followed_elsewhere(self, job_id: str) -> bool:
+        """Return whether a call of another server follows a job."""
+        followed = select(FOLLOWED.c.server_id).join(JOBS, JOBS.c.number == FOLLOWED.c.job_number)
+        elsewhere = followed.where(JOBS.c.id == job_id, FOLLOWED.c.server_id != self._server_id).limit(1)
+        with self._database.read() as connection:
+            return connection.execute(elsewhere).one_or_none() is not None
+
+    def followed_elsewhere(self) -> frozenset[str]:
+        """Return the ids of those of the jobs held here that calls of other servers follow."""
+        with self._database.read() as connection:
+            return self._followed_elsewhere(connection)
+
+    # Live events
+
+    def publish_live(self, events: Collection[LiveEvent]) -> None:
+        """Replace the live events of jobs that have not ended.
+
+        An event with a smaller sequence than the one it would replace comes from a server that has lost the job, and
+        changes nothing. A power failure may lose live events.
+        """
+        with self._database.write(durable=False) as connection:
+            jobs = select(JOBS.c.id, JOBS.c.number).where(
+                JOBS.c.id.in_({each.job_id for each in events}), _IS_UNFINISHED
+            )
+            numbers = {row.id: row.number for row in connection.execute(jobs)}
+            rows = [
+                {
+                    "job_number": numbers[each.job_id],
+                    "kind": each.kind,
+                    "sequence": each.event.sequence,
+                    "data": each.event.data,
+                }
+                for each in events
+                if each.job_id in numbers
+            ]
+            if not rows:
+                return
+            insert = self._database.insert(LIVE_EVENTS)
+            newer = insert.on_conflict_do_update(
+                index_elements=["job_number", "kind"],
+                set_={"sequence": insert.excluded.sequence, "data": insert.excluded.data},
+                where=LIVE_EVENTS.c.sequence < insert.excluded.sequence,
+            )
+            connection.execute(newer, rows)
+
+    def live_events(self, job_ids: Collection[str], *kinds: str) -> list[LiveEvent]:
+        """Return the live events of jobs in the order of their sequences.
+
+        Args:
+            job_ids: the ids of the jobs.
+            kinds: the kinds of the events; none for all kinds.
+        """
+        wanted = select(JOBS.c.id, LIVE_EVENTS).join(JOBS, JOBS.c.number == LIVE_EVENTS.c.job_number)
+        wanted = wanted.where(JOBS.c.id.in_(job_ids)).order_by(LIVE_EVENTS.c.sequence)
+        if kinds:
+            wanted = wanted.where(LIVE_EVENTS.c.kind.in_(kinds))
+        with self._database.read() as connection:
+            return [
+                LiveEvent(job_id=row.id, kind=row.kind, event=StoredEvent(sequence=row.sequence, data=row.data))
+                for row in connection.execute(wanted)
+            ]
 
     # Running
 
@@ -265,7 +421,7 @@ class Store:
             running = self._transition(JobState.RUNNING).where(JOBS.c.id == job_id)
             # A size that was right stays right, and one that was not does not become so.
             epochs = {"epoch": JOBS.c.epoch + 1, "size_epoch": JOBS.c.size_epoch + 1}
-            leased = running.values(server_id=self._server_id, **epochs).returning(*JOBS.c)
+            leased = running.values(server_id=self._server_id, claimed_by=self._server_id, **epochs).returning(*JOBS.c)
             row = connection.execute(leased).one_or_none()
         return None if row is None else Lease(_job(row))
 
@@ -313,19 +469,22 @@ class Store:
             self._uses.add(connection, lease.job.number, [blob])
         self._uses.discard(dropped)
 
-    def release(self, lease: Lease, *, is_lost: bool = False) -> None:
+    def release(self, lease: Lease, *, is_lost: bool = False, stays: bool = False) -> None:
         """End a lease and put its job back into the queue, where the job keeps its place.
 
         Args:
             lease: the lease of the job.
             is_lost: whether the run counts among `StoredJob.lost_runs`.
+            stays: whether the job waits in the queue of this server. Otherwise every server may claim it.
 
         Raises:
             LeaseLostError: the lease has ended before.
         """
         released = self._released().where(_is_leased(lease)).values(lost_runs=JOBS.c.lost_runs + int(is_lost))
+        if stays:
+            released = released.values(claimed_by=self._server_id)
         try:
-            with self._database.write() as connection:
+            with self._write_as_server() as connection:
                 is_released = connection.execute(released).rowcount > 0
         except StoreError:
             self._unused_leases.add(lease.job.id)
@@ -367,6 +526,7 @@ class Store:
                 "finished_at": self._clock(),
                 "served_at_end": self._serving_clock(),
                 "server_id": None,
+                "claimed_by": None,
                 "row_bytes": JOBS.c.row_bytes + len(outcome) + _byte_count(events),
             }
             if connection.execute(ended.values(values)).rowcount == 0:
@@ -374,26 +534,43 @@ class Store:
                     return
                 raise LeaseLostError(lease.job.id)
             self._add_events(connection, number, events)
+            connection.execute(delete(LIVE_EVENTS).where(LIVE_EVENTS.c.job_number == number))
             self._uses.add(connection, number, blobs)
             dropped = self._uses.drop(connection, number, BlobKind.CHECKPOINT)
         self._uses.discard(dropped)
 
-    def heartbeat(self) -> HeartbeatReply:
-        """Send a heartbeat, requeue the jobs of servers that have died, and learn which jobs are to be cancelled.
+    def heartbeat(self, followed: Collection[str] = ()) -> HeartbeatReply:
+        """Send a heartbeat, requeue the jobs of servers that have died, and learn what others did with our jobs.
 
         Call this several times within the `lease_seconds` of the store, and once before the first lease, so that a
         server that starts finds the jobs of the one before it.
+
+        Args:
+            followed: the ids of the jobs that calls of this server follow.
         """
-        with self._database.write(durable=False) as connection:
-            self._send_heartbeat(connection)
-            others = select(SERVERS.c.id, SERVERS.c.beats).where(SERVERS.c.id != self._server_id)
-            heartbeats = {row.id: row.beats for row in connection.execute(others)}
-            ours = (JOBS.c.server_id == self._server_id, JOBS.c.cancel_requested)
-            cancelled = frozenset(connection.execute(select(JOBS.c.id).where(*ours)).scalars())
+        try:
+            with self._database.write(durable=False) as connection:
+                self._send_heartbeat(connection)
+                self._set_followed(connection, followed)
+                others = select(SERVERS.c.id, SERVERS.c.beats).where(SERVERS.c.id != self._server_id)
+                heartbeats = {row.id: row.beats for row in connection.execute(others)}
+                ours = select(JOBS.c.id, JOBS.c.cancel_requested).where(self._is_ours())
+                cancel_requested = {row.id: row.cancel_requested for row in connection.execute(ours)}
+                followed_elsewhere = self._followed_elsewhere(connection)
+        except Exception:
+            with self._detector_lock:
+                # Others may have sent heartbeats that this server could not see.
+                self._failure_detector.forget()
+            raise
         with self._detector_lock:
             suspected = self._failure_detector.suspected(heartbeats)
         requeued = [job_id for server in suspected for job_id in self._requeue_jobs_of(server, heartbeats[server])]
-        return HeartbeatReply(cancelled=cancelled, requeued=tuple(requeued))
+        return HeartbeatReply(
+            cancelled=frozenset(job_id for job_id, requested in cancel_requested.items() if requested),
+            requeued=tuple(requeued),
+            held=frozenset(cancel_requested),
+            followed_elsewhere=followed_elsewhere,
+        )
 
     # Reading
 
@@ -440,6 +617,22 @@ class Store:
         )
         with self._database.read() as connection:
             return [StoredEvent(sequence=row.sequence, data=row.data) for row in connection.execute(wanted)]
+
+    def history(self, job_id: str) -> tuple[StoredJob, list[StoredEvent]] | None:
+        """Return a job with its events as they were at one moment; None for an unknown job."""
+        # A single statement sees a single state of the database, even if a transaction ends meanwhile.
+        wanted = (
+            select(JOBS, EVENTS.c.sequence, EVENTS.c.data)
+            .join(EVENTS, EVENTS.c.job_number == JOBS.c.number, isouter=True)
+            .where(JOBS.c.id == job_id)
+            .order_by(EVENTS.c.sequence)
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(wanted).all()
+        if not rows:
+            return None
+        events = [StoredEvent(sequence=row.sequence, data=row.data) for row in rows if row.sequence is not None]
+        return _job(rows[0]), events
 
     def all_events(self, jobs: Collection[StoredJob]) -> dict[str, list[StoredEvent]]:
         """Return the events of jobs by the ids of the jobs, each log in the order of its sequences."""
@@ -500,13 +693,81 @@ class Store:
             raise RequestConflictError(row.request_id or "", row.id)
         return _job(row)
 
+    def _is_ours(self) -> ColumnElement[bool]:
+        """Return the condition of the jobs that this server runs, or that wait in its queue."""
+        is_waiting = (JOBS.c.claimed_by == self._server_id) & (JOBS.c.state == JobState.QUEUED)
+        # The database has no server for a job that does not run.
+        return func.coalesce(JOBS.c.server_id == self._server_id, False) | func.coalesce(is_waiting, False)
+
+    def _check_unfinished(self, connection: Connection, owner: str, accepted: int) -> None:
+        """Check that an owner has not more unfinished jobs than are accepted, with one that was just added.
+
+        Raises:
+            UnfinishedJobsError: the owner has more.
+        """
+        self._database.lock_owner(connection, owner)
+        held = select(func.count()).where(JOBS.c.owner == owner, _IS_UNFINISHED)
+        found = connection.execute(held).scalar_one()
+        if found > accepted:
+            raise UnfinishedJobsError(found - 1, accepted)
+
+    def _follower(self, number: int) -> dict[str, Any]:
+        return {"job_number": number, "server_id": self._server_id}
+
+    def _followed_elsewhere(self, connection: Connection) -> frozenset[str]:
+        elsewhere = select(JOBS.c.id).join(FOLLOWED, FOLLOWED.c.job_number == JOBS.c.number)
+        elsewhere = elsewhere.where(self._is_ours(), FOLLOWED.c.server_id != self._server_id)
+        return frozenset(connection.execute(elsewhere).scalars())
+
+    @contextlib.contextmanager
+    def _write_as_server(self, *, durable: bool = True) -> Iterator[Connection]:
+        """Begin a transaction whose rows name this server.
+
+        Unlike a heartbeat it does not lock the row of this server, so it never delays a heartbeat.
+
+        Raises:
+            StoreUnavailableError: another server has taken this one for dead meanwhile.
+        """
+        try:
+            with self._database.write(durable=durable) as connection:
+                row = self._database.insert(SERVERS).values(id=self._server_id, beats=1)
+                connection.execute(row.on_conflict_do_nothing())
+                yield connection
+        except IntegrityError as error:
+            raise StoreUnavailableError("another server has just taken this server for dead") from error
+
+    def _set_followed(self, connection: Connection, followed: Collection[str]) -> None:
+        """Correct the record of the jobs that calls of this server follow.
+
+        A job that is not followed is removed at the second call only: it may be new, and its call may follow it since.
+        """
+        rows = select(JOBS.c.id, JOBS.c.number).join(FOLLOWED, FOLLOWED.c.job_number == JOBS.c.number)
+        rows = rows.where(FOLLOWED.c.server_id == self._server_id)
+        recorded = {row.id: row.number for row in connection.execute(rows)}
+        unfollowed = recorded.keys() - followed
+        gone = [recorded[job_id] for job_id in unfollowed & self._unfollowed]
+        self._unfollowed = unfollowed
+        if gone:
+            ours = (FOLLOWED.c.server_id == self._server_id, FOLLOWED.c.job_number.in_(gone))
+            connection.execute(delete(FOLLOWED).where(*ours))
+        if added := [job_id for job_id in followed if job_id not in recorded]:
+            self._add_followed(connection, added)
+
+    def _add_followed(self, connection: Connection, job_ids: Sequence[str]) -> None:
+        jobs = select(JOBS.c.number).where(JOBS.c.id.in_(job_ids), _IS_UNFINISHED)
+        # The lock keeps the jobs from being removed before their new rows are there.
+        numbers = connection.execute(jobs.with_for_update(read=True, key_share=True)).scalars().all()
+        if numbers:
+            rows = [self._follower(number) for number in numbers]
+            connection.execute(self._database.insert(FOLLOWED).on_conflict_do_nothing(), rows)
+
     def _transition(self, state: JobState) -> Update:
         """Return the update that brings jobs into a state, limited to the jobs that may come into it."""
         return update(JOBS).where(JOBS.c.state.in_(state.predecessors)).values(state=state, updated_at=self._clock())
 
     def _released(self) -> Update:
         """Return the update that puts jobs back into the queue, limited to the jobs that run."""
-        return self._transition(JobState.QUEUED).values(server_id=None)
+        return self._transition(JobState.QUEUED).values(server_id=None, claimed_by=None)
 
     def _update_leased(self, connection: Connection, lease: Lease, **values: Any) -> None:
         """Change the row of a job, which keeps the lease from ending before the transaction does.
@@ -562,8 +823,8 @@ class Store:
 
     def _remove_server(self, connection: Connection, server_id: str, **values: Any) -> list[str]:
         """Requeue the jobs of a server, remove the server, and return the ids of the jobs."""
-        requeued = self._transition(JobState.QUEUED).where(JOBS.c.server_id == server_id)
-        ids = connection.execute(requeued.values(server_id=None, **values).returning(JOBS.c.id)).scalars().all()
+        requeued = self._released().where(JOBS.c.server_id == server_id)
+        ids = connection.execute(requeued.values(**values).returning(JOBS.c.id)).scalars().all()
         connection.execute(delete(SERVERS).where(SERVERS.c.id == server_id))
         return list(ids)
 

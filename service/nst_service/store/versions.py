@@ -55,9 +55,44 @@ def _add_store_id_and_served_time(connection: Connection) -> None:
     connection.execute(text(f"CREATE TABLE store ({columns})"))
 
 
+def _add_followers_and_claims(connection: Connection) -> None:
+    """Add the server in whose queue a job waits, the servers whose calls follow a job, and the latest live events.
+
+    Rows of the new tables vanish with their server or job, also if a program of an older version removes it.
+    """
+    is_postgresql = connection.dialect.name == "postgresql"
+    number, data = ("BIGINT", "BYTEA") if is_postgresql else ("INTEGER", "BLOB")
+    for statement in (
+        "ALTER TABLE jobs ADD COLUMN claimed_by VARCHAR REFERENCES servers (id) ON DELETE SET NULL",
+        "CREATE INDEX jobs_by_claim ON jobs (claimed_by)",
+        f"""
+        CREATE TABLE followed (
+            job_number {number} NOT NULL,
+            server_id VARCHAR NOT NULL,
+            PRIMARY KEY (job_number, server_id),
+            FOREIGN KEY (job_number) REFERENCES jobs (number) ON DELETE CASCADE,
+            FOREIGN KEY (server_id) REFERENCES servers (id) ON DELETE CASCADE
+        )
+        """,
+        "CREATE INDEX followed_by_server ON followed (server_id)",
+        f"""
+        CREATE TABLE live_events (
+            job_number {number} NOT NULL,
+            kind VARCHAR NOT NULL,
+            sequence BIGINT NOT NULL,
+            data {data} NOT NULL,
+            PRIMARY KEY (job_number, kind),
+            FOREIGN KEY (job_number) REFERENCES jobs (number) ON DELETE CASCADE
+        )
+        """,
+    ):
+        connection.execute(text(statement))
+
+
 UPGRADES: Sequence[Upgrade] = (
     Upgrade(_add_result_size, oldest_compatible=1),
     Upgrade(_add_store_id_and_served_time, oldest_compatible=1),
+    Upgrade(_add_followers_and_claims, oldest_compatible=1),
 )
 """The upgrades in their order; the first turns version 1 into version 2."""
 
