@@ -44,7 +44,7 @@ COPY LICENSE README.md pyproject.toml ./
 # pyproject.toml pins the versions.
 # hadolint ignore=DL3013
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip --python /opt/nst install --only-deps '.[server,s3]'
+    pip --python /opt/nst install --only-deps '.[server,s3,metrics]'
 COPY setup.py ./
 COPY proto proto
 COPY client client

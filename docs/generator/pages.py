@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from docs.generator import command_lines, errors, events, modules, options, python_api, settings
+from docs.generator import command_lines, errors, events, metrics, modules, options, python_api, settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,12 @@ PAGES = (
         title="Settings of the server",
         source="`service/nst_service/config.py`",
         body=settings.body,
+    ),
+    Page(
+        path="docs/reference/metrics.md",
+        title="Metrics of the server",
+        source="`service/nst_service/telemetry/catalogue.py`",
+        body=metrics.body,
     ),
     Page(
         path="docs/reference/options.md",

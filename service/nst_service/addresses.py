@@ -43,6 +43,21 @@ def check_address(address: str) -> None:
             )
 
 
+def host_and_port(address: str) -> tuple[str, int]:
+    """Return the host and the port of an address that is not a Unix socket.
+
+    Raises:
+        AddressError: the address has another form.
+    """
+    found = _HOST_AND_PORT.fullmatch(address)
+    if found is None or int(found["port"]) > _LARGEST_PORT:
+        raise AddressError(
+            f"cannot listen on {address!r}: expected HOST:PORT with a port from 0 to {_LARGEST_PORT}, such as "
+            "127.0.0.1:9464"
+        )
+    return found["host"].removeprefix("[").removesuffix("]"), int(found["port"])
+
+
 def reason_of_failure(address: str) -> str:
     """Return why the server cannot listen on an address. gRPC itself does not say."""
     found = _HOST_AND_PORT.fullmatch(address)

@@ -194,6 +194,15 @@ class ServerConfig:
         "resume at the next start. Other unfinished jobs end with their best picture.",
         min=0,
     )
+    metrics_address: str = _setting(
+        "",
+        "Address on which Prometheus can scrape metrics, as HOST:PORT. Port 0 picks a free port. It has neither "
+        "encryption nor tokens. Empty: no metrics.",
+    )
+    metrics_owners: bool = _setting(
+        False,
+        "Count jobs and work of each owner in the metrics. Whoever can scrape them then learns the names of owners.",
+    )
     log_format: str = _setting(
         "text",
         "Format of the log on stderr. text has one line for each message, with its fields as name=value. json has one "

@@ -1,12 +1,14 @@
 """The gRPC server: it listens, serves the contract, and drains."""
 
 import asyncio
+import contextlib
 import logging
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -18,6 +20,7 @@ from nst_launcher.signals import STOP_SIGNALS
 from nst_service import tokens
 from nst_service.addresses import AddressError, check_address, check_exposure, is_loopback, reason_of_failure
 from nst_service.config import ServerConfig
+from nst_service.jobs.observer import Observers
 from nst_service.reloaded import SettingError
 from nst_service.rpc.auth import Authenticator, TokenInterceptor
 from nst_service.rpc.codec import ProtoCodec
@@ -32,6 +35,9 @@ from nst_service.runtime import build_runtime
 from nst_service.telemetry.calls import CallInterceptor
 from nst_service.telemetry.job_log import JobLog
 from nst_service.tls import TlsFiles, server_credentials
+
+if TYPE_CHECKING:
+    from nst_service.telemetry.metrics import ServerMetrics
 
 _log = logging.getLogger(__name__)
 
@@ -91,20 +97,39 @@ class Server:
         self._credentials = _credentials(config)
         self._authenticator = Authenticator(tokens.follow(Path(config.tokens)) if config.tokens else None)
         self._log = JobLog(reason_of, REFUSALS_OF_CALLS)
-        runtime = build_runtime(config, ProtoCodec, self._log)
+        self._metrics = _metrics(config)
+        self.metrics_port = 0
+        """The port of the metrics; 0 before it is open, and without metrics."""
+        self._observers = (self._log, self._metrics) if self._metrics else (self._log,)
+        runtime = build_runtime(config, ProtoCodec, Observers(*self._observers))
         self._model = runtime.model
         self.scheduler = runtime.scheduler
+        if self._metrics:
+            self._metrics.watch(self.scheduler.gauges.read)
+            self._metrics.describe(
+                weights=self._model.weights_id,
+                max_queued=config.max_queued,
+                max_store_bytes=config.max_store_bytes,
+                devices=self.scheduler.views.devices,
+            )
 
     async def run(self, stop: asyncio.Event, on_listening: Callable[[int], None] | None = None) -> ServerEnd:
-        """Serve until `stop` is set or a device has failed, then drain.
+        """Serve the contract and the metrics until `stop` is set or no device is left, then drain.
 
         Args:
             stop: set to end the server.
             on_listening: called with the port when it is open. The server is warming up then.
 
         Raises:
-            AddressError: the server cannot listen on the address.
+            AddressError: the server cannot listen on an address.
         """
+        async with contextlib.AsyncExitStack() as stack:
+            if self._metrics:
+                self.metrics_port = await stack.enter_async_context(self._metrics.serving(self._config.metrics_address))
+                _log.info("metrics on port %d", self.metrics_port)
+            return await self._run(stop, on_listening)
+
+    async def _run(self, stop: asyncio.Event, on_listening: Callable[[int], None] | None) -> ServerEnd:
         config = self._config
         limits = IntakeLimits(
             max_request_bytes=config.max_request_bytes,
@@ -115,7 +140,7 @@ class Server:
         deliveries = Deliveries(_DELIVERY_BYTES)
         server = grpc.aio.server(
             interceptors=[
-                CallInterceptor(self._log),
+                CallInterceptor(*self._observers),
                 TokenInterceptor(self._authenticator),
                 ErrorInterceptor(),
                 IntakeInterceptor(
@@ -207,6 +232,29 @@ class Server:
             set_health(_SERVING)
             await self.scheduler.devices_lost.wait()
             set_health(_NOT_SERVING)
+
+
+def _metrics(config: ServerConfig) -> "ServerMetrics | None":
+    """Return the metrics of the server; None if nobody can scrape them.
+
+    Raises:
+        SettingError: the libraries of the metrics are missing.
+    """
+    if not config.metrics_address:
+        return None
+    try:
+        from nst_service.telemetry.metrics import ServerMetrics  # noqa: PLC0415 # The libraries are optional.
+    except ModuleNotFoundError as error:
+        raise SettingError(
+            f"metrics_address needs {error.name}, which is not installed: pip install 'nst-stylize[metrics]'"
+        ) from error
+    files = {"tls_certificate": config.tls_certificate, "tls_client_ca": config.tls_client_ca}
+    return ServerMetrics(
+        reason_of,
+        REFUSALS_OF_CALLS,
+        has_owners=config.metrics_owners,
+        certificates={name: Path(path) for name, path in files.items() if path},
+    )
 
 
 def _credentials(config: ServerConfig) -> grpc.ServerCredentials | None:

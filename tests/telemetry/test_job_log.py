@@ -1,6 +1,7 @@
 """The log of jobs, of a real server and with facts."""
 
 import asyncio
+import dataclasses
 import logging
 import uuid
 from pathlib import Path
@@ -18,6 +19,7 @@ from nst_service.rpc.status import REFUSALS_OF_CALLS, reason_of
 from nst_service.store.errors import StoreUnavailableError
 from nst_service.store.store import Store
 from nst_service.telemetry import outage as outage_module
+from nst_service.telemetry.calls import CallEnded
 from nst_service.telemetry.job_log import JobLog
 from nst_service.telemetry.log_output import set_up_logging
 
@@ -223,6 +225,34 @@ def test_every_error_of_calls_is_a_refusal_of_calls():
         rpc_errors.IncompleteRequestError("within 2 s"),
         rpc_errors.TooManyCallsError(3),
     ]
-    assert {reason_of(error) for error in instances} == REFUSALS_OF_CALLS
+    assert {reason_of(error) for error in instances} | {"QUEUE_FULL"} == REFUSALS_OF_CALLS
     kinds = {kind for kind in vars(rpc_errors).values() if isinstance(kind, type) and issubclass(kind, Exception)}
     assert kinds == {type(error) for error in instances}
+
+
+async def test_a_refusal_that_the_scheduler_has_told_is_not_told_again_at_the_end_of_its_call(
+    log: JobLog, caplog: pytest.LogCaptureFixture
+):
+    call = CallEnded(
+        method="nst.v1.StyleTransferService/Stylize",
+        code=grpc.StatusCode.RESOURCE_EXHAUSTED,
+        reason="QUEUE_FULL",
+        message="the queue is full",
+        seconds=0.1,
+    )
+    log.end_call(dataclasses.replace(call, is_refusal_known=True))
+    assert said(caplog, "request refused") == []
+    log.end_call(call)
+    assert said(caplog, "request refused")[0].reason == "QUEUE_FULL"
+
+
+@pytest.mark.usefixtures("quick_start")
+async def test_a_full_queue_is_one_refusal(request_: pb.StylizeRequest, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO", "nst_service")
+    request_.options.iterations = _ENDLESS
+    async with serving(max_queued=0) as service:
+        call = service.stub.Stylize(request_)
+        await until(call, "progress")
+        assert await refused(service.stub.Stylize(request_)) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        call.cancel()
+    assert [record.reason for record in said(caplog, "request refused")] == ["QUEUE_FULL"]

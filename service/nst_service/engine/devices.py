@@ -104,6 +104,16 @@ def available_bytes(device: torch.device) -> int:
     return available if limit == "max" else max(0, min(available, int(limit) - used))
 
 
+def used_bytes(name: str) -> int | None:
+    """Return the bytes of the device with a name that are in use; None for a device of another machine.
+
+    On a GPU they are those of tensors, on the CPU those of this process.
+    """
+    if name == "cpu":
+        return int(psutil.Process().memory_info().rss)
+    return torch.cuda.memory_allocated(name) if name.startswith("cuda:") and torch.cuda.is_available() else None
+
+
 def set_up_process(devices: list[torch.device], precision: Precision = Precision.FLOAT32) -> None:
     """Set up this process for transfers, once, before its first thread starts.
 

@@ -96,6 +96,11 @@ class DevicePool:
         """Set when a device may take jobs that it did not take before. Who has placed jobs there clears it."""
 
     @property
+    def devices(self) -> list[PooledDevice]:
+        """The devices, whether jobs can run on them or not."""
+        return list(self._devices)
+
+    @property
     def names(self) -> list[str]:
         """The names of the devices."""
         return [device.worker.name for device in self._devices]

@@ -51,6 +51,11 @@ class Followers:
         return job_id in self._counts
 
     @property
+    def calls(self) -> int:
+        """The number of calls of this server that follow jobs. Any thread may read it."""
+        return sum(list(self._counts.values()))
+
+    @property
     def job_ids(self) -> Collection[str]:
         """The ids of the jobs that calls of this server follow."""
         return self._counts.keys()

@@ -55,6 +55,20 @@ class JobControl:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """Work that a device has done for a job, in all runs of this process."""
+
+    iterations: int = 0
+    """The number of steps of the optimiser."""
+    megapixel_iterations: float = 0.0
+    """Megapixels of the scale of each step, all steps together."""
+    taken_back: int = 0
+    """The number of steps that were taken back, because the loss grew or was not finite."""
+    device_seconds: float = 0.0
+    """Seconds of the device for targets and steps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunState:
     """The present work of a job. Its worker publishes a new state after each step. Any thread may read the latest one.
 
@@ -68,6 +82,8 @@ class RunState:
     """Seconds of device time that the job is still expected to take."""
     next_seconds: float = 0.0
     """Seconds that the next step is expected to take, which nothing can interrupt; 0 before the first step."""
+    work: Work = Work()
+    """Work that is done."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from nst_service.store.records import (
     StoredEvent,
     StoredJob,
     Submission,
+    Usage,
 )
 from nst_service.store.store import Store
 
@@ -193,6 +194,10 @@ class AsyncJobStore:
         if removed.unknown > self._unknown_files:
             _log.warning("%d files in the folder of the blobs are left alone: no job knows them", removed.unknown)
         self._unknown_files = removed.unknown
+
+    async def usage(self) -> Usage:
+        """Return the size of the store."""
+        return await self._in(self._cleaner, self._store.usage)
 
     async def job(self, job_id: str) -> StoredJob | None:
         """Return a job; None for an unknown id."""

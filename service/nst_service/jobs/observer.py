@@ -13,6 +13,7 @@ from typing import Protocol
 from nst_service.jobs.errors import JobError
 from nst_service.jobs.job import End, Job, RequeueCause
 from nst_service.store.errors import StoreError, StoreOutageError, failures_log
+from nst_service.store.records import Usage
 
 _log = logging.getLogger(__name__)
 
@@ -152,6 +153,13 @@ class StoreCalled:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreMeasured:
+    """The size of the store is known. It is measured at the start and once a minute."""
+
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
 class DrainBegan:
     """The server accepts no more jobs and is about to end."""
 
@@ -187,6 +195,7 @@ Fact = (
     | DeviceFailed
     | StoreFailed
     | StoreCalled
+    | StoreMeasured
     | DrainBegan
     | DrainEnded
 )

@@ -34,7 +34,7 @@ from nst_service.jobs.events import (
     Started,
     Timings,
 )
-from nst_service.jobs.job import Job, RunState
+from nst_service.jobs.job import Job, RunState, Work
 from nst_service.jobs.memory_fit import reduced
 from nst_service.jobs.sink import RunSink
 from nst_service.jobs.throughput import Throughput
@@ -88,8 +88,8 @@ class Run:
         self._start: Snapshot | ResizedStart | None = snapshot
         """The start of the optimisation; None for the beginning, and as soon as the first step is done."""
         self._steps = self._transfer()
-        self._first_iteration = snapshot.iteration if snapshot else 0
-        """The number of steps that were done before the run began."""
+        self._first_iteration = self._counted_iterations = snapshot.iteration if snapshot else 0
+        """The number of steps that were done before the run began, and of those that `RunState.work` has so far."""
         self._saved_checkpoint = math.inf
         """The `JobControl.next_checkpoint` for which the last snapshot was handed over."""
         self._preparing: TargetProgress | None = None
@@ -120,7 +120,9 @@ class Run:
         match next(self._steps):
             case TargetProgress() as preparing:
                 self._preparing = preparing
-                self._update_state(next_seconds=preparing.part_seconds)
+                self._update_state(
+                    next_seconds=preparing.part_seconds, work=self._more_work(device_seconds=preparing.part_seconds)
+                )
             case Iterate() as iterate:
                 self._preparing = None
                 self._note(iterate)
@@ -129,10 +131,38 @@ class Run:
         if self._iterate is None:
             self._began_at = time.monotonic() - iterate.seconds
             self._start = None
-        self._iterate = iterate
+        steps, taken_back = iterate.iteration - self._counted_iterations, iterate.taken_back
+        if self._iterate and self._iterate.scale == iterate.scale:
+            taken_back -= self._iterate.taken_back
+        self._iterate, self._counted_iterations = iterate, iterate.iteration
         work = step_work(self._spec.options, iterate.size, self._state.cost.tile_size)
         self._throughput.observe(work, iterate.step_seconds)
-        self._update_state(next_seconds=iterate.next_seconds, remaining_seconds=iterate.eta_seconds)
+        self._update_state(
+            next_seconds=iterate.next_seconds,
+            remaining_seconds=iterate.eta_seconds,
+            work=self._more_work(
+                iterations=steps,
+                megapixel_iterations=steps * math.prod(iterate.size) / 1e6,
+                taken_back=taken_back,
+                device_seconds=steps * iterate.step_seconds,
+            ),
+        )
+
+    def _more_work(
+        self,
+        *,
+        iterations: int = 0,
+        megapixel_iterations: float = 0.0,
+        taken_back: int = 0,
+        device_seconds: float = 0.0,
+    ) -> Work:
+        done = self._state.work
+        return Work(
+            iterations=done.iterations + iterations,
+            megapixel_iterations=done.megapixel_iterations + megapixel_iterations,
+            taken_back=done.taken_back + taken_back,
+            device_seconds=done.device_seconds + device_seconds,
+        )
 
     def _transfer(self) -> Transfer:
         spec, tile_size = self._spec, self._state.cost.tile_size
@@ -169,7 +199,7 @@ class Run:
 
     def begin_anew(self) -> None:
         """Start from the beginning instead of from the snapshot."""
-        self._start, self._first_iteration = None, 0
+        self._start, self._first_iteration, self._counted_iterations = None, 0, 0
         self._restart()
 
     def _restart(self) -> None:

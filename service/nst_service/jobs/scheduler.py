@@ -21,6 +21,7 @@ from nst_service.jobs.dispatcher import Dispatcher
 from nst_service.jobs.errors import JobCancelledError, MovedError, NotServingError, Unavailability
 from nst_service.jobs.events import Accepted
 from nst_service.jobs.followers import Followers, may_be_abandoned
+from nst_service.jobs.gauges import Gauges
 from nst_service.jobs.job import Drained, Ended, Job, Moved
 from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.job_table import JobTable
@@ -34,6 +35,7 @@ from nst_service.jobs.observer import (
     JobResumed,
     NullObserver,
     Observer,
+    StoreMeasured,
     guarded,
     store_failures_noted,
 )
@@ -131,6 +133,8 @@ class Scheduler:
         )
         self.views = JobViews(store, self._table, self._pool)
         """Finds jobs and tells their progress."""
+        self.gauges = Gauges(self._table, self._pool, self._availability, self._followers)
+        """Reads the present state of the server."""
         self._starting = BackgroundTasks()
         self._housekeeping = BackgroundTasks()
 
@@ -481,6 +485,7 @@ class Scheduler:
         else:
             self._housekeeping.repeat(self._publish_live, _LIVE_SECONDS)
         self._housekeeping.repeat(self._clean, _CLEANING_SECONDS)
+        self._housekeeping.spawn(self._measure_store())
         self._housekeeping.repeat(self._use_changed_devices, 0)
 
     async def _use_changed_devices(self) -> None:
@@ -562,3 +567,9 @@ class Scheduler:
         """Remove what exceeds the retention of the store."""
         with store_failures_noted(self._observer, "clean"):
             await self._store.clean()
+        await self._measure_store()
+
+    async def _measure_store(self) -> None:
+        with store_failures_noted(self._observer, "usage"):
+            usage = await self._store.usage()
+            self._observer.notify(StoreMeasured(usage))

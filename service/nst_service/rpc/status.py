@@ -272,9 +272,12 @@ _ROWS = (
 )
 
 REFUSALS_OF_CALLS = frozenset(
-    {"MALFORMED_REQUEST", "REQUEST_INCOMPLETE", "REQUEST_TOO_LARGE", "TOO_MANY_CALLS", "UNAUTHENTICATED"}
+    {"MALFORMED_REQUEST", "QUEUE_FULL", "REQUEST_INCOMPLETE", "REQUEST_TOO_LARGE", "TOO_MANY_CALLS", "UNAUTHENTICATED"}
 )
-"""The reasons with which calls are refused before their request reaches the scheduler: those of `rpc.errors`."""
+"""The reasons with which calls are refused before their request reaches the scheduler.
+
+They are those of `rpc.errors`, and that there is no room to read the request.
+"""
 
 STATUSES: Mapping[type[Exception], _Row] = MappingProxyType(dict(_ROWS))
 """The status of each type of error and its subtypes. No other error reaches a client with its message."""

@@ -11,7 +11,7 @@ from nst_service.store.blob_uses import BlobUses
 from nst_service.store.blobs import BlobFolder
 from nst_service.store.database import Database
 from nst_service.store.errors import StoreFullError
-from nst_service.store.records import Blob, Removed, Retention
+from nst_service.store.records import Blob, Removed, Retention, Usage
 from nst_service.store.schema import BLOB_USES, BLOBS, JOBS
 from nst_service.store.serving_clock import ServingClock
 
@@ -53,6 +53,10 @@ class Cleaner:
         jobs = self._remove_old() + self.remove_excess()
         swept = self._uses.sweep()
         return Removed(jobs=jobs, blobs=swept.removed, unknown=swept.unknown)
+
+    def usage(self) -> Usage:
+        """Return the size of the store."""
+        return Usage(used_bytes=self._total(), free_bytes=self._folder.free_bytes())
 
     def check_room(self, blobs: Sequence[Blob], row_bytes: int) -> None:
         """Check that a job can be added if ended jobs make room for it. This method removes nothing.

@@ -193,6 +193,16 @@ class Retention:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """The size of a store."""
+
+    used_bytes: int
+    """Bytes of all jobs and their blobs."""
+    free_bytes: int | None
+    """Free bytes of the disk of the blobs; None if that is unknown, as on S3."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Removed:
     """The numbers of what a cleaning has removed."""
 

@@ -43,6 +43,7 @@ from nst_service.store.records import (
     StoredEvent,
     StoredJob,
     Submission,
+    Usage,
 )
 from nst_service.store.schema import BLOB_USES, EVENTS, FOLLOWED, JOBS, LIVE_EVENTS, SERVERS
 from nst_service.store.serving_clock import ServingClock, store_id
@@ -673,6 +674,10 @@ class Store:
         return self._blob(JOBS.c.owner == owner, BLOB_USES.c.sha256 == sha256, pictures)
 
     # Cleaning
+
+    def usage(self) -> Usage:
+        """Return the size of the store."""
+        return self._cleaner.usage()
 
     def clean(self) -> Removed:
         """Remove the jobs that exceed the retention and the files that crashes have left behind. Call it regularly."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
@@ -21,7 +22,18 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-[0-9a-f]{16}-[0-
 _NO_TRACE = "0" * 32
 _UNKNOWN_METHOD = "unknown"
 
-_trace_id: ContextVar[str] = ContextVar("trace_id", default="")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Call:
+    """The present call."""
+
+    trace_id: str = ""
+    is_refusal_known: bool = False
+
+
+_call: ContextVar[_Call | None] = ContextVar("call", default=None)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -40,10 +52,12 @@ class CallEnded:
     """Message of the status."""
     seconds: float
     """Seconds from the request to the last message."""
+    is_refusal_known: bool = False
+    """Whether the observers of jobs know that the request was refused."""
 
 
 class CallObserver(Protocol):
-    """Is notified of calls. It must return soon, because it is called on the event loop, and must not raise errors."""
+    """Is notified of calls. It must return soon, because it is called on the event loop."""
 
     def begin_call(self, method: str) -> None:
         """Handle the begin of a call of a method that the server has."""
@@ -54,7 +68,14 @@ class CallObserver(Protocol):
 
 def current_trace_id() -> str:
     """Return the id of the trace that the present call belongs to, as 32 hexadecimal digits; empty if there is none."""
-    return _trace_id.get()
+    call = _call.get()
+    return call.trace_id if call else ""
+
+
+def note_refusal() -> None:
+    """Note that the observers of jobs know of the refusal of the request of the present call."""
+    if call := _call.get():
+        call.is_refusal_known = True
 
 
 def trace_id_of(metadata: Iterable[tuple[str, str | bytes]]) -> str:
@@ -65,10 +86,14 @@ def trace_id_of(metadata: Iterable[tuple[str, str | bytes]]) -> str:
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Notifies an observer of every call. It must be the first interceptor, so that it sees what the others refuse."""
+    """Notifies observers of every call. It must be the first interceptor, so that it sees what the others refuse.
 
-    def __init__(self, observer: CallObserver):
-        self._observer = observer
+    An observer that fails ends no call.
+    """
+
+    def __init__(self, *observers: CallObserver):
+        self._observers = observers
+        self._has_failed = False
 
     async def intercept_service(
         self,
@@ -76,10 +101,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Return the handler of a call whose end is observed."""
-        _trace_id.set(trace_id_of(handler_call_details.invocation_metadata or ()))
+        _call.set(_Call(trace_id_of(handler_call_details.invocation_metadata or ())))
         handler: Any = await continuation(handler_call_details)
         if handler is None:
-            self._observer.end_call(
+            self._notify_end(
                 CallEnded(
                     method=_UNKNOWN_METHOD, code=grpc.StatusCode.UNIMPLEMENTED, reason="", message="", seconds=0.0
                 )
@@ -111,10 +136,30 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return observed
 
+    def _notify_begin(self, method: str) -> None:
+        for observer in self._observers:
+            with self._failures_logged():
+                observer.begin_call(method)
+
+    def _notify_end(self, call: CallEnded) -> None:
+        for observer in self._observers:
+            with self._failures_logged():
+                observer.end_call(call)
+
+    @contextmanager
+    def _failures_logged(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            # Only the first failure is logged, because such an observer may fail for every call.
+            if not self._has_failed:
+                _log.exception("an observer of calls failed; later failures are not logged")
+            self._has_failed = True
+
     @contextmanager
     def _observing(self, method: str, context: Context) -> Iterator[None]:
         started = time.monotonic()
-        self._observer.begin_call(method)
+        self._notify_begin(method)
         code = grpc.StatusCode.OK
         try:
             yield
@@ -128,14 +173,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             code = _code(context) or grpc.StatusCode.UNKNOWN
             raise
         finally:
+            call = _call.get()
             status = status_pb2.Status() if code is grpc.StatusCode.OK else _status(context)
-            self._observer.end_call(
+            self._notify_end(
                 CallEnded(
                     method=method,
                     code=code,
                     reason=_reason(status),
                     message=status.message,
                     seconds=time.monotonic() - started,
+                    is_refusal_known=call is not None and call.is_refusal_known,
                 )
             )
 

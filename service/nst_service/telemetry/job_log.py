@@ -22,7 +22,7 @@ from nst_service.jobs.observer import (
     StoreCalled,
 )
 from nst_service.lifecycle import JobState
-from nst_service.telemetry.calls import CallEnded, current_trace_id
+from nst_service.telemetry.calls import CallEnded, current_trace_id, note_refusal
 from nst_service.telemetry.outage import Outage, OutageBegan, OutageEnded
 from nst_service.telemetry.rate_limit import RateLimit
 
@@ -76,6 +76,7 @@ class JobLog:
             case JobStarted(job):
                 self._known.setdefault(job, _Known()).started_at = self._clock()
             case JobRefused(owner, error):
+                note_refusal()
                 self._log_refusal(self._reason_of(error), str(error), owner)
             case JobEnded(job, end):
                 self._log_end(job, end)
@@ -98,7 +99,7 @@ class JobLog:
 
     def end_call(self, call: CallEnded) -> None:
         """Log a call that is refused before its request reaches the scheduler."""
-        if call.reason in self._refusals_of_calls:
+        if call.reason in self._refusals_of_calls and not call.is_refusal_known:
             self._log_refusal(call.reason, call.message, "", method=call.method)
 
     def _identity(self, job: Job) -> dict[str, Any]:

@@ -46,8 +46,10 @@ def test_a_step_to_a_loss_that_is_not_finite_is_taken_back(make: Callable[[Tenso
     optimizer.step(spoilt(math.nan))
     optimizer.verify()
     assert optimizer.accepted is first
+    assert optimizer.taken_back == 1
     optimizer.step(quadratic)
     assert optimizer.accepted.loss < first.loss
+    assert optimizer.taken_back == 1
 
 
 @MAKERS

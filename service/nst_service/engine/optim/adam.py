@@ -66,6 +66,11 @@ class Adam:
         """The evaluation that was accepted last (see `Optimizer.accepted`)."""
         return self._guard.accepted
 
+    @property
+    def taken_back(self) -> int:
+        """The number of steps that were taken back (see `Optimizer.taken_back`)."""
+        return int(self._guard.rejected)
+
     def step(self, objective: Objective) -> None:
         """Evaluate once, and decide where to evaluate next (see `Optimizer.step`)."""
         is_accepted = self._guard.accept_or_reject(objective(self._next))

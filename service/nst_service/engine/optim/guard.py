@@ -22,6 +22,8 @@ class NonFiniteGuard:
         """The evaluation that was accepted last; None before the first step."""
         self.non_finite = torch.tensor(non_finite, device=pixels.device)
         """Number of evaluations in a row that were not finite, a scalar on the device."""
+        self.rejected = torch.tensor(0, device=pixels.device)
+        """Number of evaluations that were rejected, a scalar on the device."""
         self._most_non_finite = self.non_finite
         """The largest that `non_finite` has been."""
 
@@ -42,6 +44,7 @@ class NonFiniteGuard:
             return is_finite
         self._most_non_finite = torch.maximum(self._most_non_finite, self.non_finite)
         is_accepted = is_finite & is_better
+        self.rejected = self.rejected + ~is_accepted
         self.last = select_evaluation(is_accepted, trial, self.last)
         return is_accepted
 
@@ -52,9 +55,9 @@ class NonFiniteGuard:
 
     def tensors(self) -> Sequence[Tensor]:
         """Return the tensors that a step replaces."""
-        return (*self.accepted.tensors(), self.non_finite, self._most_non_finite)
+        return (*self.accepted.tensors(), self.non_finite, self._most_non_finite, self.rejected)
 
     def set_tensors(self, tensors: Sequence[Tensor]) -> None:
         """Replace the tensors that `tensors` returned."""
-        *accepted, self.non_finite, self._most_non_finite = tensors
+        *accepted, self.non_finite, self._most_non_finite, self.rejected = tensors
         self.last = self.accepted.with_tensors(accepted)

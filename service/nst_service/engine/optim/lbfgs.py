@@ -105,6 +105,11 @@ class LBFGS:
         """The evaluation that was accepted last (see `Optimizer.accepted`)."""
         return self._guard.accepted
 
+    @property
+    def taken_back(self) -> int:
+        """The number of steps that were taken back (see `Optimizer.taken_back`)."""
+        return int(self._guard.rejected)
+
     def step(self, objective: Objective) -> None:
         """Evaluate once, and decide where to evaluate next (see `Optimizer.step`)."""
         trial = objective(self._next)

@@ -26,6 +26,10 @@ class Optimizer(Protocol):
     def accepted(self) -> Evaluation:
         """The evaluation that was accepted last: the newest one, or an earlier one where the newest was rejected."""
 
+    @property
+    def taken_back(self) -> int:
+        """The number of steps of this optimiser that were taken back, which waits for the device."""
+
     def step(self, objective: Objective) -> None:
         """Evaluate once, and decide where to evaluate next. Does not wait for the device."""
 

@@ -94,6 +94,14 @@ class Iterate:
         """Whether the transfer has ended."""
         return self.termination is not None
 
+    @property
+    def taken_back(self) -> int:
+        """Steps at this scale that were taken back, since the optimiser began or was restored.
+
+        Like all that this class returns, it is of the last turn: ask before the next.
+        """
+        return self._stage.optimizer.taken_back
+
     def picture(self) -> Tensor:
         """Return the picture as it stands, (1, 3, h, w) in [0, 1], at the size of the scale."""
         return self._stage.canvas.finish(self._stage.current_pixels)
