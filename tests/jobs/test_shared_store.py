@@ -306,6 +306,26 @@ async def test_a_call_on_another_server_gets_the_live_events_of_a_running_job(
     await watcher.ended()
 
 
+async def test_calls_that_follow_the_same_job_elsewhere_share_the_reads_of_its_events(
+    one: Server, other: Server, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+):
+    job_id = await occupied(one, make_request(iterations=_ENDLESS))
+    watchers = [Watcher(other, job_id) for _ in range(20)]
+    for watcher in watchers:
+        await watcher.begun()
+    history, reads = other.store._store.history, []
+
+    def counted(*arguments: str):
+        reads.append(None)
+        return history(*arguments)
+
+    monkeypatch.setattr(other.store._store, "history", counted)
+    await rounds(20)
+    assert 0 < len(reads) < 5 * 20
+    for watcher in watchers:
+        await watcher.leave()
+
+
 async def test_a_call_on_another_server_gets_the_place_of_a_waiting_job_in_its_queue(
     one: Server, other: Server, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
 ):

@@ -62,6 +62,10 @@ class Live:
     logged: LoggedEvent
 
 
+_History = tuple[StoredJob, list[LoggedEvent]]
+"""A job with its events."""
+
+
 class AsyncJobStore:
     """Stores jobs and reads them back. Every method raises what the method of `Store` that it calls raises."""
 
@@ -81,6 +85,8 @@ class AsyncJobStore:
         # Neither a slow folder nor a long cleaning may keep the heartbeats of this server from the others.
         self._heart = ThreadPoolExecutor(1, "nst-heartbeat")
         self._cleaner = ThreadPoolExecutor(1, "nst-clean")
+        self._reading: dict[str, asyncio.Future[_History | None]] = {}
+        """The reads of the events of jobs that are under way, by the ids of the jobs."""
         self._unknown_files = 0
 
     def picture(self, owner: str, sha256: str) -> bytes | None:
@@ -235,25 +241,32 @@ class AsyncJobStore:
         Raises:
             JobError: the job has ended with this error and without a picture.
         """
-        # Live events are read first, so that every event that is kept and comes before one of them is there, too.
-        live = [] if job.state.is_terminal else await self._read(self._store.live_events, [job.id])
-        found = await self._read(self._store.history, job.id)
+        found = await self._shared_history(job.id)
         if found is None:
             return
         # The job may have ended since. Its last events without its picture would make a gap.
-        job, stored = found
-        events = [first_event(job), *map(_logged, stored)]
+        job, events = found
         data = await self._read(self._store.result, job.id) if job.state.is_terminal else None
-        if data is not None:
-            events = _with_chunks(events, data)
-        elif not job.state.is_terminal:
-            events = sorted([*events, *(_logged(each.event) for each in live)], key=lambda logged: logged.sequence)
-        for logged in events:
+        for logged in events if data is None else _with_chunks(events, data):
             if logged.sequence > after:
                 yield logged
         if job.state.is_terminal and data is None:
             # A job that was cancelled in the queue has no outcome.
             raise StoredFailureError(job.outcome) if job.outcome else JobCancelledError
+
+    async def _shared_history(self, job_id: str) -> _History | None:
+        """Read the events of a job once for all calls that ask for them at the same time."""
+        reading = self._reading.get(job_id)
+        if reading is None:
+            reading = self._reading[job_id] = asyncio.ensure_future(self._read(self._history, job_id))
+            reading.add_done_callback(functools.partial(self._end_reading, job_id))
+        return await asyncio.shield(reading)
+
+    def _end_reading(self, job_id: str, reading: "asyncio.Future[_History | None]") -> None:
+        del self._reading[job_id]
+        if not reading.cancelled():
+            # Every call that has asked may have left meanwhile. Then nobody else looks at the error.
+            reading.exception()
 
     async def close(self) -> None:
         """Release every job that this server still runs, and close the store."""
@@ -282,6 +295,18 @@ class AsyncJobStore:
         return result
 
     # In the threads
+
+    def _history(self, job_id: str) -> _History | None:
+        """Return a job with its stored events and, if it has not ended, its live events; None for an unknown job."""
+        # Live events are read first, so that every event that is kept and comes before one of them is there, too.
+        live = self._store.live_events([job_id])
+        found = self._store.history(job_id)
+        if found is None:
+            return None
+        job, stored = found
+        events = [] if job.state.is_terminal else [each.event for each in live]
+        events = sorted([*events, *stored], key=lambda event: event.sequence)
+        return job, [first_event(job), *map(_logged, events)]
 
     def _close(self) -> None:
         for threads in (self._heart, self._cleaner):

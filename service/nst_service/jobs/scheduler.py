@@ -323,7 +323,8 @@ class Scheduler:
             if self._availability.is_draining:
                 self._availability.check()
             if job_id not in self._table:
-                await asyncio.sleep(_POLL_SECONDS)
+                # All calls look at the same moments, so that those that follow the same job share one read.
+                await asyncio.sleep(_POLL_SECONDS - time.monotonic() % _POLL_SECONDS)
 
     def _check_followers(self, job_id: str) -> None:
         """Apply the disconnect policy to a job, if the last call that follows it here has left before its end."""
