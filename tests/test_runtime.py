@@ -13,7 +13,7 @@ from nst_service.engine.options import TransferOptions
 from nst_service.engine.spec import StyleInput, TransferRequest
 from nst_service.jobs.events import Completed
 from nst_service.jobs.job import Job
-from nst_service.jobs.observer import DrainBegan, DrainEnded, Fact, JobAccepted, JobEnded, StoreCalled
+from nst_service.jobs.observer import DrainBegan, DrainEnded, Fact, JobAccepted, JobEnded, StoreCalled, StoreMeasured
 from nst_service.jobs.worker import DeviceWorker
 from nst_service.reloaded import SettingError
 from nst_service.runtime import build_runtime, open_store
@@ -54,7 +54,7 @@ async def test_jobs_run_without_a_server(content_png: bytes, style_png: bytes):
     await scheduler.close()
     assert isinstance(last, Completed)
     assert last.iterations == 3
-    of_jobs = [fact for fact in facts if not isinstance(fact, StoreCalled | DrainBegan | DrainEnded)]
+    of_jobs = [fact for fact in facts if not isinstance(fact, StoreCalled | StoreMeasured | DrainBegan | DrainEnded)]
     assert isinstance(of_jobs[0], JobAccepted)
     assert isinstance(of_jobs[-1], JobEnded)
 

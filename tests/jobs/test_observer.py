@@ -32,6 +32,7 @@ from nst_service.jobs.observer import (
     RecoveryFailed,
     StoreCalled,
     StoreFailed,
+    StoreMeasured,
     guarded,
 )
 from nst_service.jobs.queue_limits import QueueLimits
@@ -55,14 +56,21 @@ _KEEP = DisconnectPolicy.KEEP_RUNNING
 
 
 class Facts(list[Fact]):
-    """An observer that remembers the facts, those of a drain apart."""
+    """An observer that remembers the facts, those of a drain and those of the size of the store apart."""
 
     def __init__(self) -> None:
         super().__init__()
         self.drain: list[Fact] = []
+        self.sizes: list[StoreMeasured] = []
 
     def notify(self, fact: Fact) -> None:
-        (self.drain if isinstance(fact, DrainBegan | DrainEnded) else self).append(fact)
+        match fact:
+            case DrainBegan() | DrainEnded():
+                self.drain.append(fact)
+            case StoreMeasured():
+                self.sizes.append(fact)
+            case _:
+                self.append(fact)
 
     @property
     def kinds(self) -> list[type[Fact]]:
@@ -130,6 +138,16 @@ async def test_the_life_of_a_job_is_told_from_its_acceptance_to_its_end(
     assert all(fact.job is job for fact in facts)
     assert facts.of(JobStarted)[0].device == "cpu"
     assert facts[-1] == JobEnded(job, Ended(JobState.SUCCEEDED, stop_reason=StopReason.ITERATIONS))
+
+
+async def test_the_size_of_the_store_is_told_from_the_start(observing, facts: Facts):
+    async with observing(facts):
+        while not facts.sizes:
+            await asyncio.sleep(0.01)
+    usage = facts.sizes[0].usage
+    assert usage.used_bytes == 0
+    assert usage.free_bytes is not None
+    assert usage.free_bytes > 0
 
 
 async def test_a_cancelled_job_ends_as_cancelled(observing, make_request: MakeRequest, facts: Facts):
@@ -356,7 +374,7 @@ class TestStore:
     ):
         away = StoreUnavailableError("the store does not answer")
 
-        def heartbeat(_: Store) -> None:
+        def heartbeat(*_: Any) -> None:
             raise away
 
         monkeypatch.setattr(Store, "heartbeat", heartbeat)
