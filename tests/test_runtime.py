@@ -76,3 +76,10 @@ async def test_settings_reach_the_scheduler():
 def test_a_store_that_cannot_be_opened_is_an_error_of_its_setting(tmp_path: Path):
     with pytest.raises(SettingError):
         open_store(ServerConfig(data_dir=str(tmp_path), database="mysql://host/name"))
+
+
+def test_a_cluster_needs_ray(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "nst_service.ray_devices", raising=False)
+    with pytest.raises(SettingError, match=r"ray is set, but ray is not installed: pip install 'nst-stylize\[ray\]'"):
+        build_runtime(ServerConfig(ray="local"), lambda _: PlainCodec())

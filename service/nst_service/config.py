@@ -57,6 +57,23 @@ class ServerConfig:
         is_path=True,
     )
     device: str = _setting("auto", "Devices to compute on: auto, cpu, cuda, cuda:N, or a comma-separated list.")
+    ray: str = _setting(
+        "",
+        "Address of a Ray cluster whose devices compute, such as 10.0.0.1:6379; auto for the cluster that this machine "
+        "belongs to, local for one that starts and ends with the server. The server itself then computes nothing, and "
+        "device is not used. Empty: the devices of this machine.",
+    )
+    ray_devices: str = _setting(
+        "gpu:1",
+        "Devices in the Ray cluster: gpu:N or cpu:N for N devices. A cpu device reserves as many CPUs as threads says, "
+        "or one.",
+    )
+    ray_timeout: float = _setting(
+        10.0,
+        "Seconds in which a device of the Ray cluster must answer. A device that does not is replaced, and its jobs "
+        "resume on another one.",
+        min=1,
+    )
     precision: str = _setting(
         "auto",
         "Number format of the convolutions on a GPU. auto selects tf32 if the GPU supports it, otherwise float32. "

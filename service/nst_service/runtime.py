@@ -1,6 +1,10 @@
 """Makes the devices, the store and the scheduler of a server from its configuration, without gRPC."""
 
-from collections.abc import Callable
+import contextlib
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +19,7 @@ from nst_service.engine.network.weights import load_weights
 from nst_service.engine.options import Limits
 from nst_service.jobs.codec import Codec
 from nst_service.jobs.decoders import DecoderLimits
+from nst_service.jobs.device import Device
 from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.observer import Observer
 from nst_service.jobs.queue_limits import QueueLimits
@@ -38,9 +43,11 @@ class Runtime:
     """The parts of this process that compute and store jobs."""
 
     model: Vgg19
-    """The network on the first device. The other devices have networks with the same weights."""
+    """The network on the first device, or on none. All devices have networks with the same weights."""
     scheduler: Scheduler
     """The scheduler, which is not started yet."""
+    close: Callable[[], None]
+    """Gives back the devices that are not of this machine, when the scheduler is closed. It blocks."""
 
 
 def build_runtime(
@@ -56,13 +63,13 @@ def build_runtime(
     Raises:
         DeviceError: a device is not available, or does not support the precision.
         WeightsError: the weights cannot be used.
-        SettingError: a URL of the store cannot be used.
+        SettingError: a URL of the store, or a Ray cluster, cannot be used.
         StoreError: the store cannot be used.
     """
-    models = load_models(config)
+    devices = _devices(config)
     scheduler = Scheduler(
-        [DeviceWorker(model, config.max_job_bytes, config.style_cache_bytes) for model in models],
-        AsyncJobStore(open_store(config), make_codec(models[0]), observer),
+        devices.devices,
+        AsyncJobStore(open_store(config), make_codec(devices.model), observer),
         limits=Limits(
             max_input_pixels=config.max_input_pixels,
             max_request_pixels=config.max_request_pixels,
@@ -88,7 +95,63 @@ def build_runtime(
         ),
         observer=observer,
     )
-    return Runtime(models[0], scheduler)
+    return Runtime(devices.model, scheduler, devices.close)
+
+
+@dataclass(frozen=True, slots=True)
+class _Devices:
+    """The devices of a server."""
+
+    model: Vgg19
+    devices: Sequence[Device]
+    close: Callable[[], None]
+
+
+def _devices(config: ServerConfig) -> _Devices:
+    if config.ray:
+        return _ray_devices(config)
+    models = load_models(config)
+    workers = [DeviceWorker(model, config.max_job_bytes, config.style_cache_bytes) for model in models]
+    return _Devices(models[0], workers, lambda: None)
+
+
+def _ray_devices(config: ServerConfig) -> _Devices:
+    # This process computes nothing. It tells its clients which weights the devices have.
+    model = Vgg19(load_weights(config.weights, InputScale(config.weights_input)), torch.device("cpu"))
+    with _process_kept():
+        # Only servers with a cluster need the library, which takes long to import.
+        try:
+            from nst_service.ray_devices import ActorSettings, DeviceCount, RayDevices  # noqa: PLC0415
+        except ModuleNotFoundError as error:
+            message = f"ray is set, but {error.name} is not installed: pip install 'nst-stylize[ray]'"
+            raise SettingError(message) from error
+        count = DeviceCount.parse(config.ray_devices)
+        settings = ActorSettings(
+            is_gpu=count.is_gpu,
+            precision=config.precision,
+            weights=config.weights,
+            weights_input=config.weights_input,
+            threads=config.threads or 1,
+            max_job_bytes=config.max_job_bytes,
+            style_cache_bytes=config.style_cache_bytes,
+        )
+        devices = RayDevices(
+            config.ray, settings, weights_sha256=model.weights_sha256, timeout_seconds=config.ray_timeout
+        )
+    return _Devices(model, [devices.device() for _ in range(count.count)], devices.close)
+
+
+@contextlib.contextmanager
+def _process_kept() -> Iterator[None]:
+    """Keep what Ray replaces in the whole process: the factory of log records, and the handler of SIGTERM."""
+    factory, handler = logging.getLogRecordFactory(), signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(factory)
+        # Ray leaves the handler alone in other threads, where nobody can set one.
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def load_models(config: ServerConfig) -> list[Vgg19]:

@@ -103,6 +103,7 @@ class Server:
         self._observers = (self._log, self._metrics) if self._metrics else (self._log,)
         runtime = build_runtime(config, ProtoCodec, Observers(*self._observers))
         self._model = runtime.model
+        self._close_devices = runtime.close
         self.scheduler = runtime.scheduler
         if self._metrics:
             self._metrics.watch(self.scheduler.gauges.read)
@@ -211,6 +212,7 @@ class Server:
         finally:
             await server.stop(_FLUSH_SECONDS)
         await self.scheduler.close()
+        await asyncio.to_thread(self._close_devices)
         _log.info("stopped")
         return ServerEnd(is_idle=is_idle, device_failed=device_failed)
 

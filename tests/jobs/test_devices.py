@@ -1,8 +1,8 @@
 """A scheduler whose devices fail, come and leave while real jobs run on them."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
@@ -12,18 +12,14 @@ from nst_service.engine.optim.transfer import Iterate, optimize
 from nst_service.engine.options import Limits
 from nst_service.engine.spec import TransferRequest
 from nst_service.jobs import run as run_module
-from nst_service.jobs.events import Completed, Progress, ResultChunk, Started
+from nst_service.jobs.events import Completed, Progress, Started
 from nst_service.jobs.job_store import AsyncJobStore
-from nst_service.jobs.log import LoggedEvent
-from nst_service.jobs.observer import DeviceFailed, DeviceRemoved, Fact, JobRequeued
-from nst_service.jobs.queue_limits import QueueLimits
-from nst_service.jobs.scheduler import Scheduler
+from nst_service.jobs.observer import DeviceFailed, DeviceRemoved, JobRequeued
 from nst_service.jobs.worker import DeviceWorker
 
-from tests.jobs.builders import DURABILITY, submit
-from tests.limits import DECODER_LIMITS
+from tests.jobs.builders import submit
+from tests.jobs.serving import Serving, picture_in, serving_with
 
-_HANG_SECONDS = 60
 MakeRequest = Callable[..., TransferRequest]
 
 
@@ -43,50 +39,15 @@ class NamedWorker(DeviceWorker):
         pass
 
 
-class Serving:
-    """A scheduler with the facts that it has reported."""
-
-    def __init__(self, model: Vgg19, store: AsyncJobStore, limits: Limits, devices: int):
-        self.facts: list[Fact] = []
-        self.workers = [NamedWorker(model, f"cpu:{number}") for number in range(devices)]
-        self.scheduler = Scheduler(
-            self.workers,
-            store,
-            limits=limits,
-            queue_limits=QueueLimits(max_queued=8, max_pending_bytes=2**30, max_running=1),
-            decoder_limits=DECODER_LIMITS,
-            durability=DURABILITY,
-            observer=self,
-        )
-
-    def notify(self, fact: Fact) -> None:
-        self.facts.append(fact)
-
-    async def events(self, job_id: str) -> list[LoggedEvent]:
-        async with contextlib.aclosing(self.scheduler.follow(job_id)) as events:
-            return [logged async for logged in events]
-
-
 @pytest.fixture
 def serving(model: Vgg19, limits: Limits, open_job_store: Callable[[], AsyncJobStore]):
-    """Return a context manager that runs a scheduler with some devices."""
+    """Return a context manager that runs a scheduler with some devices of this process."""
 
-    @contextlib.asynccontextmanager
-    async def serving(devices: int = 2) -> AsyncIterator[Serving]:
-        serving = Serving(model, open_job_store(), limits, devices)
-        await serving.scheduler.start()
-        try:
-            async with asyncio.timeout(_HANG_SECONDS):
-                yield serving
-        finally:
-            await serving.scheduler.drain(0.0)
-            await serving.scheduler.close()
+    def serving(devices: int) -> AbstractAsyncContextManager[Serving]:
+        workers = [NamedWorker(model, f"cpu:{number}") for number in range(devices)]
+        return serving_with(workers, open_job_store(), limits)
 
     return serving
-
-
-def picture_in(events: list[LoggedEvent]) -> bytes:
-    return b"".join(logged.event.data for logged in events if isinstance(logged.event, ResultChunk))
 
 
 async def test_a_job_whose_device_fails_goes_on_on_another_one_and_its_followers_see_one_job(

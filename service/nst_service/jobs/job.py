@@ -5,6 +5,7 @@ import dataclasses
 import math
 import sys
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -44,6 +45,8 @@ class JobControl:
     Only the event loop writes them. The worker reads them between two steps.
     """
 
+    listener: Callable[[], None] | None = None
+    """Called after each change, for a device that is in another process; None for no listener."""
     stop_requested: StopReason | None = None
     """The reason for which the job must stop with its best picture so far; None if it may go on."""
     must_leave: bool = False
@@ -52,6 +55,12 @@ class JobControl:
     """Whether nobody needs the outcome of the job any more."""
     next_checkpoint: float = math.inf
     """Time from which the next snapshot is wanted, on the clock of `time.monotonic`; infinite for none."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Set a request, and tell the listener."""
+        super().__setattr__(name, value)
+        if self.listener:
+            self.listener()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

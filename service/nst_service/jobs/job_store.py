@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from nst_service.engine.errors import SnapshotError
-from nst_service.engine.optim.snapshot import Snapshot
+from nst_service.engine.optim.snapshot import SerializedSnapshot, Snapshot
 from nst_service.engine.sizes import Size
 from nst_service.engine.spec import TransferRequest
 from nst_service.jobs.codec import Codec
@@ -166,7 +166,7 @@ class AsyncJobStore:
         """Store the next event of a running job."""
         await self._write(self._append, job, logged)
 
-    async def save_checkpoint(self, job: Job, snapshot: Snapshot) -> None:
+    async def save_checkpoint(self, job: Job, snapshot: Snapshot | SerializedSnapshot) -> None:
         """Store the snapshot of a running job as its checkpoint."""
         await self._write(self._save_checkpoint, job, snapshot)
 
@@ -366,7 +366,7 @@ class AsyncJobStore:
         # Everything that the job stores afterwards has the smaller size.
         self._store.append(_lease(job), [self._stored(logged)], size=size, durable=size is not None)
 
-    def _save_checkpoint(self, job: Job, snapshot: Snapshot) -> None:
+    def _save_checkpoint(self, job: Job, snapshot: Snapshot | SerializedSnapshot) -> None:
         self._store.save_checkpoint(_lease(job), *snapshot.to_buffers())
 
     def _save_result(self, job: Job, state: JobState, result: JobResult, sequence: int) -> None:

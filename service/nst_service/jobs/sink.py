@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
-from nst_service.engine.optim.snapshot import Snapshot
+from nst_service.engine.optim.snapshot import SerializedSnapshot, Snapshot
 from nst_service.jobs.background import BackgroundTasks
 from nst_service.jobs.errors import JobError
 from nst_service.jobs.events import Event, JobResult, Reduced, Started
@@ -22,7 +22,7 @@ _CHECKPOINT_SHARE = 0.01
 class Requeued:
     """The job has left its device, in order to go on elsewhere."""
 
-    snapshot: Snapshot | None
+    snapshot: Snapshot | SerializedSnapshot | None
     """The snapshot to go on from; None if there is nothing new since the run began or since the last checkpoint."""
     is_lost: bool = False
     """Whether the device has failed, perhaps because of the job."""
@@ -46,7 +46,7 @@ class RunSink(Protocol):
                 returns, so that no later run contradicts what the followers have seen.
         """
 
-    def save(self, snapshot: Snapshot) -> None:
+    def save(self, snapshot: Snapshot | SerializedSnapshot) -> None:
         """Store a snapshot as the checkpoint of the job."""
 
     def leave(self, outcome: Outcome) -> None:
@@ -88,7 +88,7 @@ class LoopSink:
         if reduced:
             reporting.result()
 
-    def save(self, snapshot: Snapshot) -> None:
+    def save(self, snapshot: Snapshot | SerializedSnapshot) -> None:
         """Store a snapshot as the checkpoint of the job."""
         self._loop.call_soon_threadsafe(lambda: self._storing.spawn(self._save(snapshot)))
 
@@ -120,7 +120,7 @@ class LoopSink:
         with store_failures_noted(self._observer, "append", f"an event of job {self._job.id} was not stored"):
             await self._store.append(self._job, logged)
 
-    async def _save(self, snapshot: Snapshot) -> None:
+    async def _save(self, snapshot: Snapshot | SerializedSnapshot) -> None:
         started = time.monotonic()
         with store_failures_noted(self._observer, "save_checkpoint", f"job {self._job.id} has no new checkpoint"):
             await self._store.save_checkpoint(self._job, snapshot)

@@ -10,8 +10,13 @@ class Throughput:
     _TELLING_WORK = 1e11
     """Operations from which a step counts fully. Overhead distorts smaller ones; half of the work counts a quarter."""
 
-    def __init__(self) -> None:
-        self._seconds_per_operation: float | None = None
+    def __init__(self, seconds_per_operation: float | None = None) -> None:
+        self._seconds_per_operation = seconds_per_operation
+
+    @property
+    def seconds_per_operation(self) -> float:
+        """The expected seconds for one operation; 0 before the first observation."""
+        return self._seconds_per_operation or 0.0
 
     def observe(self, work: float, seconds: float) -> None:
         """Add the measurement of a step: its work in operations (see `step_work`) and its duration in seconds."""
@@ -24,7 +29,7 @@ class Throughput:
 
     def seconds(self, work: float) -> float:
         """Return the expected seconds for this number of operations; 0 before the first observation."""
-        return work * (self._seconds_per_operation or 0.0)
+        return work * self.seconds_per_operation
 
     def expected(self, cost: Cost) -> float:
         """Return the expected seconds for a transfer, at most its time budget."""

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import UnionType
@@ -110,6 +110,17 @@ class Snapshot:
             return _unpacked(packed, aligned, size)
         except Exception as error:  # Whole, but not written by us.
             raise SnapshotError("is a snapshot that contradicts itself") from error
+
+
+@dataclass(frozen=True, slots=True)
+class SerializedSnapshot:
+    """The buffers of a snapshot of another process, which is only passed on."""
+
+    buffers: Sequence[memoryview]
+
+    def to_buffers(self) -> Sequence[memoryview]:
+        """Return the buffers."""
+        return self.buffers
 
 
 def result_pixels(best: Evaluation, average: Tensor | None) -> Tensor:
