@@ -41,10 +41,13 @@ RUN apt-get update && \
     apt-get install --yes --no-install-recommends g++ && \
     rm -rf /var/lib/apt/lists/*
 COPY LICENSE README.md pyproject.toml ./
+# Further packages, such as ray[default] for the devices of a cluster (docs/scaling.md).
+ARG MORE_PACKAGES=
 # pyproject.toml pins the versions.
-# hadolint ignore=DL3013
+# hadolint ignore=DL3013,SC2086
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip --python /opt/nst install --only-deps '.[server,s3,metrics]'
+    pip --python /opt/nst install --only-deps '.[server,s3,metrics]' && \
+    { [ -z "${MORE_PACKAGES}" ] || pip --python /opt/nst install ${MORE_PACKAGES}; }
 COPY setup.py ./
 COPY proto proto
 COPY client client
