@@ -83,6 +83,7 @@ class Dispatching:
             "job": make_stored_job(),
             "request": object(),
             "lease": LeasedJob(Lease(make_stored_job()), None),
+            "claim": True,
         }
 
     def notify(self, fact: Fact) -> None:
@@ -554,7 +555,7 @@ async def test_a_job_leaves_a_removed_device_with_its_snapshot_and_loses_no_run(
     await removing
     await until(lambda: cluster.others[0].joined)
     assert not job.control.must_leave
-    assert cluster.store.calls[3:6] == ["save_checkpoint", "release", "job"]
+    assert cluster.store.calls[3:6] == ["save_checkpoint", "release", "claim"]
     assert JobRequeued(job, RequeueCause.DEVICE_REMOVED) in cluster.facts
 
 
@@ -579,6 +580,17 @@ async def test_a_job_whose_device_and_lease_are_lost_has_moved(cluster: Dispatch
     cluster.dispatcher.dispatch()
     await cluster.joined()
     cluster.store.answers["release"] = LeaseLostError("job")
+    lose(cluster.worker)
+    await until(lambda: job.end is not None)
+    assert job.end == Moved()
+    assert cluster.table.waiting == []
+
+
+async def test_a_job_whose_device_is_lost_and_that_another_server_takes_has_moved(cluster: Dispatching):
+    (job,) = cluster.queue()
+    cluster.dispatcher.dispatch()
+    await cluster.joined()
+    cluster.store.answers["claim"] = False
     lose(cluster.worker)
     await until(lambda: job.end is not None)
     assert job.end == Moved()

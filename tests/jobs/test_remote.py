@@ -161,8 +161,9 @@ async def test_a_cancelled_job_ends_after_its_present_step(
         events = await following
     completed = events[-1].event
     assert isinstance(completed, Completed)
-    # The step in which the run was held is its last one.
-    assert (completed.stop_reason, completed.iterations) == (StopReason.CANCELLED, 4)
+    assert completed.stop_reason is StopReason.CANCELLED
+    # The run is held in its fourth step, if the request does not arrive before it.
+    assert completed.iterations in (3, 4)
     assert picture_in(events)
 
 

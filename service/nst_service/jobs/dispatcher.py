@@ -184,9 +184,14 @@ class Dispatcher:
             await asyncio.sleep(_STORE_RETRY_SECONDS)
         if job.end:
             return
-        stored = None
-        with store_failures_noted(self._observer, "job"):
+        stored, is_ours = None, True
+        with store_failures_noted(self._observer, "claim"):
+            is_ours = await self._store.claim(job.id)
             stored = await self._store.job(job.id)
+        if not is_ours:
+            # Another server has had room for it at once.
+            self._settlement.retire(job, Moved())
+            return
         job.requeue()
         if stored and outcome.is_lost and not await self._may_go_on(job, stored):
             return
