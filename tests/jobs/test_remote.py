@@ -106,6 +106,8 @@ async def test_a_job_has_the_same_bytes_and_events_as_on_a_device_of_this_proces
     assert any(isinstance(logged.event, Progress) for logged in events)
     assert isinstance(events[-1].event, Completed)
     assert events[-1].event.iterations == 5
+    assert isinstance(job, Job)
+    assert job.run_state.work.iterations == 5
 
 
 @pytest.mark.parametrize("hangs", [False, True])

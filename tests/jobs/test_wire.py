@@ -15,6 +15,7 @@ from nst_service.engine.sizes import Size
 from nst_service.engine.spec import Style, TransferSpec
 from nst_service.jobs.errors import DoesNotFitError, JobCancelledError, JobError, JobFailedError, QuotaExceededError
 from nst_service.jobs.events import Preparing, Preview, Progress, Reduced, Started
+from nst_service.jobs.job import Work
 from nst_service.jobs.wire import (
     Control,
     Failure,
@@ -67,7 +68,8 @@ def test_equal_images_are_named_once():
 
 
 def report(**content: Any) -> Report:
-    return Report(job_id="job", remaining_seconds=math.inf, next_seconds=0.1, **content)
+    work = Work(iterations=3, megapixel_iterations=0.1, taken_back=1, device_seconds=2.5)
+    return Report(job_id="job", remaining_seconds=math.inf, next_seconds=0.1, work=work, **content)
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,9 @@ class DeviceHost:
                 deadline=None if order.deadline_in is None else now + order.deadline_in,
                 expected_seconds=order.expected_seconds,
             ),
-            run_state=RunState(outline=order.outline, cost=order.cost, remaining_seconds=order.remaining_seconds),
+            run_state=RunState(
+                outline=order.outline, cost=order.cost, remaining_seconds=order.remaining_seconds, work=order.work
+            ),
         )
         snapshot = Snapshot.from_bytes(b"".join(order.snapshot)) if order.snapshot else None
         run = _HostedRun(job, self._outbox)
@@ -215,6 +217,7 @@ class _HostedRun:
                 job_id=self.job.id,
                 remaining_seconds=state.remaining_seconds,
                 next_seconds=state.next_seconds,
+                work=state.work,
                 **content,
             )
         )

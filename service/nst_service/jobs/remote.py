@@ -366,6 +366,7 @@ class RemoteDevice:
             sent=tuple(run.images[name] for name in missing),
             outline=state.outline,
             cost=state.cost,
+            work=state.work,
             remaining_seconds=state.remaining_seconds,
             accepted_ago=now - plan.accepted_at,
             deadline_in=None if plan.deadline is None else plan.deadline - now,
@@ -419,7 +420,10 @@ class RemoteDevice:
 
     def _read_report(self, run: _RemoteRun, report: Report) -> None:
         run.job.run_state = dataclasses.replace(
-            run.job.run_state, remaining_seconds=report.remaining_seconds, next_seconds=report.next_seconds
+            run.job.run_state,
+            remaining_seconds=report.remaining_seconds,
+            next_seconds=report.next_seconds,
+            work=report.work,
         )
         if report.started:
             # Its own name tells nothing outside of its process.

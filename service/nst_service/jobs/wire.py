@@ -23,6 +23,7 @@ from nst_service.engine.sizes import Size
 from nst_service.engine.spec import TransferSpec
 from nst_service.jobs.errors import DoesNotFitError, JobCancelledError, JobError, JobFailedError
 from nst_service.jobs.events import JobResult, Preparing, Preview, Progress, Reduced, Started
+from nst_service.jobs.job import Work
 from nst_service.lifecycle import StopReason
 
 Buffer = bytes | bytearray | memoryview
@@ -123,6 +124,8 @@ class RunOrder:
     """Those of the images that are sent along."""
     outline: TransferOutline
     cost: Cost
+    work: Work
+    """The work of the earlier runs of the job."""
     remaining_seconds: float
     accepted_ago: float
     """Seconds since the acceptance of the job."""
@@ -227,6 +230,7 @@ class Report:
     job_id: str
     remaining_seconds: float
     next_seconds: float
+    work: Work
     started: Started | None = None
     preparing: Preparing | None = None
     progress: Progress | None = None
