@@ -17,6 +17,8 @@ from skimage.data import astronaut, chelsea
 
 GALLERY = Path("docs/gallery.md")
 PICTURES = Path("docs/images/gallery")
+INPUTS = ("cat", "astronaut", "night", "dusk", "face", "left", "right")
+"""The photographs, the styles and the masks."""
 QUALITY = 88
 
 
@@ -195,7 +197,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         make_inputs(work, args.size)
-        for name in ("cat", "astronaut", "night", "dusk", "face", "left", "right"):
+        for name in INPUTS:
             with Image.open(work / f"{name}.png") as picture:
                 picture.convert("RGB").save(PICTURES / f"{name}.jpg", quality=QUALITY)
         with server(work / "server.log") as target:
@@ -249,9 +251,9 @@ def page(size: int, iterations: int) -> str:
         "",
         f"    nst-client stylize CONTENT STYLE -o OUT --size {size} --iterations {iterations} ...",
         "",
-        "| cat | astronaut | night | dusk |",
-        "|---|---|---|---|",
-        "| " + " | ".join(picture(name) for name in ("cat", "astronaut", "night", "dusk")) + " |",
+        f"| {' | '.join(INPUTS)} |",
+        "|---" * len(INPUTS) + "|",
+        f"| {' | '.join(map(picture, INPUTS))} |",
     ]
     for chapter in CHAPTERS:
         lines += ["", f"## {chapter.title}", ""]
