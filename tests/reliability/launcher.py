@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from nst_service import memory_budget as memory_budget_module
 from nst_service import runtime as runtime_module
 from nst_service import server as server_module
 from nst_service.config import ServerConfig
@@ -34,6 +35,7 @@ from nst_service.jobs.job import Job
 from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.log import LoggedEvent
 from nst_service.jobs.worker import DeviceWorker
+from nst_service.rpc import delivery as delivery_module
 from nst_service.server import serve
 from nst_service.store.store import Store
 
@@ -137,6 +139,23 @@ def _close_idle_connections_after(seconds: float) -> None:
     server_module._IDLE_SECONDS = seconds
 
 
+def _send_chunks_of(size: int) -> None:
+    """Set the size of a chunk in bytes."""
+    events_module.CHUNK_BYTES = size
+
+
+def _deliver_within(limits: list[float]) -> None:
+    """Set the memory in bytes of the messages that are being sent, and the patience in seconds with slow clients."""
+    memory_budget_module._LEAST_DELIVERY = int(limits[0])
+    memory_budget_module._DELIVERY, delivery_module._PATIENCE = (16, int(limits[0])), limits[1]
+
+
+def _make_pictures_of(size: int) -> None:
+    """Add this number of bytes to the picture of every job."""
+    encode = run_module.encode
+    run_module.encode = lambda *arguments, **options: encode(*arguments, **options) + os.urandom(size)
+
+
 _FAULTS: Mapping[str, Callable[[Any], None]] = MappingProxyType(
     {
         "clock": _set_clock,
@@ -150,6 +169,9 @@ _FAULTS: Mapping[str, Callable[[Any], None]] = MappingProxyType(
         "forgiven_deaths": _forgive,
         "keepalive": _ask_for_signs_of_life,
         "idle": _close_idle_connections_after,
+        "chunk": _send_chunks_of,
+        "delivery": _deliver_within,
+        "picture": _make_pictures_of,
         "user": os.seteuid,
     }
 )

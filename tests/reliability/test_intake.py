@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import hashlib
 import signal
 import time
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2
+from nst.v1 import style_transfer_pb2 as pb
 
 from tests.reliability.raw import CHECK_HEALTH, REFLECTION, WATCH_HEALTH, method, raw_connection
 from tests.reliability.serving import ENDLESS, KillableServer, MakeRequest, Story, refusal
@@ -149,3 +151,27 @@ async def test_a_call_that_follows_its_job_holds_nothing_of_its_request(server: 
         held = resident(server) - before
     print(f"8 calls that follow jobs of 20 MiB hold {held / _MIB:.0f} MiB")
     assert held < 40 * _MIB
+
+
+async def test_pictures_that_requests_name_are_read_within_the_limit(server: KillableServer, named: MakeRequest):
+    await server.serve(max_request_bytes=32 * _MIB, max_pending_bytes=64 * _MIB, max_queued=20)
+    async with server.stub() as stub:
+        # The same picture, followed by as many bytes as a request may have.
+        plain = named(1).content.data
+        pictures = [plain + bytes([number]) * (24 * _MIB) for number in range(6)]
+        for data in pictures:
+            request = named(1)
+            request.content.data = data
+            await Story().read(stub.stylize(request))
+        names = [hashlib.sha256(data).hexdigest() for data in pictures]
+        request = named(1, styles=[pb.Style(picture=pb.Picture(sha256=name)) for name in names])
+        # The heap keeps what reading one of them needs.
+        await stub.estimate(pb.EstimateRequest(stylize=request))
+        before, most = resident(server), 0
+        estimates = [asyncio.ensure_future(stub.estimate(pb.EstimateRequest(stylize=request))) for _ in range(12)]
+        while not all(each.done() for each in estimates):
+            most = max(most, resident(server) - before)
+            await asyncio.sleep(0.05)
+        assert all(each.result().width for each in estimates)
+    print(f"12 small requests that name 144 MiB of pictures each: {most / _MIB:.0f} MiB held at most")
+    assert most < 200 * _MIB

@@ -44,6 +44,38 @@ class TestFolder:
             folder.get(sha256(b"x"))
         assert caught.value.sha256 == sha256(b"x")
 
+    def test_a_blob_is_checked_and_read_part_by_part(self, folder: BlobFolder) -> None:
+        folder.put(_blob(b"0123456789"))
+        blob = folder.checked(sha256(b"0123456789"))
+        assert blob.size == 10
+        assert [folder.part(blob, start, 4) for start in (0, 4, 8)] == [b"0123", b"4567", b"89"]
+
+    def test_a_damaged_blob_is_found_before_a_part_of_it_is_read(self, tmp_path: Path) -> None:
+        folder = BlobFolder.at(str(tmp_path), "me")
+        folder.put(_blob(b"0123456789"))
+        (tmp_path / sha256(b"0123456789")).write_bytes(b"012345678x")
+        with pytest.raises(CorruptBlobError):
+            folder.checked(sha256(b"0123456789"))
+
+    def test_a_blob_that_vanishes_while_it_is_read_is_an_error(self, folder: BlobFolder) -> None:
+        folder.put(_blob(b"0123456789"))
+        blob = folder.checked(sha256(b"0123456789"))
+        folder.remove(blob.sha256)
+        with pytest.raises(CorruptBlobError):
+            folder.part(blob, 4, 4)
+
+    def test_a_blob_is_checked_once_a_minute(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        now = 100.0
+        monkeypatch.setattr("time.monotonic", lambda: now)
+        folder = BlobFolder.at(str(tmp_path), "me")
+        folder.put(_blob(b"x"))
+        blob = folder.checked(sha256(b"x"))
+        (tmp_path / sha256(b"x")).write_bytes(b"y")
+        assert folder.checked(sha256(b"x")) == blob
+        now += 61
+        with pytest.raises(CorruptBlobError):
+            folder.checked(sha256(b"x"))
+
     def test_putting_the_same_again_writes_nothing(self, tmp_path: Path) -> None:
         folder = BlobFolder.at(str(tmp_path), "me")
         folder.put(_blob(b"x"))

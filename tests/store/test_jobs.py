@@ -51,6 +51,8 @@ def test_what_is_not_there_is_none(store: Store) -> None:
     job = store.submit(new_job()).job
     assert store.checkpoint(job.id) is None
     assert store.result(job.id) is None
+    assert store.result_blob(job.id) is None
+    assert store.picture_size("ada", sha256(b"a drawing")) is None
 
 
 class TestIdempotency:
@@ -264,6 +266,11 @@ class TestEnding:
         assert store.events(job.id) == last
         assert store.result(job.id) == b"a result"
         assert store.picture("ada", sha256(b"a result")) == b"a result"
+        assert store.picture_size("ada", sha256(b"a result")) == 8
+        assert store.picture_size("bob", sha256(b"a result")) is None
+        blob = store.result_blob(job.id)
+        assert blob is not None
+        assert store.blob_part(blob, 2, 100) == b"result"
         assert store.lease(job.id) is None
 
     @pytest.mark.parametrize("state", [state for state in JobState if not state.is_terminal])

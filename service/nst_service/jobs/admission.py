@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -70,7 +70,7 @@ class Admission:
 
     @contextlib.asynccontextmanager
     async def prepared(
-        self, read: ReadRequest, owner: Owner, request_id: str | None, size: int
+        self, read: ReadRequest, owner: Owner, request_id: str | None, size: int, named: Collection[str] = ()
     ) -> AsyncIterator[PreparedRequest | StoredJob]:
         """Read and check a request, or find the job that the same request has led to before.
 
@@ -78,8 +78,11 @@ class Admission:
         errors.
         """
         self._availability.check()
-        with self.pending.hold(size):
+        async with self._held(size, named, owner):
             request: StoredRequest | None = None
+            if named:
+                # Nothing is read from the store for a job that has no room.
+                await self._check_room_for(request_id, owner)
             if request_id is not None:
                 # A repeated request needs no room, because its job exists already.
                 request = await self._read(read, owner)
@@ -95,9 +98,9 @@ class Admission:
                 self._availability.check()
                 yield PreparedRequest(request, outline, owner)
 
-    async def estimate(self, read: ReadRequest, owner: Owner, size: int) -> Accepted:
+    async def estimate(self, read: ReadRequest, owner: Owner, size: int, named: Collection[str] = ()) -> Accepted:
         """Return the first event of the job that a request would lead to; its id is empty."""
-        with self.pending.hold(size):
+        async with self._held(size, named, owner):
             request = await self._read(read, owner)
             self._availability.check()
             outline = await self._planner.outline(request.request, owner)
@@ -141,6 +144,30 @@ class Admission:
             return submission.job
         job.log.append(event)
         return job
+
+    @contextlib.asynccontextmanager
+    async def _held(self, size: int, named: Collection[str], owner: Owner) -> AsyncIterator[None]:
+        """Count the bytes of a request and of the pictures that it names until the context ends.
+
+        Raises:
+            QueueFullError: there is no room for them.
+            UnknownPictureError: the owner has no picture with one of the SHA-256.
+        """
+        if not named:
+            with self.pending.hold(size):
+                yield
+            return
+        with self.pending.shared.hold(size):
+            total = size + await self._store.picture_bytes(owner.name, named)
+        async with self.pending.turn(total, owner.name):
+            yield
+
+    async def _check_room_for(self, request_id: str | None, owner: Owner) -> None:
+        """Check that there is room for a job, unless the request may have led to one before."""
+        if request_id is None or not (
+            self._table.of_request(owner.name, request_id) or await self._store.job_of_request(owner.name, request_id)
+        ):
+            await self._check_room(owner)
 
     async def _check_room(self, owner: Owner) -> None:
         # Nothing is decoded for an owner who has too many jobs already. `accept` counts once more, with all servers.

@@ -1,7 +1,8 @@
 """The events of a job, with the names that they have in the contract."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 from nst_service.engine.objective.losses import Term
 from nst_service.engine.options import OutputOptions, TransferOptions
@@ -110,12 +111,42 @@ class ResultHeader:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ResultChunk:
-    """A part of the bytes of the finished picture."""
+    """A part of the bytes of the finished picture, which is in memory or is read from the store when it is needed."""
 
-    offset: int
-    data: memoryview
+    __slots__ = ("_read", "offset", "size")
+
+    def __init__(self, *, offset: int, data: memoryview):
+        """Make a part that is in memory.
+
+        Args:
+            offset: the offset of its first byte in the picture.
+            data: its bytes.
+        """
+        self.offset = offset
+        """The offset of its first byte in the picture."""
+        self.size = len(data)
+        """The number of its bytes."""
+        self._read: Callable[[], memoryview] = lambda: data
+
+    @classmethod
+    def stored(cls, offset: int, size: int, read: Callable[[int, int], bytes]) -> Self:
+        """Return a part that the store has.
+
+        Args:
+            offset: the offset of its first byte in the picture.
+            size: the number of its bytes.
+            read: returns as many bytes of the picture from an offset on. It blocks, and raises what the store raises.
+        """
+        chunk = cls(offset=offset, data=memoryview(b""))
+        chunk.size = size
+        chunk._read = lambda: memoryview(read(offset, size))
+        return chunk
+
+    @property
+    def data(self) -> memoryview:
+        """Its bytes. This property blocks while they are read from the store."""
+        return self._read()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,10 +205,14 @@ class JobResult:
         """The number of ResultChunks that deliver the picture."""
         return -(-len(self.data) // CHUNK_BYTES)
 
-    def events(self) -> Iterator[Event]:
-        """Yield the last events of the job: header, chunks, Completed."""
+    def events(self, chunks: Iterable[ResultChunk] | None = None) -> Iterator[Event]:
+        """Yield the last events of the job: header, chunks, Completed.
+
+        Args:
+            chunks: the chunks of the stored picture; None for chunks that hold the picture.
+        """
         yield self.header
-        yield from result_chunks(self.data)
+        yield from result_chunks(self.data) if chunks is None else chunks
         yield self.completed
 
 
@@ -185,3 +220,9 @@ def result_chunks(data: bytes) -> Iterator[ResultChunk]:
     """Yield the bytes of a picture in chunks of at most CHUNK_BYTES."""
     for offset in range(0, len(data), CHUNK_BYTES):
         yield ResultChunk(offset=offset, data=memoryview(data)[offset : offset + CHUNK_BYTES])
+
+
+def stored_chunks(size: int, read: Callable[[int, int], bytes]) -> Iterator[ResultChunk]:
+    """Yield the chunks of a stored picture of this size in bytes, which `read` reads (see `ResultChunk.stored`)."""
+    for offset in range(0, size, CHUNK_BYTES):
+        yield ResultChunk.stored(offset, min(CHUNK_BYTES, size - offset), read)

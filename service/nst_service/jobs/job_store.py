@@ -14,8 +14,23 @@ from nst_service.engine.optim.snapshot import SerializedSnapshot, Snapshot
 from nst_service.engine.sizes import Size
 from nst_service.engine.spec import TransferRequest
 from nst_service.jobs.codec import Codec
-from nst_service.jobs.errors import JobCancelledError, JobError, StoredFailureError
-from nst_service.jobs.events import Accepted, Event, JobResult, Progress, Reduced, SerializedEvent, result_chunks
+from nst_service.jobs.errors import (
+    JobCancelledError,
+    JobError,
+    StoredFailureError,
+    UnknownJobError,
+    UnknownPictureError,
+)
+from nst_service.jobs.events import (
+    Accepted,
+    Event,
+    JobResult,
+    Progress,
+    Reduced,
+    ResultChunk,
+    SerializedEvent,
+    stored_chunks,
+)
 from nst_service.jobs.job import Job
 from nst_service.jobs.log import ACCEPTED_SEQUENCE, LoggedEvent
 from nst_service.jobs.observer import NullObserver, Observer, StoreCalled, guarded
@@ -29,6 +44,7 @@ from nst_service.store.records import (
     Lease,
     LiveEvent,
     NewJob,
+    StoredBlob,
     StoredEvent,
     StoredJob,
     Submission,
@@ -92,6 +108,14 @@ class AsyncJobStore:
     def picture(self, owner: str, sha256: str) -> bytes | None:
         """Return a picture that an owner has sent or received, or None. This method blocks."""
         return self._store.picture(owner, sha256)
+
+    async def picture_bytes(self, owner: str, pictures: Collection[str]) -> int:
+        """Return the size in bytes of pictures that an owner has sent or received, given their SHA-256.
+
+        Raises:
+            UnknownPictureError: the owner has no such picture.
+        """
+        return await self._read(self._picture_bytes, owner, pictures)
 
     async def find(self, owner: str, stored_request: StoredRequest) -> StoredJob | None:
         """Return the job that the same request has led to before, or None."""
@@ -174,9 +198,17 @@ class AsyncJobStore:
         """End the lease of a job and put the job back into the queue."""
         await self._write(self._store.release, _lease(job), is_lost=is_lost, stays=stays)
 
-    async def save_result(self, job: Job, state: JobState, result: JobResult, sequence: int) -> None:
-        """End a job that has a picture; its last events have the sequences from `sequence` on."""
+    async def save_result(self, job: Job, state: JobState, result: JobResult, sequence: int) -> Sequence[ResultChunk]:
+        """End a job that has a picture, and return the chunks of the stored picture.
+
+        Args:
+            job: the job.
+            state: its terminal state.
+            result: its picture.
+            sequence: the sequence of the first of its last events.
+        """
         await self._write(self._save_result, job, state, result, sequence)
+        return self._chunks(job.id, StoredBlob(result.header.sha256, len(result.data)))
 
     async def save_failure(self, job: Job, state: JobState, error: JobError) -> None:
         """End a job that has no picture."""
@@ -246,11 +278,11 @@ class AsyncJobStore:
             return
         # The job may have ended since. Its last events without its picture would make a gap.
         job, events = found
-        data = await self._read(self._store.result, job.id) if job.state.is_terminal else None
-        for logged in events if data is None else _with_chunks(events, data):
+        blob = await self._read(self._store.result_blob, job.id) if job.state.is_terminal else None
+        for logged in events if blob is None else _with_chunks(events, self._chunks(job.id, blob)):
             if logged.sequence > after:
                 yield logged
-        if job.state.is_terminal and data is None:
+        if job.state.is_terminal and blob is None:
             # A job that was cancelled in the queue has no outcome.
             raise StoredFailureError(job.outcome) if job.outcome else JobCancelledError
 
@@ -312,6 +344,13 @@ class AsyncJobStore:
         for threads in (self._heart, self._cleaner):
             threads.shutdown(cancel_futures=True)
         self._store.close()
+
+    def _picture_bytes(self, owner: str, pictures: Collection[str]) -> int:
+        sizes = {sha256: self._store.picture_size(owner, sha256) for sha256 in pictures}
+        for sha256, size in sizes.items():
+            if size is None:
+                raise UnknownPictureError(sha256)
+        return sum(filter(None, sizes.values()))
 
     def _submit(
         self, job: Job, stored_request: StoredRequest, accepted: Accepted, max_unfinished: int | None
@@ -405,6 +444,19 @@ class AsyncJobStore:
         told = [self._codec.result_size(data) for data in (job.accepted_event, *(event.data for event in events))]
         return [size for size in told if size][-1]
 
+    def _chunks(self, job_id: str, blob: StoredBlob) -> list[ResultChunk]:
+        """Return the chunks of the picture of a job. No picture is held as a whole while clients read it."""
+
+        def read(offset: int, size: int) -> bytes:
+            try:
+                return self._store.blob_part(blob, offset, size)
+            except CorruptBlobError:
+                if self._store.job(job_id) is None:
+                    raise UnknownJobError(job_id) from None
+                raise
+
+        return list(stored_chunks(blob.size, read))
+
     def _request(self, job: StoredJob) -> TransferRequest | None:
         document = self._store.request(job.id)
         if document is None:
@@ -421,10 +473,9 @@ def _logged(event: StoredEvent) -> LoggedEvent:
     return LoggedEvent(event.sequence, SerializedEvent(event.data))
 
 
-def _with_chunks(events: list[LoggedEvent], data: bytes) -> list[LoggedEvent]:
+def _with_chunks(events: list[LoggedEvent], chunks: Sequence[Event]) -> list[LoggedEvent]:
     """Insert the chunks of the picture between its header and Completed, with the sequences that they had."""
     *earlier, header, completed = events
-    chunks: list[Event] = list(result_chunks(data))
     return [
         *earlier,
         header,

@@ -96,7 +96,7 @@ class Scheduler:
         self._observer = guarded(NullObserver() if observer is None else observer)
         self._pool = DevicePool(devices, queue_limits.max_running, self._observer)
         decoders = Decoders(decoder_limits)
-        self._planner = Planner(self._pool, limits, decoders)
+        self._planner = Planner(self._pool, limits, decoders, max_picture_bytes=queue_limits.max_picture_bytes)
         self._decoders = decoders
         self._table = JobTable()
         self._live = LivePublisher(store, self._table)
@@ -130,6 +130,7 @@ class Scheduler:
             storing=storing,
             observer=self._observer,
             checkpoint_seconds=durability.checkpoint_seconds,
+            max_picture_bytes=queue_limits.max_picture_bytes,
         )
         self.views = JobViews(store, self._table, self._pool)
         """Finds jobs and tells their progress."""
@@ -199,6 +200,7 @@ class Scheduler:
         request_id: str | None = None,
         *,
         size: int = 0,
+        named: Collection[str] = (),
     ) -> Job | StoredJob:
         """Accept a new job, or find the job that the same request has led to before.
 
@@ -208,6 +210,7 @@ class Scheduler:
             owner: the owner of the job.
             request_id: the id of the request that `read` reads.
             size: size of the request in bytes.
+            named: the SHA-256 of the pictures that the request names instead of having them.
 
         Raises:
             NotServingError: the server is warming up or draining.
@@ -221,7 +224,7 @@ class Scheduler:
             StoreError: the job cannot be stored.
         """
         try:
-            async with self._admission.prepared(read, owner, request_id, size) as prepared:
+            async with self._admission.prepared(read, owner, request_id, size, named) as prepared:
                 if isinstance(prepared, StoredJob):
                     return prepared
                 # If the call ends now, it must not leave half of a job behind, but a job without a follower.
@@ -235,14 +238,16 @@ class Scheduler:
             self._observer.notify(JobRefused(owner.name, error))
             raise
 
-    async def estimate(self, read: ReadRequest, owner: Owner = ANYONE, *, size: int = 0) -> Accepted:
+    async def estimate(
+        self, read: ReadRequest, owner: Owner = ANYONE, *, size: int = 0, named: Collection[str] = ()
+    ) -> Accepted:
         """Return the first event of the job that a request would lead to, without a job; its id is empty.
 
         Raises:
             NotServingError, QueueFullError, UnknownPictureError, InvalidRequestError, QuotaExceededError,
                 DoesNotFitError: as in `submit`.
         """
-        return await self._admission.estimate(read, owner, size)
+        return await self._admission.estimate(read, owner, size, named)
 
     async def _accept(self, prepared: PreparedRequest, deadline: float | None) -> Job | StoredJob:
         job = await self._admission.accept(prepared, deadline)

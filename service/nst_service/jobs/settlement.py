@@ -3,12 +3,12 @@
 import asyncio
 import functools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from nst_service.jobs.background import BackgroundTasks
 from nst_service.jobs.errors import JobCancelledError
-from nst_service.jobs.events import JobResult
+from nst_service.jobs.events import JobResult, ResultChunk
 from nst_service.jobs.job import Drained, End, Ended, Job, Moved
 from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.job_table import JobTable
@@ -124,27 +124,30 @@ class Settlement:
                 self._forget(job)
                 self._end(job, Drained())
 
-    async def _settle(self, job: Job, outcome: Outcome, save: Callable[[], Awaitable[object]]) -> None:
+    async def _settle(
+        self, job: Job, outcome: Outcome, save: Callable[[], Awaitable[Sequence[ResultChunk] | None]]
+    ) -> None:
+        chunks = None
         try:
-            await save()
+            chunks = await save()
         except LeaseLostError:
             self.retire(job, Moved())
             return
         except Exception as error:
             self._note("settle", f"job {job.id} has ended, which cannot be stored yet", error)
             if not isinstance(outcome, Requeued):
-                tell = None if self._is_alone else lambda _: self._tell(job, outcome)
+                tell = None if self._is_alone else lambda chunks: self._tell(job, outcome, chunks)
                 self._remember(job, _Unsaved(save, tell))
                 if tell:
                     return
-        self._tell(job, outcome)
+        self._tell(job, outcome, chunks)
         if job not in self._unsaved:
             self._table.remove(job)
 
-    def _tell(self, job: Job, outcome: Outcome) -> None:
-        """Publish the outcome of a run to the followers of its job."""
+    def _tell(self, job: Job, outcome: Outcome, chunks: Sequence[ResultChunk] | None) -> None:
+        """Publish the outcome of a run to the followers of its job. They read a stored picture from the store."""
         if isinstance(outcome, JobResult):
-            for event in outcome.events():
+            for event in outcome.events(chunks):
                 job.log.append(event)
         self._end(job, _end(outcome))
 
@@ -163,16 +166,18 @@ class Settlement:
             if unsaved.tell:
                 unsaved.tell(state)
 
-    async def _save(self, job: Job, outcome: Outcome, sequence: int) -> None:
+    async def _save(self, job: Job, outcome: Outcome, sequence: int) -> Sequence[ResultChunk] | None:
+        """Store the outcome of a run, and return the chunks of the stored picture if it has one."""
         match outcome:
             case Requeued():
                 if outcome.snapshot:
                     await self._store.save_checkpoint(job, outcome.snapshot)
                 await self._store.release(job, is_lost=outcome.is_lost)
             case JobResult():
-                await self._store.save_result(job, _state(outcome), outcome, sequence)
+                return await self._store.save_result(job, _state(outcome), outcome, sequence)
             case _:
                 await self._store.save_failure(job, _state(outcome), outcome)
+        return None
 
     def _remember(self, job: Job, unsaved: _Unsaved) -> None:
         self._unsaved[job] = unsaved

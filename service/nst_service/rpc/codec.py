@@ -85,6 +85,11 @@ def stored_request_from_proto(request: pb.StylizeRequest, find_picture: FindPict
     )
 
 
+def named_pictures(request: pb.StylizeRequest) -> frozenset[str]:
+    """Return the SHA-256 of the pictures that a request names instead of sending them."""
+    return frozenset(picture.sha256 for picture in _pictures(request) if picture.WhichOneof("source") == "sha256")
+
+
 def _take_pictures(request: pb.StylizeRequest, find_picture: FindPicture) -> dict[str, bytes]:
     """Replace every picture of a request by its SHA-256, and return the pictures by their SHA-256.
 
@@ -92,8 +97,12 @@ def _take_pictures(request: pb.StylizeRequest, find_picture: FindPicture) -> dic
         UnknownPictureError: the owner has no picture with a SHA-256 that the request names.
     """
     pictures: dict[str, bytes] = {}
+    found: set[str] = set()
     for picture in _pictures(request):
         if picture.WhichOneof("source") == "sha256":
+            if picture.sha256 in found:
+                continue
+            found.add(picture.sha256)
             data = find_picture(picture.sha256)
             if data is None:
                 raise UnknownPictureError(picture.sha256)

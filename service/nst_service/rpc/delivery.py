@@ -1,6 +1,8 @@
 """The delivery of messages to clients: it bounds the memory of what clients do not read."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 
 from nst_service.jobs.shared_bytes import SharedBytes
 from nst_service.rpc.connections import disconnect
@@ -36,17 +38,24 @@ class Deliveries:
             message: the message.
             seconds: seconds within which the client must take the message; None for no limit of its own.
         """
-
-        def leave() -> None:
-            disconnect(context.peer())
-
-        timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, leave)
+        loop = asyncio.get_running_loop()
+        timer = None if seconds is None else loop.call_later(seconds, disconnect, context.peer())
         try:
             if len(message) <= _SMALL_BYTES:
                 await context.write(message)
             else:
-                async with self._shared.turn(_COPIES * len(message), caller, evict=leave):
+                async with self.turn(context, caller, len(message)):
                     await context.write(message)
         finally:
             if timer:
                 timer.cancel()
+
+    @contextlib.asynccontextmanager
+    async def turn(self, context: Context, caller: str, size: int) -> AsyncIterator[None]:
+        """Wait until a message of this size in bytes can be made and sent, which must happen within the context."""
+        async with self._shared.turn(_COPIES * size, caller, evict=lambda: _leave(context)):
+            yield
+
+
+def _leave(context: Context) -> None:
+    disconnect(context.peer())

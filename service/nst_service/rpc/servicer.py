@@ -1,9 +1,9 @@
 """The service of the contract. It translates between the contract and the scheduler, and decides nothing."""
 
+import asyncio
 import contextlib
-import functools
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 
 from nst.v1 import style_transfer_pb2 as pb
 from nst.v1 import style_transfer_pb2_grpc as pb_grpc
@@ -12,10 +12,13 @@ from nst_service.engine.choices import Preset
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.options import DEFAULT_PRESET, OutputOptions, TransferOptions
 from nst_service.engine.pictures.formats import INPUT_MEDIA_TYPES
+from nst_service.jobs.events import Event, Preview, ResultChunk
+from nst_service.jobs.log import LoggedEvent
 from nst_service.jobs.quotas import Owner
 from nst_service.jobs.scheduler import Scheduler
+from nst_service.jobs.stored_request import ReadRequest
 from nst_service.rpc.auth import Authenticator
-from nst_service.rpc.codec import stored_request_from_proto
+from nst_service.rpc.codec import named_pictures, stored_request_from_proto
 from nst_service.rpc.delivery import Deliveries
 from nst_service.rpc.errors import RequestTooLargeError
 from nst_service.rpc.intake import Context, caller_of
@@ -69,11 +72,11 @@ class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
         remaining = context.time_remaining()
         deadline = None if remaining is None else time.monotonic() + remaining
         owner = self._authenticator.owner(context)
-        read = functools.partial(stored_request_from_proto, request)
-        job = await self._scheduler.submit(read, deadline, owner, request.request_id or None, size=size)
-        # The call may follow its job for a long time, and its pictures need not be held until then.
-        del request, read
-        await self._send_events(context, job.id, owner, 0, lambda event: pb.StylizeResponse(event=event))
+        read, named, request_id = _reader(request), named_pictures(request), request.request_id or None
+        # The reader alone has the request now, and lets it go when its pictures have been copied.
+        del request
+        job_id = (await self._scheduler.submit(read, deadline, owner, request_id, size=size, named=named)).id
+        await self._send_events(context, job_id, owner, 0, lambda event: pb.StylizeResponse(event=event))
 
     async def WatchJob(self, request: pb.WatchJobRequest, context: Context) -> None:  # type: ignore[override]  # noqa: N802
         """Stream the events of a job."""
@@ -85,15 +88,18 @@ class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
 
     async def _send_events(self, context: Context, job_id: str, owner: Owner, after: int, response: _Response) -> None:
         caller = caller_of(owner.name, context)
-        async with contextlib.aclosing(self._follow(job_id, owner, after, response)) as messages:
-            async for message in messages:
-                await self._deliveries.write(context, caller, message)
 
-    async def _follow(self, job_id: str, owner: Owner, after: int, response: _Response) -> AsyncGenerator[bytes, None]:
-        """Yield the events of a job as serialised responses, so that no other copy is held while they are sent."""
+        def serialized(logged: LoggedEvent) -> bytes:
+            return response(event_to_proto(logged, self._model)).SerializeToString()
+
         async with contextlib.aclosing(self._scheduler.follow(job_id, owner, after)) as events:
             async for logged in events:
-                yield response(event_to_proto(logged, self._model)).SerializeToString()
+                if size := _picture_bytes(logged.event):
+                    # A call that waits for its turn holds no picture.
+                    async with self._deliveries.turn(context, caller, size):
+                        await context.write(await asyncio.to_thread(serialized, logged))
+                else:
+                    await self._deliveries.write(context, caller, serialized(logged))
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:  # noqa: N802
         """Describe a job."""
@@ -127,8 +133,9 @@ class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
         """Describe the job that a request would lead to, and its cost."""
         size = self._checked_size(request)
         owner = self._authenticator.owner(context)
-        read = functools.partial(stored_request_from_proto, request.stylize)
-        return estimate_to_proto(await self._scheduler.estimate(read, owner, size=size))
+        read, named = _reader(request.stylize), named_pictures(request.stylize)
+        del request
+        return estimate_to_proto(await self._scheduler.estimate(read, owner, size=size, named=named))
 
     def _checked_size(self, request: pb.StylizeRequest | pb.EstimateRequest) -> int:
         size = request.ByteSize()
@@ -160,3 +167,20 @@ class StyleTransferServicer(pb_grpc.StyleTransferServiceServicer):
             running_jobs=scheduler.views.running_jobs,
             presets=[options_to_proto(TransferOptions.from_preset(preset).completed()) for preset in Preset],
         )
+
+
+def _reader(request: pb.StylizeRequest) -> ReadRequest:
+    """Return a function that reads a request once."""
+    requests = [request]
+    return lambda find_picture: stored_request_from_proto(requests.pop(), find_picture)
+
+
+def _picture_bytes(event: Event) -> int:
+    """Return the number of bytes of a picture, or of a part of one, that an event has."""
+    match event:
+        case ResultChunk():
+            return event.size
+        case Preview(data=data):
+            return len(data)
+        case _:
+            return 0

@@ -5,8 +5,10 @@ import dataclasses
 import hashlib
 import os
 import shutil
+import time
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 from nst_service.store.errors import CorruptBlobError, StoreError, StoreUnavailableError
 from nst_service.store.failures import file_failure
 from nst_service.store.location import Location
-from nst_service.store.records import Blob
+from nst_service.store.records import Blob, StoredBlob
 
 _S3_PROTOCOLS = ("s3", "s3a")
 _MARK = "store"
@@ -26,6 +28,20 @@ with a dot in their names."""
 _EXPLANATION = b"The nst server with the database of this id owns the folder. It removes files that no job uses.\n"
 _PARTIAL = "partial"
 """The first part of the name of an unfinished file; the id of its writer follows."""
+
+_PART_BYTES = 2**20
+"""Bytes of a blob that are read at once, where it is not needed as a whole."""
+_CHECKED_SECONDS = 60.0
+"""Seconds for which a blob that was undamaged counts as undamaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """The outcome of a check of a blob."""
+
+    blob: StoredBlob
+    until: float
+    """Time until which the blob counts as undamaged, on the clock of `time.monotonic`."""
 
 
 class BlobFolder:
@@ -50,6 +66,7 @@ class BlobFolder:
         self.location = location or Location(f"the folder {root}")
         """The name of the folder in messages."""
         self._required_mark: str | None = None
+        self._checked: Mapping[str, _Checked] = {}
         with self._translated():
             files.makedirs(self._root, exist_ok=True)
 
@@ -118,6 +135,52 @@ class BlobFolder:
                 raise CorruptBlobError(sha256) from error
         if hashlib.sha256(data).hexdigest() != sha256:
             raise CorruptBlobError(sha256)
+        return data
+
+    def checked(self, sha256: str) -> StoredBlob:
+        """Return a blob that is undamaged, or was so less than a minute ago. It is read part by part.
+
+        Raises:
+            CorruptBlobError: the blob is missing or damaged.
+            StoreError: the blob cannot be read.
+        """
+        known = self._checked.get(sha256)
+        if known and known.until > time.monotonic():
+            return known.blob
+        digest, size = hashlib.sha256(), 0
+        with self._translated():
+            try:
+                with self._files.open(self._path(sha256), "rb", block_size=_PART_BYTES) as file:
+                    while part := file.read(_PART_BYTES):
+                        digest.update(part)
+                        size += len(part)
+            except FileNotFoundError as error:
+                self._check_mark()
+                raise CorruptBlobError(sha256) from error
+        if digest.hexdigest() != sha256:
+            raise CorruptBlobError(sha256)
+        now, blob = time.monotonic(), StoredBlob(sha256, size)
+        # Replaced and never changed, because any thread may read it.
+        recent = {name: each for name, each in self._checked.items() if each.until > now}
+        self._checked = recent | {sha256: _Checked(blob, now + _CHECKED_SECONDS)}
+        return blob
+
+    def part(self, blob: StoredBlob, start: int, size: int) -> bytes:
+        """Read a part of a blob.
+
+        Raises:
+            CorruptBlobError: the blob is missing or shorter.
+            StoreError: the blob cannot be read.
+        """
+        end = min(start + size, blob.size)
+        with self._translated():
+            try:
+                data: bytes = self._files.cat_file(self._path(blob.sha256), start=start, end=end)
+            except FileNotFoundError as error:
+                self._check_mark()
+                raise CorruptBlobError(blob.sha256) from error
+        if len(data) != end - start:
+            raise CorruptBlobError(blob.sha256)
         return data
 
     def remove(self, sha256: str) -> None:

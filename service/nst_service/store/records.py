@@ -63,6 +63,15 @@ class Blob:
         return sum(memoryview(part).nbytes for part in self.parts)
 
 
+@dataclass(frozen=True, slots=True)
+class StoredBlob:
+    """A blob that is stored."""
+
+    sha256: str
+    size: int
+    """Size in bytes."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredEvent:
     """An event of a job, as the job layer has serialised it."""

@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, Update, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
@@ -40,16 +40,18 @@ from nst_service.store.records import (
     NewJob,
     Removed,
     Retention,
+    StoredBlob,
     StoredEvent,
     StoredJob,
     Submission,
     Usage,
 )
-from nst_service.store.schema import BLOB_USES, EVENTS, FOLLOWED, JOBS, LIVE_EVENTS, SERVERS
+from nst_service.store.schema import BLOB_USES, BLOBS, EVENTS, FOLLOWED, JOBS, LIVE_EVENTS, SERVERS
 from nst_service.store.serving_clock import ServingClock, store_id
 from nst_service.store.versions import migrate
 
 _IS_UNFINISHED: ColumnElement[bool] = JOBS.c.state.in_([state for state in JobState if not state.is_terminal])
+_Used = TypeVar("_Used")
 
 
 class Store:
@@ -668,10 +670,33 @@ class Store:
         """Return the finished picture of a job; None if there is none."""
         return self._blob(JOBS.c.id == job_id, BLOB_USES.c.kind == BlobKind.RESULT)
 
+    def result_blob(self, job_id: str) -> StoredBlob | None:
+        """Return the blob of the finished picture of a job, to be read by `blob_part`; None if there is none.
+
+        Raises:
+            CorruptBlobError: the blob is missing or damaged.
+        """
+        return self._use_blob(self._folder.checked, JOBS.c.id == job_id, BLOB_USES.c.kind == BlobKind.RESULT)
+
+    def blob_part(self, blob: StoredBlob, start: int, size: int) -> bytes:
+        """Return a part of a blob.
+
+        Raises:
+            CorruptBlobError: the blob has been removed, or is damaged.
+        """
+        return self._folder.part(blob, start, size)
+
     def picture(self, owner: str, sha256: str) -> bytes | None:
         """Return a picture that an owner has sent or received; None if the owner has no such picture."""
-        pictures = BLOB_USES.c.kind.in_([BlobKind.PICTURE, BlobKind.RESULT])
-        return self._blob(JOBS.c.owner == owner, BLOB_USES.c.sha256 == sha256, pictures)
+        return self._blob(*_is_picture(owner, sha256))
+
+    def picture_size(self, owner: str, sha256: str) -> int | None:
+        """Return the size in bytes of a picture that an owner has sent or received; None if there is none."""
+        named = select(BLOBS.c.size).join(BLOB_USES, BLOB_USES.c.sha256 == BLOBS.c.sha256)
+        wanted = named.join(JOBS, JOBS.c.number == BLOB_USES.c.job_number).where(*_is_picture(owner, sha256))
+        with self._database.read() as connection:
+            size: int | None = connection.execute(wanted.limit(1)).scalar()
+            return size
 
     # Cleaning
 
@@ -796,6 +821,9 @@ class Store:
             connection.execute(self._database.insert(EVENTS).on_conflict_do_nothing(), rows)
 
     def _blob(self, *conditions: ColumnElement[bool]) -> bytes | None:
+        return self._use_blob(self._folder.get, *conditions)
+
+    def _use_blob(self, use: Callable[[str], _Used], *conditions: ColumnElement[bool]) -> _Used | None:
         wanted = select(BLOB_USES.c.sha256).join(JOBS, JOBS.c.number == BLOB_USES.c.job_number).where(*conditions)
         while True:
             with self._database.read() as connection:
@@ -803,7 +831,7 @@ class Store:
             if sha256 is None:
                 return None
             try:
-                return self._folder.get(sha256)
+                return use(sha256)
             except CorruptBlobError:
                 # The blob may have been replaced or removed since its name was read.
                 with self._database.read() as connection:
@@ -841,6 +869,11 @@ def _has_request_id(owner: str, request_id: str) -> ColumnElement[bool]:
 def _is_leased(lease: Lease) -> ColumnElement[bool]:
     # Every lease of a job has an epoch of its own, which fences off the holders of older ones.
     return (JOBS.c.number == lease.job.number) & (JOBS.c.epoch == lease.epoch) & (JOBS.c.state == JobState.RUNNING)
+
+
+def _is_picture(owner: str, sha256: str) -> tuple[ColumnElement[bool], ...]:
+    is_picture = BLOB_USES.c.kind.in_([BlobKind.PICTURE, BlobKind.RESULT])
+    return JOBS.c.owner == owner, BLOB_USES.c.sha256 == sha256, is_picture
 
 
 def _byte_count(events: Sequence[StoredEvent]) -> int:
