@@ -114,12 +114,18 @@ class ServerConfig:
         "ends slower calls.",
         min=0.1,
     )
+    memory_bytes: int = _setting(
+        0,
+        "Memory in bytes of the server and of its processes that decode pictures. It is divided among what the server "
+        "receives, decodes, computes and sends. 0 uses four fifths of the memory of the machine or of the container.",
+        min=0,
+    )
     max_pending_bytes: int = _setting(
-        512 * 2**20,
+        0,
         "Largest total size in bytes of the requests with pictures that are received or checked at once. Further "
         "requests wait in the client for up to message_seconds, in turns between the callers. The server then refuses "
-        "them and tells the client when to retry.",
-        min=1,
+        "them and tells the client when to retry. 0 uses an eighth of the memory, at most 512 MiB.",
+        min=0,
     )
     max_streams: int = _setting(
         256, "Largest number of concurrent calls on a connection. Further calls wait in the client.", min=1, max=2**20

@@ -1,8 +1,10 @@
 """Makes the devices, the store and the scheduler of a server from its configuration, without gRPC."""
 
 import contextlib
+import functools
 import logging
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,8 +14,15 @@ import torch
 from platformdirs import user_data_path
 
 from nst_service.config import ServerConfig
-from nst_service.engine.devices import resolve_devices, resolve_precision, set_up_process
+from nst_service.engine.devices import (
+    machine_bytes,
+    resolve_devices,
+    resolve_precision,
+    set_up_process,
+    used_bytes,
+)
 from nst_service.engine.network.input_scale import InputScale
+from nst_service.engine.network.precision import is_gpu
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.network.weights import load_weights
 from nst_service.engine.options import Limits
@@ -26,16 +35,19 @@ from nst_service.jobs.queue_limits import QueueLimits
 from nst_service.jobs.scheduler import Scheduler
 from nst_service.jobs.views import Durability
 from nst_service.jobs.worker import DeviceWorker
+from nst_service.memory_budget import MemoryBudget, TooLittleMemoryError, divide
 from nst_service.reloaded import SettingError
 from nst_service.store.records import Retention
 from nst_service.store.store import Store
+
+_log = logging.getLogger(__name__)
 
 _LEASE_SECONDS = 30.0
 """Seconds without a heartbeat after which servers that share a database take over the jobs of another one."""
 _DECODERS = 2
 """The number of processes that decode pictures."""
-_DECODER_BYTES = 2**31
-"""Memory of each of them in bytes."""
+_MEMORY_SHARE = 0.8
+"""The share of the memory of the machine or of the container that the server uses if nothing else is set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +58,8 @@ class Runtime:
     """The network on the first device, or on none. All devices have networks with the same weights."""
     scheduler: Scheduler
     """The scheduler, which is not started yet."""
+    memory: MemoryBudget
+    """The parts of the memory of this process."""
     close: Callable[[], None]
     """Gives back the devices that are not of this machine, when the scheduler is closed. It blocks."""
 
@@ -63,7 +77,7 @@ def build_runtime(
     Raises:
         DeviceError: a device is not available, or does not support the precision.
         WeightsError: the weights cannot be used.
-        SettingError: a URL of the store, or a Ray cluster, cannot be used.
+        SettingError: a URL of the store, or a Ray cluster, cannot be used, or the memory does not suffice.
         StoreError: the store cannot be used.
     """
     devices = _devices(config)
@@ -79,12 +93,13 @@ def build_runtime(
         ),
         queue_limits=QueueLimits(
             max_queued=config.max_queued,
-            max_pending_bytes=config.max_pending_bytes,
+            max_pending_bytes=devices.memory.pending,
             max_running=config.max_running,
+            max_picture_bytes=sys.maxsize if devices.compute_in_memory else devices.memory.jobs,
         ),
         decoder_limits=DecoderLimits(
             processes=_DECODERS,
-            max_bytes=_DECODER_BYTES,
+            max_bytes=devices.memory.decoder,
             request_seconds=config.decode_seconds,
         ),
         durability=Durability(
@@ -95,7 +110,7 @@ def build_runtime(
         ),
         observer=observer,
     )
-    return Runtime(devices.model, scheduler, devices.close)
+    return Runtime(devices.model, scheduler, devices.memory, devices.close)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +119,9 @@ class _Devices:
 
     model: Vgg19
     devices: Sequence[Device]
+    memory: MemoryBudget
+    compute_in_memory: bool
+    """Whether the devices compute in the memory of this process, and count the pictures of their jobs."""
     close: Callable[[], None]
 
 
@@ -111,8 +129,28 @@ def _devices(config: ServerConfig) -> _Devices:
     if config.ray:
         return _ray_devices(config)
     models = load_models(config)
-    workers = [DeviceWorker(model, config.max_job_bytes, config.style_cache_bytes) for model in models]
-    return _Devices(models[0], workers, lambda: None)
+    memory = _memory(config)
+    workers = [DeviceWorker(model, config.max_job_bytes, config.style_cache_bytes, memory.jobs) for model in models]
+    return _Devices(models[0], workers, memory, not is_gpu(models[0].device), lambda: None)
+
+
+def _memory(config: ServerConfig) -> MemoryBudget:
+    """Divide the memory of a process that has loaded its weights."""
+    divided = functools.partial(
+        divide,
+        resting=used_bytes("cpu") or 0,
+        max_request_bytes=config.max_request_bytes,
+        max_calls=config.max_calls,
+        decoders=_DECODERS,
+        pending=config.max_pending_bytes,
+    )
+    if config.memory_bytes:
+        return divided(config.memory_bytes)
+    try:
+        return divided(round(_MEMORY_SHARE * machine_bytes()))
+    except TooLittleMemoryError as error:
+        _log.warning("this machine has little memory for a server with these settings: %s", error)
+        return error.least
 
 
 def _ray_devices(config: ServerConfig) -> _Devices:
@@ -138,7 +176,7 @@ def _ray_devices(config: ServerConfig) -> _Devices:
         devices = RayDevices(
             config.ray, settings, weights_sha256=model.weights_sha256, timeout_seconds=config.ray_timeout
         )
-    return _Devices(model, [devices.device() for _ in range(count.count)], devices.close)
+    return _Devices(model, [devices.device() for _ in range(count.count)], _memory(config), False, devices.close)
 
 
 @contextlib.contextmanager

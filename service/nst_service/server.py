@@ -64,8 +64,6 @@ Clients connect again with their next call, without an error.
 """
 _HEALTH_SHARE = 4
 """The number of connections that the server allows for each watch of its health, which needs no token."""
-_DELIVERY_BYTES = 128 * 2**20
-"""Memory in bytes of the messages that are being sent."""
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -104,6 +102,7 @@ class Server:
         runtime = build_runtime(config, ProtoCodec, Observers(*self._observers))
         self._model = runtime.model
         self._close_devices = runtime.close
+        self._memory = runtime.memory
         self.scheduler = runtime.scheduler
         if self._metrics:
             self._metrics.watch(self.scheduler.gauges.read)
@@ -138,7 +137,7 @@ class Server:
             max_calls=config.max_calls,
             max_health_watches=max(1, config.max_connections // _HEALTH_SHARE),
         )
-        deliveries = Deliveries(_DELIVERY_BYTES)
+        deliveries = Deliveries(self._memory.delivery)
         server = grpc.aio.server(
             interceptors=[
                 CallInterceptor(*self._observers),

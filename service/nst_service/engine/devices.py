@@ -11,6 +11,8 @@ from nst_service.engine.errors import EngineError
 from nst_service.engine.network.precision import Precision, is_gpu
 
 _CGROUP = Path("/sys/fs/cgroup")
+_MEMORY_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
+"""The files with the limit of a container, of the second and of the first version of control groups."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 """Parameters of mallopt in glibc's malloc.h."""
 _NEVER = 2**31 - 1
@@ -112,6 +114,20 @@ def used_bytes(name: str) -> int | None:
     if name == "cpu":
         return int(psutil.Process().memory_info().rss)
     return torch.cuda.memory_allocated(name) if name.startswith("cuda:") and torch.cuda.is_available() else None
+
+
+def machine_bytes() -> int:
+    """Return the memory of this machine in bytes, or of this container if it is allowed less."""
+    limits = [psutil.virtual_memory().total]
+    for name in _MEMORY_LIMITS:
+        try:
+            limit = (_CGROUP / name).read_text().strip()
+        except OSError:
+            continue
+        # Without a limit, it is "max" or a number above any memory.
+        if limit.isdigit():
+            limits.append(int(limit))
+    return min(limits)
 
 
 def set_up_process(devices: list[torch.device], precision: Precision = Precision.FLOAT32) -> None:

@@ -5,8 +5,11 @@ import bisect
 import contextlib
 import itertools
 import logging
+import sys
 import time
+from collections.abc import Iterable
 
+from nst_service.engine.memory.footprint import picture_bytes
 from nst_service.engine.spec import TransferSpec
 from nst_service.jobs.availability import Availability
 from nst_service.jobs.background import BackgroundTasks
@@ -54,6 +57,7 @@ class Dispatcher:
         storing: BackgroundTasks,
         observer: Observer,
         checkpoint_seconds: float,
+        max_picture_bytes: int = sys.maxsize,
     ):
         """Make the dispatcher of a server.
 
@@ -67,7 +71,9 @@ class Dispatcher:
             storing: the tasks that write to the store.
             observer: notified of what happens to the jobs.
             checkpoint_seconds: shortest time in seconds between two checkpoints of a job.
+            max_picture_bytes: the bytes of the pictures of all jobs that run (see `QueueLimits`).
         """
+        self._max_picture_bytes = max_picture_bytes
         self._store = store
         self._table = table
         self._pool = pool
@@ -111,7 +117,18 @@ class Dispatcher:
             return []
         if ready and ready[0].probation:
             return [] if running else ready[:1]
-        return list(itertools.takewhile(lambda job: job.probation is None, ready))
+        return self._within_memory(itertools.takewhile(lambda job: job.probation is None, ready))
+
+    def _within_memory(self, ready: Iterable[Job]) -> list[Job]:
+        """Return the first jobs whose pictures fit into memory beside those of the running jobs."""
+        running, startable = self._pool.running, list[Job]()
+        held = sum(map(_picture_bytes, running))
+        for job in ready:
+            held += _picture_bytes(job)
+            if held > self._max_picture_bytes and (running or startable):
+                break
+            startable.append(job)
+        return startable
 
     async def idle_within(self, seconds: float) -> bool:
         """Wait at most this number of seconds until no job runs and all ends are stored; return whether no job runs."""
@@ -322,6 +339,11 @@ class Dispatcher:
         device.vacate(job)
         if self._availability.is_serving:
             self.dispatch()
+
+
+def _picture_bytes(job: Job) -> int:
+    outline = job.run_state.outline
+    return picture_bytes(outline.size, outline.styles)
 
 
 def _is_cancelled() -> bool:

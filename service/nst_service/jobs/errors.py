@@ -108,7 +108,15 @@ class StoredFailureError(JobError):
 class DoesNotFitError(JobError):
     """The job needs more memory than its device has."""
 
-    def __init__(self, needed: int, available: int, largest_size: int, shorter_history: tuple[int, int] | None = None):
+    def __init__(
+        self,
+        needed: int,
+        available: int,
+        largest_size: int,
+        shorter_history: tuple[int, int] | None = None,
+        *,
+        limit: str = "",
+    ):
         """Describe the shortage.
 
         Args:
@@ -116,6 +124,7 @@ class DoesNotFitError(JobError):
             available: bytes that it can have.
             largest_size: the longest edge in pixels that fits; 0 if no size fits.
             shorter_history: an lbfgs_history that needs less memory, and the bytes that the job then needs.
+            limit: the name of the setting that limits the memory; empty if the device itself does.
         """
         remedy = f"the largest image_size that fits is {largest_size}" if largest_size else "no size fits"
         if shorter_history:
@@ -123,7 +132,7 @@ class DoesNotFitError(JobError):
             remedy += f"; with an lbfgs_history of {steps} the job needs about {less / 2**20:.0f} MiB"
         super().__init__(
             f"the job needs about {needed / 2**20:.0f} MiB of memory, but "
-            f"{available / 2**20:.0f} MiB are available; {remedy}"
+            f"{available / 2**20:.0f} MiB are available{f' ({limit} of this server)' if limit else ''}; {remedy}"
         )
         self.needed = needed
         """Bytes that the job needs."""

@@ -208,7 +208,7 @@ class AsyncJobStore:
             sequence: the sequence of the first of its last events.
         """
         await self._write(self._save_result, job, state, result, sequence)
-        return self._chunks(job.id, StoredBlob(result.header.sha256, len(result.data)))
+        return self._chunks(_lease(job).job.id, StoredBlob(result.header.sha256, len(result.data)))
 
     async def save_failure(self, job: Job, state: JobState, error: JobError) -> None:
         """End a job that has no picture."""

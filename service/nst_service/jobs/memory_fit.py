@@ -40,7 +40,13 @@ def does_not_fit(outline: TransferOutline, needed: int, memory: Memory, *, share
         share: the share of the memory that the sizes suggested to the client may need.
     """
     within = memory.share(share)
-    return DoesNotFitError(needed, memory.available, _largest_size(outline, within), shorter_history(outline, within))
+    return DoesNotFitError(
+        needed,
+        memory.available,
+        _largest_size(outline, within),
+        shorter_history(outline, within),
+        limit=memory.limit,
+    )
 
 
 def _largest_size(outline: TransferOutline, memory: Memory) -> int:

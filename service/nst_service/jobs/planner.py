@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 
 from nst_service.engine.errors import InvalidRequestError, PictureError, PictureTooCostlyError, Violation
 from nst_service.engine.estimate import estimate
+from nst_service.engine.memory.footprint import picture_bytes
 from nst_service.engine.options import NO_LIMITS, Limits
 from nst_service.engine.outline import TransferOutline
 from nst_service.engine.sizes import Size
@@ -24,7 +26,7 @@ from nst_service.engine.spec import (
 )
 from nst_service.jobs.decoders import Decoders, DecodingBudget
 from nst_service.jobs.device_pool import DevicePool
-from nst_service.jobs.errors import NotServingError, Unavailability
+from nst_service.jobs.errors import DoesNotFitError, NotServingError, Unavailability
 from nst_service.jobs.events import Accepted, CostEstimate
 from nst_service.jobs.forecast import Span
 from nst_service.jobs.job import Job, JobPlan, RunState
@@ -48,7 +50,16 @@ _Result = TypeVar("_Result")
 class Planner:
     """Makes jobs that the devices can run. It belongs to the event loop."""
 
-    def __init__(self, pool: DevicePool, limits: Limits, decoders: Decoders):
+    def __init__(self, pool: DevicePool, limits: Limits, decoders: Decoders, *, max_picture_bytes: int = sys.maxsize):
+        """Make a planner.
+
+        Args:
+            pool: the devices.
+            limits: the limits of a request.
+            decoders: decode the pictures.
+            max_picture_bytes: the bytes of the decoded pictures of a job (see `QueueLimits`).
+        """
+        self._max_picture_bytes = max_picture_bytes
         self._pool = pool
         self._limits = limits
         self._decoders = decoders
@@ -105,7 +116,11 @@ class Planner:
         headers = await self._decoders.sizes(pictures_of(request), budget)
         outline = outline_of(request, headers, self._limits)
         check_job(owner, pixels=math.prod(outline.size), iterations=outline.options.iterations)
-        return await self.in_thread(fitted, outline, self._pool.capacity)
+        fitting = await self.in_thread(fitted, outline, self._pool.capacity)
+        needed = picture_bytes(fitting.size, fitting.styles)
+        if needed > self._max_picture_bytes:
+            raise DoesNotFitError(needed, self._max_picture_bytes, 0, limit="memory_bytes")
+        return fitting
 
     async def prepare_again(
         self, request: TransferRequest, owner: str, size: Size, *, must_fit: bool = True

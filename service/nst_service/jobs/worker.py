@@ -12,6 +12,7 @@ from nst_service.engine.devices import available_bytes, release_memory
 from nst_service.engine.errors import NonFiniteLossError, SnapshotError
 from nst_service.engine.estimate import step_work
 from nst_service.engine.memory.fit import Memory
+from nst_service.engine.network.precision import is_gpu
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.objective.style_cache import StyleCache
 from nst_service.engine.optim.snapshot import Snapshot
@@ -38,13 +39,15 @@ class DeviceWorker:
     Any thread may call `join` and `close`. Everything else except the constructor belongs to the thread of the worker.
     """
 
-    def __init__(self, model: Vgg19, max_job_bytes: int = 0, style_cache_bytes: int = 0):
+    def __init__(self, model: Vgg19, max_job_bytes: int = 0, style_cache_bytes: int = 0, memory_bytes: int = 0):
         """Make the worker of the device of a model.
 
         Args:
             model: the network.
             max_job_bytes: the most memory that a job can have, in bytes; 0 for the whole memory of the device.
             style_cache_bytes: size of the cache for the statistics of styles, in bytes.
+            memory_bytes: memory of this process for jobs in bytes, which limits a device that computes in it; 0 for
+                no limit.
         """
         self.device = model.device
         self.throughput = Throughput()
@@ -52,6 +55,7 @@ class DeviceWorker:
         """Bytes that all jobs can have together; 0 before the warm-up."""
         self._model = model
         self._max_job_bytes = max_job_bytes
+        self._memory_bytes = 0 if is_gpu(model.device) else memory_bytes
         self._styles = StyleCache(style_cache_bytes)
         self._arrivals: SimpleQueue[Run | None] = SimpleQueue()
         self._runs: list[Run] = []
@@ -76,7 +80,15 @@ class DeviceWorker:
     @property
     def capacity(self) -> Memory:
         """The memory that a job can have."""
-        return Memory(min(self.memory, self._max_job_bytes or self.memory), self._model.backend)
+        limits = {"": self.memory, "max_job_bytes": self._max_job_bytes, "memory_bytes": self._limited_memory()}
+        limit, available = min(
+            ((name, size) for name, size in limits.items() if size or not name), key=lambda pair: pair[1]
+        )
+        return Memory(available, self._model.backend, holds_pictures=not is_gpu(self.device), limit=limit)
+
+    def _limited_memory(self) -> int:
+        """Return the memory in bytes that the settings leave to all jobs; 0 for no limit."""
+        return self._memory_bytes and max(1, self._memory_bytes - self._styles.max_bytes)
 
     def warm_up(self) -> None:
         """Run a few steps, which load everything that the first job needs and measure the throughput of the device."""
@@ -103,6 +115,8 @@ class DeviceWorker:
         self.throughput.observe(step_work(options, size, None), seconds)
         release_memory(self.device)
         self.memory = max(0, available_bytes(self.device) - self._styles.max_bytes)
+        if limited := self._limited_memory():
+            self.memory = min(self.memory, limited)
 
     def join(self, job: Job, spec: TransferSpec, snapshot: Snapshot | None, sink: RunSink) -> None:
         """Add a job. Its first turn is after the present step of another job.

@@ -31,7 +31,7 @@ LOOKAHEAD_BYTES = 16 * 2**10
 MESSAGE_OVERHEAD_BYTES = 64 * 2**10
 """Bytes by which a request may exceed the largest one and is still read, so that the refusal can tell its size."""
 
-_SMALL_READS = 4
+_SMALL_READS = 2
 """The number of requests without pictures that are read at once. They are there as soon as their calls are."""
 _SMALL_PATIENCE = 1.0
 """Seconds for which such a request is read while others wait."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nst_service.engine.memory.footprint import peak_bytes
+from nst_service.engine.memory.footprint import peak_bytes, picture_bytes
 from nst_service.engine.network.backend import CPU_BACKEND, Backend
 from nst_service.engine.network.layers import minimum_edge
 from nst_service.engine.options import TransferOptions
@@ -29,13 +29,23 @@ class Memory:
     """Bytes that the transfer may hold at once."""
     backend: Backend = CPU_BACKEND
     """The implementation of the convolutions, on which depends how much they keep for the backward pass."""
+    holds_pictures: bool = False
+    """Whether the pictures of the request are in the same memory, as on a CPU."""
+    limit: str = ""
+    """The name of the setting that limits the memory; empty if the device itself does."""
 
     @classmethod
     def common(cls, memories: Iterable["Memory"]) -> "Memory":
         """Return what a transfer may hold on any of several devices."""
         each = tuple(memories)
         keeps_more = any(memory.backend is Backend.TORCH for memory in each)
-        return cls(min(memory.available for memory in each), Backend.TORCH if keeps_more else Backend.NATIVE)
+        least = min(each, key=lambda memory: memory.available)
+        return cls(
+            least.available,
+            Backend.TORCH if keeps_more else Backend.NATIVE,
+            holds_pictures=any(memory.holds_pictures for memory in each),
+            limit=least.limit,
+        )
 
     def share(self, share: float) -> "Memory":
         """Return a part of it."""
@@ -74,8 +84,9 @@ def fitting_tile(options: TransferOptions, size: Size, styles: Sequence[Size], m
         memory: what the transfer may hold.
     """
     tile_size: int | None = None
+    pictures = picture_bytes(size, styles) if memory.holds_pictures else 0
     for tile_size in (None, *_TILE_SIZES):
-        peak = peak_bytes(options, size, styles, tile_size, memory.backend)
+        peak = pictures + peak_bytes(options, size, styles, tile_size, memory.backend)
         if peak <= memory.available:
             break
     return TileFit(tile_size, peak)

@@ -27,8 +27,16 @@ _SNAPSHOT_TEXT = 2**15
 """Bytes of a snapshot that belong to no picture."""
 _LARGEST_SNAPSHOT = 2**28
 """Bytes. Larger snapshots leave out what the optimiser has learnt: it would take seconds and gigabytes."""
+_CONTENT_CHANNELS, _STYLE_CHANNELS = 4, 3
+"""Bytes of a pixel of the content, which may be transparent, and of a style."""
+_SHARED_CHANNELS = 12
+"""Bytes of a pixel of all pictures and masks together that have the size of the result, but those of the styles: the
+content, the picture to start from, the reference, and the masks of the content and of the reference."""
 _FINISHING_PICTURES = 10
 """Pictures that the conversion of colours and the encoder hold at once."""
+_STYLE_PICTURES = 3
+"""Copies of the pixels of a style while its statistics are computed, even in tiles: as numbers, with the colours of the
+content, and a copy for its checksum."""
 _TEMPORARIES = 5
 """Features of a layer that operations of torch hold in the backward pass, beside what is kept for it: the gradients
 with respect to its output and to its input, and copies that are rectified or padded."""
@@ -70,8 +78,25 @@ def peak_bytes(
     if layers:
         work.append(_evaluation_bytes(options, size, tile_size, backend))
     if options.active_style_layers:
-        work += [_style_bytes(options, _largest_part(style, tile_size, layers), backend) for style in styles]
+        work += [
+            _style_bytes(options, _largest_part(style, tile_size, layers), backend)
+            + _STYLE_PICTURES * _picture_bytes(style)
+            for style in styles
+        ]
     return round(_HEAP * (held + max(work))) + snapshot_bytes(options, size)
+
+
+def picture_bytes(size: Size, styles: Sequence[Size]) -> int:
+    """Return the most bytes that the decoded pictures of a request take, beside what is computed from them.
+
+    Args:
+        size: the size of the result, which all pictures and masks but those of the styles have.
+        styles: the sizes of the styles.
+    """
+    sizes = [math.prod(style) for style in styles]
+    held = (_SHARED_CHANNELS + len(sizes)) * math.prod(size) + _STYLE_CHANNELS * sum(sizes)
+    # A picture that comes from its decoder is there twice.
+    return held + _CONTENT_CHANNELS * max((math.prod(size), *sizes))
 
 
 def least_bytes(backend: Backend = CPU_BACKEND) -> int:
