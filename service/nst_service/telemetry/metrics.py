@@ -46,6 +46,8 @@ from nst_service.telemetry.outage import Outage
 _MAX_OWNERS = 1000
 _OTHER = "other"
 _NONE = "none"
+_FAILURES = ("LOSS_NOT_FINITE", "REQUEST_LOST", "KEEPS_CRASHING", "INTERNAL")
+"""The reasons of `JobFailedError`."""
 _STREAMING = ("Stylize", "WatchJob", "Watch", "ServerReflectionInfo")
 """The methods whose calls last as long as their client wants."""
 _KINDS: Mapping[Kind, type[MetricWrapperBase]] = {
@@ -324,6 +326,8 @@ class ServerMetrics:
         self._counter(catalogue.ENDED, state=JobState.FAILED.value, stop_reason=_NONE)
         for cause in RequeueCause:
             self._counter(catalogue.REQUEUED, cause=cause.value)
+        for reason in _FAILURES:
+            self._counter(catalogue.FAILURES, reason=reason)
         for reason in self._refusals_of_calls:
             self._counter(catalogue.REFUSALS, reason=reason)
         for stage in ("targets", "optimize", "encode"):
