@@ -54,6 +54,10 @@ bench-gpu: $(READY) ## Time the engine on a GPU against the limit of its matrix 
 bench-jobs: $(READY) ## Time what durability costs a job (BENCH='...' adds arguments)
 	PYTHONPATH=examples $(BIN)/python -m bench.jobs $(BENCH)
 
+.PHONY: bench-metrics
+bench-metrics: $(READY) ## Time what metrics cost a job, and a scrape (BENCH='...' adds arguments)
+	PYTHONPATH=examples $(BIN)/python -m bench.metrics $(BENCH)
+
 .PHONY: structure
 structure: $(READY) ## Print import graphs, longest functions and longest classes (OTHER=FOLDER for another checkout)
 	$(BIN)/python -m bench.structure $(OTHER)

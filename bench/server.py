@@ -44,6 +44,12 @@ class Server:
     """The host and port at which it listens."""
 
 
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
 @contextmanager
 def serving(data: Path, *flags: str) -> Iterator[Server]:
     """Run a server on the CPU. Its log is a file beside its data directory.
@@ -55,8 +61,7 @@ def serving(data: Path, *flags: str) -> Iterator[Server]:
     Raises:
         ServerError: the server did not start.
     """
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        target = f"127.0.0.1:{listener.getsockname()[1]}"
+    target = f"127.0.0.1:{free_port()}"
     log = data.with_suffix(".log")
     arguments = ["--address", target, "--data-dir", str(data), "--device", "cpu", *flags]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NST_")}
