@@ -6,6 +6,7 @@ one JSON object on a line, and each is answered by one on stdout. When stdin end
 
 import asyncio
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -156,6 +157,11 @@ def _make_pictures_of(size: int) -> None:
     run_module.encode = lambda *arguments, **options: encode(*arguments, **options) + os.urandom(size)
 
 
+def _lease(seconds: float) -> None:
+    """Set the seconds without a heartbeat after which servers count as dead."""
+    runtime_module._LEASE_SECONDS = seconds
+
+
 _FAULTS: Mapping[str, Callable[[Any], None]] = MappingProxyType(
     {
         "clock": _set_clock,
@@ -173,6 +179,8 @@ _FAULTS: Mapping[str, Callable[[Any], None]] = MappingProxyType(
         "delivery": _deliver_within,
         "picture": _make_pictures_of,
         "user": os.seteuid,
+        "environment": os.environ.update,
+        "lease": _lease,
     }
 )
 
@@ -209,6 +217,7 @@ def _quicken() -> None:
     scheduler_module._HOUSEKEEPING_SECONDS = 0.1
     scheduler_module._CLEANING_SECONDS = 0.1
     scheduler_module._POLL_SECONDS = 0.05
+    scheduler_module._LIVE_SECONDS = 0.05
     errors_module.UNAVAILABLE_RETRY_SECONDS = 0.05
     # Longer than the servers live that the tests kill at their start.
     lost_runs_module._SUSPECT_SECONDS = 2.0
@@ -228,6 +237,9 @@ def main() -> None:
             running.discard(order["wait"])
             answer = os.waitstatus_to_exitcode(status)
         else:
+            if "s3:" in order["settings"].get("blobs", ""):
+                # It takes a second to load.
+                importlib.import_module("s3fs")
             answer = os.fork()
             if answer == 0:
                 os.close(0)

@@ -56,11 +56,30 @@ _RESET = struct.pack("ii", 1, 0)
 """The option of a socket that does not linger. Closing the socket resets its connection."""
 
 
+class _Token:
+    """Sends a token with every call. gRPC takes an interceptor for one kind of call only."""
+
+    def __init__(self, token: str):
+        self._headers = (("authorization", f"Bearer {token}"),)
+
+    async def _call(self, continuation: Any, details: Any, request: Any) -> Any:
+        return await continuation(details._replace(metadata=self._headers), request)
+
+
+class _TokenOfCalls(_Token, grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc]
+    intercept_unary_unary = _Token._call
+
+
+class _TokenOfStreams(_Token, grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[misc]
+    intercept_unary_stream = _Token._call
+
+
 class Stub:
     """A connection to a server."""
 
-    def __init__(self, port: int):
-        self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", _CHANNEL)
+    def __init__(self, port: int, token: str = ""):
+        interceptors = [_TokenOfCalls(token), _TokenOfStreams(token)] if token else []
+        self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", _CHANNEL, interceptors=interceptors)
         stub = pb_grpc.StyleTransferServiceStub(self.channel)
         self.stylize, self.estimate = stub.Stylize, stub.Estimate
         self.health = health_pb2_grpc.HealthStub(self.channel)

@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -30,7 +29,8 @@ class Postgres:
     password: str
     programs: Path
     data: Path
-    _identity: dict[str, Any]
+    _user: tuple[str, ...]
+    """The command that runs another one as a user who may run PostgreSQL."""
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def url(self, database: str) -> str:
@@ -48,7 +48,7 @@ class Postgres:
 
     def program(self, *command: str | Path) -> "subprocess.Popen[bytes]":
         """Start another program that does not run as root either."""
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **self._identity)
+        return subprocess.Popen([*self._user, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     @staticmethod
     def free_port() -> int:
@@ -65,12 +65,11 @@ class Postgres:
 
     def _control(self, action: str, *more: str) -> None:
         subprocess.run(
-            [self.programs / "pg_ctl", action, "-w", "-D", self.data, "-l", self.data / "log", *more],
+            [*self._user, self.programs / "pg_ctl", action, "-w", "-D", self.data, "-l", self.data / "log", *more],
             check=True,
             stdout=subprocess.DEVNULL,
             stdin=subprocess.DEVNULL,
             cwd=self.data,
-            **self._identity,
         )
 
 
@@ -81,16 +80,19 @@ def _programs() -> Path:
     pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
 
 
-def _identity() -> dict[str, Any]:
+def _user() -> pwd.struct_passwd | None:
+    """Return the user to run PostgreSQL as; None for the user of the tests."""
     if os.geteuid() != 0:
-        return {}
+        return None
     for name in _UNPRIVILEGED:
-        try:
-            user = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(name)
     pytest.skip("PostgreSQL does not run as root, and no other user is known")
+
+
+def _as_user(user: pwd.struct_passwd | None) -> tuple[str, ...]:
+    # A program, and not the options of `subprocess`: with these Python forks, which ends a process that uses gRPC.
+    return ("setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups") if user else ()
 
 
 def _free_port() -> int:
@@ -103,23 +105,22 @@ def _free_port() -> int:
 
 @contextlib.contextmanager
 def run_postgres() -> Iterator[Postgres]:
-    programs, identity = _programs(), _identity()
+    programs, user = _programs(), _user()
     with tempfile.TemporaryDirectory(prefix="nst-postgres-") as name:
         folder = Path(name)
         password, data = secrets.token_urlsafe(16), folder / "data"
         (folder / "password").write_text(password)
-        if identity:
+        if user:
             for path in (folder, folder / "password"):
-                os.chown(path, identity["user"], identity["group"])
+                os.chown(path, user.pw_uid, user.pw_gid)
         owner = ["-U", "postgres", "-A", "scram-sha-256", "--pwfile", folder / "password"]
         subprocess.run(
-            [programs / "initdb", "-D", data, *owner, "-N", "-E", "UTF8", "--locale=C"],
+            [*_as_user(user), programs / "initdb", "-D", data, *owner, "-N", "-E", "UTF8", "--locale=C"],
             check=True,
             stdout=subprocess.DEVNULL,
             cwd=folder,
-            **identity,
         )
-        server = Postgres(_free_port(), password, programs, data, identity)
+        server = Postgres(_free_port(), password, programs, data, _as_user(user))
         server.start()
         try:
             yield server

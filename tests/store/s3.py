@@ -1,5 +1,6 @@
 """A real S3 interface on the loopback interface, which the tests start, stop and start again."""
 
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -29,6 +30,8 @@ class S3:
 
 def run_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
     """Start a server, and make it the one that s3fs finds."""
+    # It logs every request.
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = S3()
     # A file system that another test has made knows the port of another server.
     S3FileSystem.clear_instance_cache()
