@@ -65,8 +65,8 @@ class ServerConfig:
     )
     ray_devices: str = _setting(
         "gpu:1",
-        "Devices in the Ray cluster: gpu:N or cpu:N for N devices. A cpu device reserves as many CPUs as threads says, "
-        "or one.",
+        "Devices in the Ray cluster: gpu:N or cpu:N for N devices, gpu:N-M or cpu:N-M for up to M while jobs wait for "
+        "long. A cpu device reserves as many CPUs as threads says, or one.",
     )
     ray_timeout: float = _setting(
         10.0,

@@ -32,7 +32,7 @@ from nst_service.jobs.wire import Buffer, Description, Kind, Message, Packer
 from nst_service.jobs.worker import DeviceWorker
 from nst_service.reloaded import SettingError
 
-_CHOICE = re.compile(r"(gpu|cpu):([0-9]{1,4})")
+_CHOICE = re.compile(r"(gpu|cpu):([0-9]{1,4})(?:-([0-9]{1,4}))?")
 _IMAGE_CACHE_BYTES = 256 * 2**20
 """Memory in bytes of each actor for decoded pictures of earlier jobs."""
 _ORPHAN_SECONDS = 30.0
@@ -48,19 +48,26 @@ class DeviceCount:
     """The kind and the number of the devices that a server wants of a cluster."""
 
     is_gpu: bool
-    count: int
+    least: int
+    """The number of devices in the beginning."""
+    most: int
+    """The number of devices up to which the server takes more while jobs wait."""
 
     @classmethod
     def parse(cls, text: str) -> "DeviceCount":
-        """Return what a setting such as "gpu:8" says.
+        """Return what a setting such as "gpu:8" or "gpu:2-8" says.
 
         Raises:
             SettingError: it says something else.
         """
         match = _CHOICE.fullmatch(text.strip().lower())
-        if match is None or int(match[2]) < 1:
-            raise SettingError(f"ray_devices is {text!r}; accepted are gpu:N and cpu:N for N devices, from 1")
-        return cls(match[1] == "gpu", int(match[2]))
+        least, most = (int(match[2]), int(match[3] or match[2])) if match else (0, 0)
+        if match is None or not 1 <= least <= most:
+            raise SettingError(
+                f"ray_devices is {text!r}; accepted are gpu:N and cpu:N for N devices, gpu:N-M and cpu:N-M for N to M, "
+                "from 1"
+            )
+        return cls(match[1] == "gpu", least, most)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ from nst_service.engine.network.precision import is_gpu
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.network.weights import load_weights
 from nst_service.engine.options import Limits
+from nst_service.jobs.autoscaling import Autoscaler
 from nst_service.jobs.codec import Codec
 from nst_service.jobs.decoders import DecoderLimits
 from nst_service.jobs.device import Device
@@ -110,6 +111,8 @@ def build_runtime(
         ),
         observer=observer,
     )
+    if devices.make and devices.most > len(devices.devices):
+        scheduler.autoscale(Autoscaler(len(devices.devices), devices.most), devices.make)
     return Runtime(devices.model, scheduler, devices.memory, devices.close)
 
 
@@ -123,6 +126,10 @@ class _Devices:
     compute_in_memory: bool
     """Whether the devices compute in the memory of this process, and count the pictures of their jobs."""
     close: Callable[[], None]
+    most: int = 0
+    """The number of devices up to which `make` may be called; 0 for a fixed number."""
+    make: Callable[[], Device] | None = None
+    """Returns another device."""
 
 
 def _devices(config: ServerConfig) -> _Devices:
@@ -176,7 +183,15 @@ def _ray_devices(config: ServerConfig) -> _Devices:
         devices = RayDevices(
             config.ray, settings, weights_sha256=model.weights_sha256, timeout_seconds=config.ray_timeout
         )
-    return _Devices(model, [devices.device() for _ in range(count.count)], _memory(config), False, devices.close)
+    return _Devices(
+        model,
+        [devices.device() for _ in range(count.least)],
+        _memory(config),
+        False,
+        devices.close,
+        most=count.most,
+        make=devices.device,
+    )
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from nst_service.engine.optim.transfer import Iterate, optimize
 from nst_service.engine.options import Limits
 from nst_service.engine.spec import TransferRequest
 from nst_service.jobs import run as run_module
+from nst_service.jobs.autoscaling import Autoscaler, Demand
 from nst_service.jobs.events import Completed, Progress, Started
 from nst_service.jobs.job_store import AsyncJobStore
 from nst_service.jobs.observer import DeviceFailed, DeviceRemoved, JobRequeued
@@ -30,6 +31,7 @@ class NamedWorker(DeviceWorker):
         super().__init__(model)
         self._name = name
         self.memory = 2**30
+        self.joined = 0
 
     @property
     def name(self) -> str:
@@ -37,6 +39,10 @@ class NamedWorker(DeviceWorker):
 
     def warm_up(self) -> None:
         pass
+
+    def join(self, *arguments: Any) -> None:
+        self.joined += 1
+        super().join(*arguments)
 
 
 @pytest.fixture
@@ -102,3 +108,37 @@ async def test_a_device_is_added_and_another_removed_while_a_job_runs_and_its_by
         assert events[-1].event.iterations == 60
         assert picture_in(events) == expected
         assert server.scheduler.views.devices == ["cpu:1"]
+
+
+async def test_devices_follow_the_queue(
+    model: Vgg19, limits: Limits, open_job_store: Callable[[], AsyncJobStore], make_request: MakeRequest
+):
+    class Scripted(Autoscaler):
+        """Adds a device when a job waits, and removes one when none does."""
+
+        def decide(self, demand: Demand, now: float) -> int:
+            del now
+            if demand.queue_seconds > 0:
+                return 1 if demand.devices < 2 else 0
+            return -1 if demand.devices > 1 and demand.idle else 0
+
+    workers = [NamedWorker(model, "cpu:0")]
+    workers[0].throughput.observe(1e9, 1.0)
+
+    def make_device() -> NamedWorker:
+        workers.append(NamedWorker(model, f"cpu:{len(workers)}"))
+        return workers[-1]
+
+    server = Serving(workers[:1], open_job_store(), limits)
+    server.scheduler.autoscale(Scripted(1, 2), make_device)
+    await server.scheduler.start()
+    async with asyncio.timeout(120):
+        jobs = [await submit(server.scheduler, make_request(iterations=60, seed=seed)) for seed in range(3)]
+        pictures = [picture_in(await server.events(job.id)) for job in jobs]
+        assert all(pictures)
+        assert [worker.joined > 0 for worker in workers] == [True, True]
+        while len(server.scheduler.views.devices) > 1:
+            await asyncio.sleep(0.01)
+    await server.scheduler.drain(0.0)
+    await server.scheduler.close()
+    assert len(workers) == 2

@@ -76,7 +76,7 @@ class Followed:
         return self.sees(lambda: self.iteration >= iteration)
 
     def ended(self) -> bytes:
-        self.thread.join(240)
+        self.thread.join(600)
         assert not self.thread.is_alive()
         assert self.error is None, self.error
         return self.picture
@@ -198,6 +198,34 @@ def test_the_next_server_takes_the_jobs_over_and_nothing_is_left_of_the_one_that
         assert job.ended() == undisturbed
         print(f"the job ended {time.monotonic() - killed_at:.1f} s after its server was killed")
         assert job.of(Reconnected)
+
+
+def test_actors_that_their_server_does_not_reach_end_and_the_job_goes_on_when_it_does(
+    ray_server: RayServer, follow: Follow
+):
+    ray_server.start(devices=2)
+    with ray_server.client(reconnect_seconds=300.0) as client:
+        undisturbed = follow(client).ended()
+        job = follow(client).reaches(5)
+        actors = list(ray_server.processes.values())
+        assert ray_server.process
+        # As behind a network that is cut: nothing of it has died, and nothing arrives.
+        ray_server.process.send_signal(signal.SIGSTOP)
+        try:
+            wait_for(lambda: all(map(is_gone, actors)), _ORPHAN_SECONDS)
+        finally:
+            ray_server.process.send_signal(signal.SIGCONT)
+        assert job.ended() == undisturbed
+
+
+def test_nothing_of_a_cluster_of_its_own_is_left_of_a_server_that_was_killed(ray_server: RayServer):
+    ray_server.settings |= {"ray": "local", "ray_devices": "cpu:1"}
+    ray_server.start(devices=1)
+    assert ray_server.process
+    processes = [child.pid for child in psutil.Process(ray_server.process.pid).children(recursive=True)]
+    assert set(ray_server.processes.values()) < set(processes)
+    ray_server.kill()
+    wait_for(lambda: all(map(is_gone, processes)), _ORPHAN_SECONDS)
 
 
 def test_a_server_gives_its_actors_back_when_it_ends(ray_server: RayServer):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from nst_service.engine.estimate import Cost
 from nst_service.engine.memory.fit import Memory
+from nst_service.jobs.autoscaling import Demand
 from nst_service.jobs.background import BackgroundTasks
 from nst_service.jobs.device import Device, DeviceUnavailableError
 from nst_service.jobs.forecast import Span, forecast
@@ -119,6 +120,22 @@ class DevicePool:
     def idle_devices(self) -> int:
         """The number of devices that take jobs and have none."""
         return sum(device.is_open and not device.jobs for device in self._devices)
+
+    def demand(self, waiting: Sequence[Job]) -> Demand:
+        """Return what the devices are, and what the waiting jobs need."""
+        staying = [device for device in self._devices if not device.is_leaving]
+        return Demand(
+            devices=len(staying),
+            ready=sum(device.is_ready for device in staying),
+            idle=sum(not device.jobs for device in staying),
+            queue_seconds=max((span.start for span in self.forecast(waiting)), default=0.0) if self._known else 0.0,
+        )
+
+    @property
+    def idle_device(self) -> str | None:
+        """The name of a device that can be removed without moving a job; preferably one that is not ready."""
+        idle = [device for device in self._devices if not (device.jobs or device.is_leaving)]
+        return min(idle, key=lambda device: device.is_ready).worker.name if idle else None
 
     @property
     def are_isolated(self) -> bool:

@@ -8,10 +8,11 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 
 from nst_service.engine.options import Limits
 from nst_service.jobs.admission import Admission, PreparedRequest
+from nst_service.jobs.autoscaling import Autoscaler
 from nst_service.jobs.availability import Availability
 from nst_service.jobs.background import BackgroundTasks
 from nst_service.jobs.decoders import DecoderLimits, Decoders
@@ -136,6 +137,7 @@ class Scheduler:
         """Finds jobs and tells their progress."""
         self.gauges = Gauges(self._table, self._pool, self._availability, self._followers)
         """Reads the present state of the server."""
+        self._autoscaling: Callable[[], Awaitable[None]] | None = None
         self._starting = BackgroundTasks()
         self._housekeeping = BackgroundTasks()
 
@@ -493,6 +495,24 @@ class Scheduler:
         self._housekeeping.repeat(self._clean, _CLEANING_SECONDS)
         self._housekeeping.spawn(self._measure_store())
         self._housekeeping.repeat(self._use_changed_devices, 0)
+        if self._autoscaling:
+            self._housekeeping.repeat(self._autoscaling, _HOUSEKEEPING_SECONDS)
+
+    def autoscale(self, autoscaler: Autoscaler, make_device: Callable[[], Device]) -> None:
+        """Let the number of devices follow the queue, from the start of the server on.
+
+        Args:
+            autoscaler: decides on the number.
+            make_device: returns a new device with the same weights, which is not warm.
+        """
+        self._autoscaling = functools.partial(self._scale, autoscaler, make_device)
+
+    async def _scale(self, autoscaler: Autoscaler, make_device: Callable[[], Device]) -> None:
+        decision = autoscaler.decide(self._pool.demand(self._table.waiting), time.monotonic())
+        if decision > 0:
+            self.add_device(make_device())
+        elif decision < 0 and (name := self._pool.idle_device):
+            await self.remove_device(name)
 
     async def _use_changed_devices(self) -> None:
         """Start jobs on a device that is ready now."""
