@@ -80,7 +80,7 @@ class TestServer:
             "bytes": header.size_bytes,
         }
         assert {name: getattr(record, name) for name in expected} == expected
-        for stage in ("queued_seconds", "running_seconds", "encoding_seconds"):
+        for stage in ("queued_seconds", "decoding_seconds", "running_seconds", "encoding_seconds"):
             assert getattr(record, stage) >= 0
         assert record.levelno == logging.INFO
 

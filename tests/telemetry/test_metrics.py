@@ -118,7 +118,8 @@ class TestServer:
             assert of("nst_megapixel_iterations_total", {"device": "cpu"}) == pytest.approx(5 * 48 * 37 / 1e6)
             assert of("nst_device_busy_seconds_total", {"device": "cpu"}) > 0
             assert of("nst_result_bytes_total") == size
-            for stage in ("targets", "optimize", "encode"):
+            assert of("nst_job_stage_seconds_sum", {"stage": "decode"}) > 0
+            for stage in ("decode", "targets", "optimize", "encode"):
                 assert of("nst_job_stage_seconds_count", {"stage": stage}) == 1
             assert of("nst_job_queue_seconds_count") == of("nst_job_seconds_count", {"state": "succeeded"}) == 1
             method = "nst.v1.StyleTransferService/Stylize"

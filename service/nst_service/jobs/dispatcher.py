@@ -282,9 +282,11 @@ class Dispatcher:
         Returns:
             The specification of the job; the error with which the job must end; None if it was stopped or put back.
         """
-        job.rendering = asyncio.create_task(self._render(job))
+        job.rendering, started = asyncio.create_task(self._render(job)), time.monotonic()
         try:
-            return await job.rendering
+            spec = await job.rendering
+            job.decoding_seconds = time.monotonic() - started
+            return spec
         except asyncio.CancelledError:
             if not job.rendering.cancelled() or _is_cancelled():
                 raise

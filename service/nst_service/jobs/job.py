@@ -159,6 +159,8 @@ class Job:
     log: EventLog = field(default_factory=EventLog)
     rendering: "asyncio.Task[TransferSpec] | None" = None
     """The decoding of its pictures, before its run begins; whoever cancels this task stops the job. None otherwise."""
+    decoding_seconds: float = 0.0
+    """Seconds that its pictures took to be read and decoded before its last run; 0 before its first run."""
     not_before: float = -math.inf
     """Time before which the job must not be tried again, on the clock of `time.monotonic`."""
     is_running: bool = False

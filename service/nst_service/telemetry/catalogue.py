@@ -61,7 +61,8 @@ LABELS = (
     Label("cause", "`device_lost` or `device_removed`."),
     Label(
         "stage",
-        "`targets`: the statistics of content and styles. `optimize`: the steps. `encode`: the file of the picture.",
+        "`decode`: the pictures of the request, which is a part of the time in the queue. `targets`: the statistics of "
+        "content and styles. `optimize`: the steps. `encode`: the file of the picture.",
     ),
     Label(
         "kind",

@@ -133,6 +133,7 @@ class JobLog:
         known = self._known.pop(job, _Known())
         if started := job.log.latest(Started):
             fields |= {"device": started.device, "queued_seconds": started.queued_seconds}
+            fields["decoding_seconds"] = job.decoding_seconds
         else:
             fields["queued_seconds"] = self._clock() - job.plan.accepted_at
         if completed := job.log.latest(Completed):

@@ -241,7 +241,12 @@ class ServerMetrics:
 
     def _note_completion(self, job: Job, completed: Completed) -> None:
         timings = completed.timings
-        stages = {"targets": timings.targets, "optimize": timings.optimize, "encode": timings.encode}
+        stages = {
+            "decode": job.decoding_seconds,
+            "targets": timings.targets,
+            "optimize": timings.optimize,
+            "encode": timings.encode,
+        }
         for stage, seconds in stages.items():
             self._histogram(catalogue.STAGE_SECONDS, stage=stage).observe(seconds)
         is_whole = completed.stop_reason is StopReason.ITERATIONS and job.plan.earlier_runs == 0
@@ -330,7 +335,7 @@ class ServerMetrics:
             self._counter(catalogue.FAILURES, reason=reason)
         for reason in self._refusals_of_calls:
             self._counter(catalogue.REFUSALS, reason=reason)
-        for stage in ("targets", "optimize", "encode"):
+        for stage in ("decode", "targets", "optimize", "encode"):
             self._histogram(catalogue.STAGE_SECONDS, stage=stage)
 
     def _prepare_device(self, device: str) -> None:
