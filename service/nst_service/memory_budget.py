@@ -17,9 +17,9 @@ _SPARE_BYTES = 96 * _MIB
 
 _PENDING = (8, 512 * _MIB)
 _DELIVERY = (16, 128 * _MIB)
-_DECODER = (8, 2048 * _MIB)
+_DECODER = (6, 2048 * _MIB)
 """The share of the memory, as its inverse, and the largest number of bytes."""
-_LEAST_DELIVERY, _LEAST_DECODER = 8 * _MIB, 192 * _MIB
+_LEAST_DELIVERY, _LEAST_DECODER = 8 * _MIB, 256 * _MIB
 _LEAST_JOBS = 160 * _MIB
 
 

@@ -79,9 +79,9 @@ def named(content_png: bytes, style_png: bytes) -> MakeRequest:
 
     def named(iterations: int = 20, seed: int = 0, **fields: Any) -> pb.StylizeRequest:
         request = pb.StylizeRequest(
-            content=pb.Picture(data=content_png),
             options=_QUICK,
             **{
+                "content": pb.Picture(data=content_png),
                 "request_id": str(uuid.uuid4()),
                 "styles": [pb.Style(picture=pb.Picture(data=style_png))],
             }
