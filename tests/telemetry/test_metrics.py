@@ -22,6 +22,8 @@ from nst_service.jobs.errors import QueueFullError
 from nst_service.jobs.gauges import DeviceGauges, ServerGauges
 from nst_service.jobs.job import Ended, Job, RequeueCause, Work
 from nst_service.jobs.observer import (
+    DeviceReady,
+    DeviceRemoved,
     JobAccepted,
     JobCheckpointed,
     JobEnded,
@@ -296,6 +298,20 @@ def test_a_device_that_has_left_is_not_shown_any_more(metrics: ServerMetrics):
     metrics.watch(lambda: gauges("cuda:0"))
     assert value(metrics, catalogue.DEVICE_UP, device="cuda:1") is None
     assert value(metrics, catalogue.DEVICE_UP, device="cuda:0") == 1
+
+
+def test_devices_that_come_and_go_do_not_add_up(metrics: ServerMetrics):
+    for number in range(100):
+        device = f"ray-{number}"
+        metrics.notify(DeviceReady(device))
+        assert value(metrics, catalogue.DEVICE_LOSSES, device=device) == 0
+        job = started(metrics, device)
+        works(job, iterations=10)
+        metrics.notify(JobEnded(job, Ended(JobState.SUCCEEDED)))
+        assert value(metrics, catalogue.ITERATIONS, device=device) == 10
+        metrics.notify(DeviceRemoved(device))
+        assert value(metrics, catalogue.ITERATIONS, device=device) is None
+    assert value(metrics, catalogue.DEVICE_REMOVALS) == 100
 
 
 def test_the_number_of_owners_is_bounded():

@@ -187,6 +187,9 @@ DEVICE_UP = Metric(
 )
 DEVICE_JOBS = Metric("nst_device_jobs", Kind.GAUGE, "", "Jobs that have a place on the device.", ("device",))
 DEVICE_MEMORY = Metric("nst_device_memory_bytes", Kind.GAUGE, "bytes", "Memory of the device.", ("device", "kind"))
+DEVICE_REMOVALS = Metric(
+    "nst_device_removals_total", Kind.COUNTER, "", "Devices that have left the server because they were given back."
+)
 DEVICE_LOSSES = Metric("nst_device_losses_total", Kind.COUNTER, "", "Times that the device was lost.", ("device",))
 
 CHECKPOINTS = Metric(
@@ -251,7 +254,7 @@ GROUPS: tuple[tuple[str, tuple[Metric, ...]], ...] = (
     ("Jobs", (JOBS, ACCEPTED, RESUMED, REQUEUED, SHRUNK, ENDED, FAILURES, REFUSALS, JOB_DURATION, RESULT_BYTES)),
     ("Queue", (QUEUE_LENGTH, QUEUE_LIMIT, QUEUE_OLDEST, QUEUE_SECONDS, FOLLOWERS)),
     ("Work", (ITERATIONS, MEGAPIXEL_ITERATIONS, TAKEN_BACK, DEVICE_SECONDS, STAGE_SECONDS, ESTIMATE_RATIO)),
-    ("Devices", (DEVICE_UP, DEVICE_JOBS, DEVICE_MEMORY, DEVICE_LOSSES)),
+    ("Devices", (DEVICE_UP, DEVICE_JOBS, DEVICE_MEMORY, DEVICE_LOSSES, DEVICE_REMOVALS)),
     (
         "Store",
         (

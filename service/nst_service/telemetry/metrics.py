@@ -1,5 +1,6 @@
 """The metrics of a server for Prometheus. They come from the facts of jobs and calls, and from the present state."""
 
+import contextlib
 import platform
 import threading
 import time
@@ -21,6 +22,8 @@ from nst_service.jobs.job import Drained, End, Ended, Job, Moved, RequeueCause, 
 from nst_service.jobs.observer import (
     DeviceFailed,
     DeviceLost,
+    DeviceReady,
+    DeviceRemoved,
     Fact,
     JobAccepted,
     JobCheckpointed,
@@ -46,6 +49,14 @@ from nst_service.telemetry.outage import Outage
 _MAX_OWNERS = 1000
 _OTHER = "other"
 _NONE = "none"
+_OF_DEVICES = (
+    catalogue.ITERATIONS,
+    catalogue.MEGAPIXEL_ITERATIONS,
+    catalogue.TAKEN_BACK,
+    catalogue.DEVICE_SECONDS,
+    catalogue.DEVICE_LOSSES,
+)
+"""The counters of each device."""
 _FAILURES = ("LOSS_NOT_FINITE", "REQUEST_LOST", "KEEPS_CRASHING", "INTERNAL")
 """The reasons of `JobFailedError`."""
 _STREAMING = ("Stylize", "WatchJob", "Watch", "ServerReflectionInfo")
@@ -206,8 +217,8 @@ class ServerMetrics:
             case RecoveryFailed(_, error):
                 self._counter(catalogue.ENDED, state=JobState.FAILED.value, stop_reason=_NONE).inc()
                 self._counter(catalogue.FAILURES, reason=self._reason_of(error)).inc()
-            case DeviceLost(device, _) | DeviceFailed(device):
-                self._counter(catalogue.DEVICE_LOSSES, device=device).inc()
+            case DeviceReady() | DeviceRemoved() | DeviceLost() | DeviceFailed():
+                self._note_device(fact)
             case StoreCalled():
                 self._note_store(fact)
             case StoreMeasured(usage):
@@ -339,14 +350,24 @@ class ServerMetrics:
             self._histogram(catalogue.STAGE_SECONDS, stage=stage)
 
     def _prepare_device(self, device: str) -> None:
-        for metric in (
-            catalogue.ITERATIONS,
-            catalogue.MEGAPIXEL_ITERATIONS,
-            catalogue.TAKEN_BACK,
-            catalogue.DEVICE_SECONDS,
-            catalogue.DEVICE_LOSSES,
-        ):
+        for metric in _OF_DEVICES:
             self._counter(metric, device=device)
+
+    def _note_device(self, fact: DeviceReady | DeviceRemoved | DeviceLost | DeviceFailed) -> None:
+        match fact:
+            case DeviceReady(device):
+                self._prepare_device(device)
+            case DeviceRemoved(device):
+                self._note_removal(device)
+            case DeviceLost(device, _) | DeviceFailed(device):
+                self._counter(catalogue.DEVICE_LOSSES, device=device).inc()
+
+    def _note_removal(self, device: str) -> None:
+        self._counter(catalogue.DEVICE_REMOVALS).inc()
+        # Devices that come and go have new names each time, which must not add up.
+        for metric in _OF_DEVICES:
+            with contextlib.suppress(KeyError):
+                self._metrics[metric.name].remove(device)
 
     def _counter(self, metric: Metric, **labels: str) -> prometheus_client.Counter:
         counter: prometheus_client.Counter = self._child(metric, labels)
