@@ -37,6 +37,8 @@ _IMAGE_CACHE_BYTES = 256 * 2**20
 """Memory in bytes of each actor for decoded pictures of earlier jobs."""
 _ORPHAN_SECONDS = 30.0
 """Seconds without a poll after which an actor ends. A server polls each of its actors once a second or more often."""
+_CONNECT_SECONDS = 10.0
+"""Seconds in which the head of a cluster must accept a connection."""
 _CALLS = 4
 """The number of calls that an actor handles at once: a poll, an order, and the calls of its start."""
 
@@ -105,6 +107,7 @@ class RayDevices:
         self._timeout = timeout_seconds
         self._kinds = DeviceKinds(version("nst-stylize"), weights_sha256)
         self._number = 0
+        _check_reachable(address)
         try:
             # Ray's own log handlers would replace those of the server.
             own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
@@ -217,6 +220,22 @@ class DeviceActor:
             time.sleep(1.0)
         # The server has died, or cannot be reached and has given this actor up.
         os._exit(0)
+
+
+def _check_reachable(address: str) -> None:
+    """Return if something listens at the address of a cluster, because Ray would try for minutes.
+
+    Raises:
+        SettingError: nothing listens there.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or "//" in host or not port.isdecimal():
+        # "auto", "local", or the address of a Ray client.
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise SettingError(f"no Ray cluster can be reached at {address!r}: {error}") from error
 
 
 def _processor(device: torch.device) -> str:
