@@ -220,8 +220,8 @@ async def test_a_job_leaves_a_removed_device_and_goes_on_on_another_one(
         assert picture_in(await following) == expected
         assert server.scheduler.views.devices == ["ray-2"]
         assert cluster.links[0].is_closed
-    # A run that goes on begins with the picture that it had.
-    assert steps.iterations[-13:] == [*range(1, 6), *range(5, 13)]
+    # It leaves after its fourth or its fifth step. A run that goes on begins with the picture that it had.
+    assert steps.iterations[-13:] in [[*range(1, last + 1), *range(last, 13)] for last in (4, 5)]
 
 
 @pytest.mark.parametrize(
