@@ -1,14 +1,20 @@
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from nst_service.lifecycle import JobState
-from nst_service.store.errors import LeaseLostError, StoreInUseError
+from nst_service.store import database as database_module
+from nst_service.store import store as store_module
+from nst_service.store.errors import LeaseLostError, StoreInUseError, StoreUnavailableError
 from nst_service.store.failure_detector import FailureDetector
 from nst_service.store.records import StoredEvent
+from nst_service.store.schema import JOBS
 from nst_service.store.store import Store
+from sqlalchemy import select
 
 from tests.store.builders import ENDLESS, Clock, Place, new_job
 from tests.store.postgres import Postgres
@@ -165,6 +171,48 @@ def test_a_server_that_leaves_hands_its_jobs_back_and_loses_no_run(place: Place)
     assert (handed_back.state, handed_back.lost_runs) == (JobState.QUEUED, 0)
     assert staying.heartbeat().requeued == ()
     staying.close()
+
+
+def test_a_server_that_waits_for_its_folder_does_not_keep_a_job_from_the_others(
+    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "_IDLE_SECONDS", 1)
+    url = postgres.new_database()
+    hung, other = (Place(tmp_path, url).open(lease_seconds=60) for _ in range(2))
+    job, hangs, is_back = hung.submit(new_job()).job, threading.Event(), threading.Event()
+    lease = hung.lease(job.id)
+    assert lease is not None
+    with monkeypatch.context() as patch, ThreadPoolExecutor(1) as threads:
+        patch.setattr(hung._folder, "has", lambda _: hangs.set() or is_back.wait())
+        finishing = threads.submit(hung.finish, lease, JobState.SUCCEEDED, outcome=b"", result=b"picture")
+        hangs.wait()
+        try:
+            assert other.cancel(job.id) is JobState.RUNNING
+        finally:
+            is_back.set()
+        with pytest.raises(StoreUnavailableError):
+            finishing.result()
+    hung.finish(lease, JobState.SUCCEEDED, outcome=b"", result=b"picture")
+    assert other.result(job.id) == b"picture"
+    for store in (hung, other):
+        store.close()
+
+
+def test_a_heartbeat_does_not_wait_for_the_locks_of_a_server_that_has_died(
+    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "_TAKEOVER_PATIENCE", 0.1)
+    url = postgres.new_database()
+    # The process of the one that "dies" does not beat, and lives.
+    dead, other = Place(tmp_path, url).open(lease_seconds=60), Place(tmp_path, url).open(lease_seconds=0)
+    job = dead.submit(new_job()).job
+    assert dead.lease(job.id) is not None
+    with dead._database.write(may_idle=True) as connection:
+        connection.execute(select(JOBS.c.id).where(JOBS.c.id == job.id).with_for_update())
+        assert other.heartbeat().requeued == ()
+    while other.heartbeat().requeued != (job.id,):
+        pass
+    other.close()
 
 
 def test_two_processes_on_one_postgresql_never_lease_the_same_job(postgres: Postgres, tmp_path: Path) -> None:

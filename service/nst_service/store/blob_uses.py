@@ -102,7 +102,8 @@ class BlobUses:
         unused = ~select(BLOB_USES.c.job_number).where(BLOB_USES.c.sha256 == BLOBS.c.sha256).exists()
         try:
             # If a power failure brings the row back, it has no use, and the next sweep deletes it.
-            with self._database.write(durable=False) as connection:
+            # A removal that S3 carries out late must not overtake the next use of the blob. So the lock is kept.
+            with self._database.write(durable=False, may_idle=True) as connection:
                 # A file that a crash has left behind needs a row, too, which its removal and its use lock.
                 row = self._database.insert(BLOBS).values(sha256=sha256, size=0)
                 connection.execute(row.on_conflict_do_nothing())

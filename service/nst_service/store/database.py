@@ -19,6 +19,9 @@ from nst_service.store.location import Location
 
 _BUSY_SECONDS = 30
 """Seconds that a transaction waits for another one or for a connection."""
+_IDLE_SECONDS = 15
+"""Seconds for which a transaction may wait for something else than the database, such as S3, while others may wait for
+what it has locked. PostgreSQL ends it then."""
 _SWITCH_POLL_SECONDS = 0.01
 """Seconds between two checks whether another connection has switched a new database to a write-ahead log."""
 _CONNECT_SECONDS = 10
@@ -49,8 +52,8 @@ class _Dialect(Protocol):
     def begin_read(self, connection: Connection) -> None:
         """Start a read-only transaction."""
 
-    def begin_write(self, connection: Connection, *, durable: bool) -> None:
-        """Start a transaction that writes; if it is not durable, a crash of the machine may lose it."""
+    def begin_write(self, connection: Connection, *, durable: bool, may_idle: bool, patience: float) -> None:
+        """Start a transaction that writes (see `Database.write`)."""
 
     def lock_schema(self, connection: Connection) -> None:
         """Lock the schema against other servers until the transaction ends."""
@@ -93,7 +96,8 @@ class _Sqlite:
     def begin_read(self, connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN")
 
-    def begin_write(self, connection: Connection, *, durable: bool) -> None:
+    def begin_write(self, connection: Connection, *, durable: bool, may_idle: bool, patience: float) -> None:
+        del may_idle, patience
         connection.exec_driver_sql(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         # A transaction that begins as a reader cannot wait for a writer when it starts to write, and fails.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -159,8 +163,10 @@ class _Postgresql:
     def begin_read(self, connection: Connection) -> None:
         """Do nothing, since the driver begins transactions."""
 
-    def begin_write(self, connection: Connection, *, durable: bool) -> None:
-        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_BUSY_SECONDS}s'")
+    def begin_write(self, connection: Connection, *, durable: bool, may_idle: bool, patience: float) -> None:
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{1000 * patience:.0f}ms'")
+        if not may_idle:
+            connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'")
         if not durable:
             connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
 
@@ -205,19 +211,24 @@ class Database:
             yield connection
 
     @contextmanager
-    def write(self, *, durable: bool = True) -> Iterator[Connection]:
+    def write(
+        self, *, durable: bool = True, may_idle: bool = False, patience: float = _BUSY_SECONDS
+    ) -> Iterator[Connection]:
         """Begin a transaction that writes; its end commits it, and an exception rolls it back.
 
         Args:
             durable: whether to wait until the transaction survives a power failure. Without that it still survives the
                 end of the process, and is never stored in part.
+            may_idle: whether the transaction must keep its locks for as long as it takes, even if it waits for
+                something else than the database.
+            patience: seconds that the transaction waits for what others have locked, if the database is PostgreSQL.
 
         Raises:
             IntegrityError: a constraint was violated; this is SQLAlchemy's own error.
             StoreError: the database failed.
         """
         with self._transaction() as connection:
-            self._dialect.begin_write(connection, durable=durable)
+            self._dialect.begin_write(connection, durable=durable, may_idle=may_idle, patience=patience)
             yield connection
 
     def insert(self, table: Table) -> Any:

@@ -50,6 +50,8 @@ from nst_service.store.schema import BLOB_USES, BLOBS, EVENTS, FOLLOWED, JOBS, L
 from nst_service.store.serving_clock import ServingClock, store_id
 from nst_service.store.versions import migrate
 
+_TAKEOVER_PATIENCE = 2.0
+"""Seconds for which a heartbeat waits for what a server that has died has locked."""
 _IS_UNFINISHED: ColumnElement[bool] = JOBS.c.state.in_([state for state in JobState if not state.is_terminal])
 _Used = TypeVar("_Used")
 
@@ -567,7 +569,11 @@ class Store:
             raise
         with self._detector_lock:
             suspected = self._failure_detector.suspected(heartbeats)
-        requeued = [job_id for server in suspected for job_id in self._requeue_jobs_of(server, heartbeats[server])]
+        requeued: list[str] = []
+        for server in suspected:
+            # A transaction of that server may still lock its jobs. The next heartbeat tries again.
+            with contextlib.suppress(StoreUnavailableError):
+                requeued += self._requeue_jobs_of(server, heartbeats[server])
         return HeartbeatReply(
             cancelled=frozenset(job_id for job_id, requested in cancel_requested.items() if requested),
             requeued=tuple(requeued),
@@ -848,7 +854,7 @@ class Store:
 
         Nothing changes if the server has sent a heartbeat since, or if another server has done the same before.
         """
-        with self._database.write() as connection:
+        with self._database.write(patience=_TAKEOVER_PATIENCE) as connection:
             row = select(SERVERS.c.beats).where(SERVERS.c.id == server_id).with_for_update()
             if connection.execute(row).scalar() != heartbeats:
                 return []
