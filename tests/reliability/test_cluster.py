@@ -76,6 +76,11 @@ class Clients:
         """The jobs whose result a client has, each with the number of its leases then."""
         self._is_allowed = documented_statuses()
 
+    def find(self, finding: str) -> None:
+        """Note what must not happen. It is printed at once, because the rest may hang then."""
+        print(f"found: {finding}", flush=True)
+        self.findings.append(finding)
+
     def any_stub(self, owner: str = "many") -> Stub:
         return self._rng.choice(self._stubs[owner])
 
@@ -89,7 +94,7 @@ class Clients:
         if status[1] == "" and status[0] in _LOST:
             pass
         elif status not in self._is_allowed:
-            self.findings.append(f"undocumented status {status}: {error.details()}")
+            self.find(f"undocumented status {status}: {error.details()}")
         await asyncio.sleep(_RETRY_SECONDS)
         return status
 
@@ -105,7 +110,7 @@ class Clients:
             try:
                 await story.read(call)
                 if story.completed is None:
-                    self.findings.append(f"the call of job {story.job_id} has ended before its job")
+                    self.find(f"the call of job {story.job_id} has ended before its job")
             except grpc.aio.AioRpcError as error:
                 code, reason = await self.note(error)
                 if code not in ("UNAVAILABLE", "RESOURCE_EXHAUSTED") and (reason or code not in _LOST):
@@ -113,7 +118,7 @@ class Clients:
             if story.job_id:
                 ids.add(story.job_id)
         if len(ids) > 1:
-            self.findings.append(f"request {request.request_id} has several jobs: {ids}")
+            self.find(f"request {request.request_id} has several jobs: {ids}")
         await self.check_delivered(story, request)
         return story
 
@@ -121,12 +126,12 @@ class Clients:
         """Check a job that a client has seen the end of."""
         assert story.completed is not None
         if request and story.data != self.picture_of(request):
-            self.findings.append(f"job {story.job_id} has delivered wrong bytes: {story.completed}")
+            self.find(f"job {story.job_id} has delivered wrong bytes: {story.completed}")
         [(state, epoch)] = await self._cluster.records.rows("SELECT state, epoch FROM jobs WHERE id = %s", story.job_id)
         if state in ("queued", "running"):
-            self.findings.append(f"job {story.job_id} was delivered before it was kept: {state}")
+            self.find(f"job {story.job_id} was delivered before it was kept: {state}")
         if self.delivered.setdefault(story.job_id, epoch) != epoch:
-            self.findings.append(f"job {story.job_id} was delivered and has run again")
+            self.find(f"job {story.job_id} was delivered and has run again")
         self.figures["deliveries"] += 1
 
     def request(self, make: MakeRequest, **fields: object) -> pb.StylizeRequest:
@@ -143,7 +148,7 @@ class Clients:
         request = self.request(make, disconnect_policy=_KEEP)
         stories = await asyncio.gather(*(self.follow(request) for _ in range(3)))
         if len({story.job_id for story in stories}) != 1:
-            self.findings.append(f"request {request.request_id} has several jobs")
+            self.find(f"request {request.request_id} has several jobs")
         self.figures["races"] += 1
 
     async def bare(self, make: MakeRequest) -> None:
@@ -157,22 +162,24 @@ class Clients:
                 # A server that leaves says so, and cannot keep what nobody can reattach to.
                 is_broken = not status[1] or status[0] == "UNAVAILABLE"
                 if story.job_id and not is_broken:
-                    self.findings.append(f"job {story.job_id} has ended with its call open: {status}")
+                    self.find(f"job {story.job_id} has ended with its call open: {status}")
         while story.completed is None:
             try:
                 await story.read(self.any_stub().watch(story.job_id, story.last))
             except grpc.aio.AioRpcError as error:
                 code, reason = await self.note(error)
-                if (code, reason) == ("CANCELLED", "CANCELLED") and is_broken:
+                if (code, reason) == ("CANCELLED", "CANCELLED"):
                     # That is what is promised for a job that nobody can reattach to.
                     self.figures["bare, cancelled"] += 1
+                    if not is_broken:
+                        self.find(f"job {story.job_id} was cancelled with its call open")
                     return
                 if code == "NOT_FOUND" or (code == "INTERNAL" and reason):
-                    self.findings.append(f"bare job {story.job_id}: {code} {reason}")
+                    self.find(f"bare job {story.job_id}: {code} {reason}")
                     return
         is_finished = story.completed.stop_reason == pb.STOP_REASON_ITERATIONS
         if story.completed.stop_reason == pb.STOP_REASON_CANCELLED and not is_broken:
-            self.findings.append(f"job {story.job_id} was cancelled with its call open")
+            self.find(f"job {story.job_id} was cancelled with its call open")
         await self.check_delivered(story, request if is_finished else None)
         self.figures["bare, finished" if is_finished else "bare, ended early"] += 1
 
@@ -188,7 +195,7 @@ class Clients:
             except grpc.aio.AioRpcError as error:
                 code, _ = await self.note(error)
                 if code == "NOT_FOUND":
-                    self.findings.append(f"job {job_id} is lost")
+                    self.find(f"job {job_id} is lost")
                     return
         await self.check_delivered(story, None)
         self.figures["watched"] += 1
@@ -210,7 +217,7 @@ class Clients:
         while (state := await self._state(story.job_id)) not in TERMINAL:
             await asyncio.sleep(_RETRY_SECONDS)
         if state == pb.JOB_STATE_FAILED:
-            self.findings.append(f"job {story.job_id} was cancelled and has failed")
+            self.find(f"job {story.job_id} was cancelled and has failed")
         self.figures["cancelled"] += 1
 
     async def _state(self, job_id: str) -> int:
@@ -219,7 +226,7 @@ class Clients:
                 return (await self.any_stub().job(job_id)).state
             except grpc.aio.AioRpcError as error:
                 if (await self.note(error))[0] == "NOT_FOUND":
-                    self.findings.append(f"job {job_id} is lost")
+                    self.find(f"job {job_id} is lost")
 
     async def press_a_quota(self, make: MakeRequest) -> None:
         """Send more requests at once than the quota of the owner accepts, each to another server."""
@@ -246,7 +253,7 @@ class Clients:
             [(held,)] = await self._cluster.records.rows(query)
             self.figures["most jobs within the quota"] = max(held, self.figures["most jobs within the quota"])
             if held > _QUOTA:
-                self.findings.append(f"the quota of {_QUOTA} jobs has let {held} in")
+                self.find(f"the quota of {_QUOTA} jobs has let {held} in")
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def work(self, make: MakeRequest, number: int) -> None:
@@ -320,7 +327,7 @@ async def test_a_cluster_loses_no_job_and_runs_none_again_that_was_delivered(
         for job_id, epoch in clients.delivered.items():
             rows = await cluster.records.rows("SELECT state, epoch FROM jobs WHERE id = %s", job_id)
             if [row[1] for row in rows] != [epoch]:
-                clients.findings.append(f"job {job_id} was delivered and has run again: {rows}")
+                clients.find(f"job {job_id} was delivered and has run again: {rows}")
         # Nobody may know of a job without a request id. Then it is cancelled a while after its call broke.
         left = "SELECT id FROM jobs WHERE state IN ('queued', 'running') AND request_id IS NOT NULL"
         assert await cluster.records.rows(left) == []
