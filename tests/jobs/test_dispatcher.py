@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import gc
+import sys
 import time
 import weakref
 from collections.abc import AsyncIterator, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from nst_service.engine.errors import PictureError
+from nst_service.engine.memory.footprint import picture_bytes
 from nst_service.jobs import dispatcher as dispatcher_module
 from nst_service.jobs import lost_runs as lost_runs_module
 from nst_service.jobs.availability import Availability
@@ -22,6 +24,7 @@ from nst_service.jobs.job import Drained, End, Ended, Job, Moved, Probation, Req
 from nst_service.jobs.job_store import LeasedJob
 from nst_service.jobs.job_table import JobTable
 from nst_service.jobs.observer import DeviceFailed, DeviceLost, Fact, JobEnded, JobRequeued, StoreFailed
+from nst_service.jobs.queue_limits import PendingBytes
 from nst_service.jobs.settlement import Settlement
 from nst_service.jobs.sink import LoopSink, Outcome, Requeued
 from nst_service.lifecycle import JobState, StopReason
@@ -61,6 +64,8 @@ class Dispatching:
     others: Sequence[FakeWorker] = ()
     """The devices beside the worker."""
     max_running: int = 1
+    max_picture_bytes: int = sys.maxsize
+    pending: PendingBytes = field(default_factory=lambda: PendingBytes(100))
     facts: list[Fact] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -77,11 +82,14 @@ class Dispatching:
             storing=storing,
             observer=self,
             checkpoint_seconds=3600,
+            max_picture_bytes=self.max_picture_bytes,
+            pending=self.pending,
         )
         self.availability.serve()
         self.store.answers |= {
             "job": make_stored_job(),
             "request": object(),
+            "request_bytes": 10,
             "lease": LeasedJob(Lease(make_stored_job()), None),
             "claim": True,
         }
@@ -135,7 +143,7 @@ async def test_a_job_runs_from_its_lease_to_its_end(dispatching: Dispatching):
     assert job.lease is lease
     assert job.log.next_sequence == lease.first_sequence
     await dispatching.leave(sink, make_result())
-    assert dispatching.store.calls == ["job", "request", "lease", "save_result"]
+    assert dispatching.store.calls == ["job", "request_bytes", "request", "lease", "save_result"]
     assert job.end == _SUCCEEDED
     assert dispatching.pool.running == []
 
@@ -265,7 +273,7 @@ async def test_closing_abandons_the_jobs_that_still_run(dispatching: Dispatching
     await asyncio.to_thread(sink.leave, make_result())
     await asyncio.sleep(0.01)
     assert kinds(job) == []
-    assert dispatching.store.calls == ["job", "request", "lease"]
+    assert dispatching.store.calls == ["job", "request_bytes", "request", "lease"]
 
 
 @pytest.mark.parametrize("is_held", [False, True])
@@ -275,7 +283,7 @@ async def test_closing_abandons_the_jobs_that_are_being_leased(dispatching: Disp
         dispatching.store.gates["lease"] = asyncio.Event()
     dispatching.dispatcher.dispatch()
     if is_held:
-        await until(lambda: dispatching.store.calls == ["job", "request", "lease"])
+        await until(lambda: dispatching.store.calls == ["job", "request_bytes", "request", "lease"])
     await dispatching.dispatcher.close()
     assert job.end == Drained()
     assert job.control.is_abandoned
@@ -289,7 +297,7 @@ async def test_an_outcome_that_comes_at_the_moment_of_closing_is_stored(dispatch
     # As the report of the worker does, in the same iteration of the event loop.
     sink._resolve(make_result())
     await dispatching.dispatcher.close()
-    assert dispatching.store.calls == ["job", "request", "lease", "save_result"]
+    assert dispatching.store.calls == ["job", "request_bytes", "request", "lease", "save_result"]
     assert job.end == _SUCCEEDED
 
 
@@ -300,7 +308,7 @@ async def test_a_job_that_cannot_join_its_device_is_released_and_waits(
     monkeypatch.setattr(dispatching.worker, "join", lambda *_: 1 / 0)
     dispatching.dispatcher.dispatch()
     await until(lambda: dispatching.table.waiting == [job])
-    assert dispatching.store.calls == ["job", "request", "lease", "release"]
+    assert dispatching.store.calls == ["job", "request_bytes", "request", "lease", "release"]
     assert dispatching.pool.running == []
 
 
@@ -378,11 +386,11 @@ async def test_the_pictures_of_a_job_are_decoded_when_it_has_a_place_and_not_bef
     dispatching.queue(2)
     dispatching.planner.gate.clear()
     dispatching.dispatcher.dispatch()
-    await until(lambda: dispatching.store.calls == ["job", "request"])
+    await until(lambda: dispatching.store.calls == ["job", "request_bytes", "request"])
     assert dispatching.worker.joined == []
     dispatching.planner.gate.set()
     sink = await dispatching.joined()
-    assert dispatching.store.calls == ["job", "request", "lease"]
+    assert dispatching.store.calls == ["job", "request_bytes", "request", "lease"]
     await dispatching.leave(sink, make_result())
     await dispatching.joined(2)
 
@@ -432,7 +440,7 @@ async def test_a_job_that_is_stopped_while_it_is_decoded_ends_at_once(
     (job,) = dispatching.queue()
     dispatching.planner.gate.clear()
     dispatching.dispatcher.dispatch()
-    await until(lambda: dispatching.store.calls == ["job", "request"])
+    await until(lambda: dispatching.store.calls == ["job", "request_bytes", "request"])
     job.control.stop_requested, job.control.must_leave = stop, must_leave
     assert job.rendering
     job.rendering.cancel()
@@ -555,7 +563,7 @@ async def test_a_job_leaves_a_removed_device_with_its_snapshot_and_loses_no_run(
     await removing
     await until(lambda: cluster.others[0].joined)
     assert not job.control.must_leave
-    assert cluster.store.calls[3:6] == ["save_checkpoint", "release", "claim"]
+    assert cluster.store.calls[4:7] == ["save_checkpoint", "release", "claim"]
     assert JobRequeued(job, RequeueCause.DEVICE_REMOVED) in cluster.facts
 
 
@@ -617,3 +625,31 @@ async def test_a_server_goes_on_with_the_devices_that_have_not_failed():
     await until(lambda: dispatching.others[0].joined)
     assert dispatching.facts == [DeviceFailed("cpu"), JobRequeued(job, RequeueCause.DEVICE_LOST)]
     assert not dispatching.pool.failed.is_set()
+
+
+async def test_jobs_start_while_their_pictures_fit_into_memory():
+    outline = make_job().run_state.outline
+    size = picture_bytes(outline.size, outline.styles)
+    dispatching = Dispatching(max_picture_bytes=2 * size, others=[FakeWorker(), FakeWorker()])
+    jobs = dispatching.queue(3)
+    dispatching.dispatcher.dispatch()
+    assert [job.state for job in jobs] == [JobState.RUNNING, JobState.RUNNING, JobState.QUEUED]
+
+
+async def test_a_single_job_starts_whatever_its_pictures_take():
+    dispatching = Dispatching(max_picture_bytes=1)
+    first, second = dispatching.queue(2)
+    dispatching.dispatcher.dispatch()
+    assert (first.state, second.state) == (JobState.RUNNING, JobState.QUEUED)
+
+
+async def test_the_pictures_of_a_job_are_read_when_there_is_room_for_them(dispatching: Dispatching):
+    (job,) = dispatching.queue()
+    dispatching.store.answers["request_bytes"] = 60
+    with dispatching.pending.hold(50):
+        dispatching.dispatcher.dispatch()
+        await until(lambda: dispatching.pending.shared.waiting)
+        assert "request" not in dispatching.store.calls
+    await dispatching.joined()
+    assert job.state is JobState.RUNNING
+    assert dispatching.pending.shared.held == 0

@@ -30,6 +30,7 @@ from nst_service.jobs.job_table import JobTable
 from nst_service.jobs.lost_runs import KEEPS_CRASHING, Verdict, judge, new_probation
 from nst_service.jobs.observer import JobRequeued, Observer, StoreFailed, log_store_failure, store_failures_noted
 from nst_service.jobs.planner import Planner
+from nst_service.jobs.queue_limits import PendingBytes
 from nst_service.jobs.settlement import Settlement
 from nst_service.jobs.sink import LoopSink, Outcome, Requeued
 from nst_service.lifecycle import JobState, StopReason
@@ -58,6 +59,7 @@ class Dispatcher:
         observer: Observer,
         checkpoint_seconds: float,
         max_picture_bytes: int = sys.maxsize,
+        pending: PendingBytes | None = None,
     ):
         """Make the dispatcher of a server.
 
@@ -72,8 +74,10 @@ class Dispatcher:
             observer: notified of what happens to the jobs.
             checkpoint_seconds: shortest time in seconds between two checkpoints of a job.
             max_picture_bytes: the bytes of the pictures of all jobs that run (see `QueueLimits`).
+            pending: the bytes of the requests that are in memory; None for no limit.
         """
         self._max_picture_bytes = max_picture_bytes
+        self._pending = pending or PendingBytes(sys.maxsize)
         self._store = store
         self._table = table
         self._pool = pool
@@ -304,10 +308,14 @@ class Dispatcher:
 
     async def _render(self, job: Job) -> TransferSpec:
         stored = await self._store.job(job.id)
-        request = None if stored is None else await self._store.request(stored)
-        if request is None:
+        if stored is None:
             raise UnknownJobError(job.id)
-        return await self._planner.render(request, job.run_state.outline, job.owner)
+        # Its encoded pictures take the same memory as when the request was received.
+        async with self._pending.turn(await self._store.request_bytes(job.id), job.owner):
+            request = await self._store.request(stored)
+            if request is None:
+                raise UnknownJobError(job.id)
+            return await self._planner.render(request, job.run_state.outline, job.owner)
 
     def _stop_rendering(self, device: PooledDevice, job: Job) -> None:
         """End a job that was stopped before its run."""

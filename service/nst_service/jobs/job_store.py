@@ -109,6 +109,10 @@ class AsyncJobStore:
         """Return a picture that an owner has sent or received, or None. This method blocks."""
         return self._store.picture(owner, sha256)
 
+    async def request_bytes(self, job_id: str) -> int:
+        """Return the size in bytes of the pictures of the request of a job."""
+        return await self._read(self._store.pictures_size, job_id)
+
     async def picture_bytes(self, owner: str, pictures: Collection[str]) -> int:
         """Return the size in bytes of pictures that an owner has sent or received, given their SHA-256.
 

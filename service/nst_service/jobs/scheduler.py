@@ -132,6 +132,7 @@ class Scheduler:
             observer=self._observer,
             checkpoint_seconds=durability.checkpoint_seconds,
             max_picture_bytes=queue_limits.max_picture_bytes,
+            pending=self._admission.pending,
         )
         self.views = JobViews(store, self._table, self._pool)
         """Finds jobs and tells their progress."""

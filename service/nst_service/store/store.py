@@ -696,6 +696,17 @@ class Store:
         """Return a picture that an owner has sent or received; None if the owner has no such picture."""
         return self._blob(*_is_picture(owner, sha256))
 
+    def pictures_size(self, job_id: str) -> int:
+        """Return the size in bytes of all pictures of the request of a job; 0 for an unknown job."""
+        pictures = select(func.coalesce(func.sum(BLOBS.c.size), 0)).join(
+            BLOB_USES, BLOB_USES.c.sha256 == BLOBS.c.sha256
+        )
+        of_job = pictures.join(JOBS, JOBS.c.number == BLOB_USES.c.job_number)
+        with self._database.read() as connection:
+            return int(
+                connection.execute(of_job.where(JOBS.c.id == job_id, BLOB_USES.c.kind == BlobKind.PICTURE)).scalar_one()
+            )
+
     def picture_size(self, owner: str, sha256: str) -> int | None:
         """Return the size in bytes of a picture that an owner has sent or received; None if there is none."""
         named = select(BLOBS.c.size).join(BLOB_USES, BLOB_USES.c.sha256 == BLOBS.c.sha256)
