@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 import logging
 import os
-import sys
 import tomllib
 import warnings
 from collections.abc import Callable
@@ -144,11 +143,9 @@ def _serve(config: ServerConfig) -> None:
     except (EngineError, SettingError) as error:
         raise click.ClickException(str(error)) from error
     code = _DEVICE_FAILED if ending.device_failed else 0
-    if not ending.is_idle:
-        # A normal exit would wait until the thread of the device has ended its step.
-        logging.shutdown()
-        os._exit(code)
-    sys.exit(code)
+    # A normal exit would wait for the threads of devices that compute a step, and for those of a store that hangs.
+    logging.shutdown()
+    os._exit(code)
 
 
 def _quota(name: str, explanation: str) -> Callable[..., Callable[..., None]]:

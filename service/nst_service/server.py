@@ -45,6 +45,8 @@ SERVICE_NAME = pb.DESCRIPTOR.services_by_name["StyleTransferService"].full_name
 
 _FLUSH_SECONDS = 5.0
 """Seconds in which the last messages can reach their clients after the last job has ended."""
+_CLOSE_SECONDS = 1.0
+"""Seconds that the store gets in the end. A store that hangs is not waited for: other servers take over the jobs."""
 _KEEPALIVE_SECONDS, _KEEPALIVE_PATIENCE = 30.0, 20.0
 """Seconds without traffic after which the server pings a client, and seconds in which the client must answer.
 
@@ -210,7 +212,10 @@ class Server:
             is_idle = await self.scheduler.drain(grace)
         finally:
             await server.stop(_FLUSH_SECONDS)
-        await self.scheduler.close()
+        try:
+            await asyncio.wait_for(self.scheduler.close(), _CLOSE_SECONDS)
+        except TimeoutError:
+            _log.warning("the store could not be closed in time")
         await asyncio.to_thread(self._close_devices)
         _log.info("stopped")
         return ServerEnd(is_idle=is_idle, device_failed=device_failed)

@@ -10,7 +10,7 @@ from nst_service.config import ServerConfig
 from nst_service.jobs import scheduler
 
 ROOT = Path(__file__).parents[2]
-AFTER_GRACE = scheduler._LAST_STEP_SECONDS + server._FLUSH_SECONDS
+AFTER_GRACE = scheduler._LAST_STEP_SECONDS + scheduler._STORE_SECONDS + server._FLUSH_SECONDS + server._CLOSE_SECONDS
 STOP_SECONDS = ServerConfig().grace + AFTER_GRACE
 
 

@@ -263,7 +263,7 @@ async def test_closing_abandons_the_jobs_that_still_run(dispatching: Dispatching
     (job,) = dispatching.queue()
     dispatching.dispatcher.dispatch()
     sink = await dispatching.joined()
-    await dispatching.dispatcher.close()
+    await dispatching.dispatcher.close(10.0)
     assert job.end == Drained()
     assert job.control.is_abandoned
     assert dispatching.worker.is_closed
@@ -284,10 +284,20 @@ async def test_closing_abandons_the_jobs_that_are_being_leased(dispatching: Disp
     dispatching.dispatcher.dispatch()
     if is_held:
         await until(lambda: dispatching.store.calls == ["job", "request_bytes", "request", "lease"])
-    await dispatching.dispatcher.close()
+    await dispatching.dispatcher.close(10.0)
     assert job.end == Drained()
     assert job.control.is_abandoned
     assert dispatching.worker.joined == []
+
+
+async def test_closing_does_not_wait_for_a_store_that_hangs(dispatching: Dispatching):
+    dispatching.queue()
+    dispatching.dispatcher.dispatch()
+    sink = await dispatching.joined()
+    dispatching.store.gates["save_result"] = asyncio.Event()
+    sink._resolve(make_result())
+    assert not await dispatching.dispatcher.close(0.01)
+    assert dispatching.store.calls[-1] == "save_result"
 
 
 async def test_an_outcome_that_comes_at_the_moment_of_closing_is_stored(dispatching: Dispatching):
@@ -296,7 +306,7 @@ async def test_an_outcome_that_comes_at_the_moment_of_closing_is_stored(dispatch
     sink = await dispatching.joined()
     # As the report of the worker does, in the same iteration of the event loop.
     sink._resolve(make_result())
-    await dispatching.dispatcher.close()
+    assert await dispatching.dispatcher.close(10.0)
     assert dispatching.store.calls == ["job", "request_bytes", "request", "lease", "save_result"]
     assert job.end == _SUCCEEDED
 
@@ -463,7 +473,7 @@ async def cluster() -> AsyncIterator[Dispatching]:
     await until(lambda: cluster.pool.idle_devices == 2)
     cluster.facts.clear()
     yield cluster
-    await cluster.dispatcher.close()
+    await cluster.dispatcher.close(10.0)
 
 
 def lose(device: FakeWorker) -> None:

@@ -37,6 +37,7 @@ from nst_service.jobs.decoders import Decoders
 from nst_service.jobs.worker import DeviceWorker
 from nst_service.rpc.health import HealthServicer
 from nst_service.server import Server, ServerEnd, serve
+from nst_service.store.store import Store
 
 pytestmark = pytest.mark.usefixtures("quick_start")
 
@@ -290,7 +291,7 @@ async def test_a_drain_does_not_wait_for_a_step_that_does_not_end(
 
 
 @pytest.mark.parametrize(("device_failed", "code"), [(False, 0), (True, 3)])
-def test_the_process_does_not_wait_for_a_step_that_does_not_end(
+def test_the_process_waits_neither_for_a_step_that_does_not_end_nor_for_a_store_that_hangs(
     monkeypatch: pytest.MonkeyPatch, device_failed: bool, code: int
 ):
     async def drained_in_a_step(_: ServerConfig) -> ServerEnd:
@@ -299,7 +300,7 @@ def test_the_process_does_not_wait_for_a_step_that_does_not_end(
     codes: list[int] = []
     monkeypatch.setattr(server_module, "serve", drained_in_a_step)
     monkeypatch.setattr(os, "_exit", codes.append)
-    assert CliRunner().invoke(main).exit_code == code
+    CliRunner().invoke(main)
     assert codes == [code]
 
 
@@ -307,6 +308,25 @@ def test_a_server_without_the_precision_that_it_is_told_says_so():
     result = CliRunner().invoke(main, ["--device", "cpu", "--precision", "bfloat16", "--address", "localhost:0"])
     assert result.exit_code == 1
     assert "precision 'bfloat16' needs a GPU" in result.output
+
+
+async def test_a_drain_does_not_wait_for_a_store_that_hangs_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(server_module, "_CLOSE_SECONDS", 0.1)
+    answered = threading.Event()
+    close = Store.close
+
+    def hang(store: Store) -> None:
+        answered.wait(60)
+        close(store)
+
+    monkeypatch.setattr(Store, "close", hang)
+    async with serving() as service:
+        service.stop.set()
+        assert await service.ended()
+        answered.set()
+    assert "the store could not be closed in time" in caplog.text
 
 
 async def test_a_drain_does_not_wait_for_a_client_that_stopped_reading(

@@ -156,14 +156,26 @@ class Dispatcher:
             if job.rendering and (job.control.must_leave or not job.plan.earlier_runs):
                 job.rendering.cancel()
 
-    async def close(self) -> None:
-        """Abandon the jobs that still run, and wait until everything else is stored."""
+    async def close(self, seconds: float) -> bool:
+        """Abandon the jobs that still run, and wait until everything else is stored.
+
+        Args:
+            seconds: seconds that the store gets.
+
+        Returns:
+            Whether everything is stored. Otherwise the store has the last checkpoints of these jobs, which run again.
+        """
         self._runs.cancel()
         await self._runs.wait()
         for job in self._pool.close():
             self._settlement.retire(job, Drained())
-        await self._storing.wait()
+        is_stored = True
+        try:
+            await asyncio.wait_for(self._storing.wait(), seconds)
+        except TimeoutError:
+            is_stored = False
         self._settlement.close()
+        return is_stored
 
     async def _run(self, device: PooledDevice, job: Job) -> None:
         """Run a job that has a place on a device, unless another server has taken it."""

@@ -51,8 +51,10 @@ from nst_service.lifecycle import JobState, StopReason
 from nst_service.store.errors import StoreError
 from nst_service.store.records import DisconnectPolicy, StoredJob, first_sequence
 
-_LAST_STEP_SECONDS = 10.0
+_LAST_STEP_SECONDS = 8.0
 """Seconds that running jobs get after the grace period of a drain, to end their step and encode their picture."""
+_STORE_SECONDS = 1.0
+"""Seconds that a store then gets at least to keep what has ended. It also gets those that the last steps leave."""
 _LIVE_SECONDS = 0.4
 """Seconds between two looks for live events that calls on other servers may want."""
 _POLL_SECONDS = 0.4
@@ -405,6 +407,7 @@ class Scheduler:
         await self._starting.wait()
         for job in list(self._table.waiting):
             self._evict(job)
+        deadline = time.monotonic() + grace + _LAST_STEP_SECONDS + _STORE_SECONDS
         is_idle = await self.dispatcher.idle_within(grace)
         if not is_idle:
             self.dispatcher.finish_early()
@@ -413,7 +416,8 @@ class Scheduler:
         self._followers.close()
         self._housekeeping.cancel()
         await self._housekeeping.wait()
-        await self.dispatcher.close()
+        if not await self.dispatcher.close(max(_STORE_SECONDS, deadline - time.monotonic())):
+            _log.error("the store has not kept the end of every job in time; these jobs run again")
         self._observer.notify(DrainEnded(is_idle))
         return is_idle
 
