@@ -39,7 +39,7 @@ class RawConnection:
         self._flush()
         self._reading = asyncio.create_task(self._read())
 
-    def open(self, path: str, headers: Iterable[tuple[str, str]] = ()) -> int:
+    def open(self, path: str, headers: Iterable[tuple[str, str | bytes]] = ()) -> int:
         """Open a call and return the number of its stream."""
         stream = self._http.get_next_available_stream_id()
         self._http.send_headers(

@@ -16,6 +16,7 @@ def _own_logging() -> Iterator[None]:
     before = [(logger, logger.handlers[:], logger.level) for logger in loggers]
     yield
     logging.captureWarnings(False)
+    logging.getLogger("grpc._cython.cygrpc").filters.clear()
     for logger, handlers, level in before:
         for handler in set(logger.handlers) - set(handlers):
             handler.close()

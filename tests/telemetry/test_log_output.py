@@ -8,9 +8,12 @@ import time
 import warnings
 from collections.abc import Callable
 
+import grpc
 import pytest
 from nst_service.store.errors import failures_log
 from nst_service.telemetry.log_output import LogOutput, set_up_logging
+
+from tests.reliability.raw import raw_connection
 
 pytestmark = pytest.mark.usefixtures("_own_logging")
 
@@ -79,6 +82,28 @@ def test_single_failures_of_the_store_are_for_whoever_debugs(lines: Lines, level
     set_up_logging("text", level, "warning")
     failures_log.error("the store failed")
     assert len(lines()) == count
+
+
+@pytest.mark.parametrize("level", ["info", "debug"])
+async def test_a_header_that_is_not_utf_8_is_not_shown(lines: Lines, level: str):
+    set_up_logging("text", level, "warning")
+    server = grpc.aio.server()
+    port = server.add_insecure_port("127.0.0.1:0")
+    # gRPC decodes the headers of a call before it looks for its method.
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("test.Service", {})])
+    await server.start()
+    try:
+        async with raw_connection(port) as connection:
+            stream = connection.open("/test.Service/Method", [("authorization", b"Bearer \xff secret")])
+            connection.send_message(stream, b"")
+            await connection.status(stream)
+    finally:
+        await server.stop(None)
+    logging.getLogger("grpc._cython.cygrpc").error("something else")
+    *told, other = lines()
+    assert bool(told) == (level == "debug")
+    assert all(line.endswith("a header of a call is not UTF-8") for line in told)
+    assert other.endswith("something else")
 
 
 def test_a_warning_of_python_has_the_format_of_the_log(lines: Lines):

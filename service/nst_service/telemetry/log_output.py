@@ -17,6 +17,8 @@ _OURS = "nst_service"
 """The logger above all loggers of the server."""
 _LIBRARIES_WITH_LEVELS = ("sqlalchemy",)
 """The libraries that give their logger a level of its own, unless it has one."""
+_GRPC = "grpc._cython.cygrpc"
+"""The logger of gRPC that logs each header that it cannot decode, whole and with a traceback."""
 _STDERR = 2
 _MAX_LINES = 10_000
 """The largest number of lines that wait to be written. Further lines are dropped and counted."""
@@ -41,9 +43,29 @@ def set_up_logging(log_format: str, level: str, library_level: str) -> "LogOutpu
     logging.getLogger(_OURS).setLevel(level.upper())
     # One line tells an outage of the store (see `JobLog`). Its consequences are for whoever debugs.
     failures_log.setLevel(logging.DEBUG if level == "debug" else logging.CRITICAL)
+    logging.getLogger(_GRPC).filters[:] = [_HeaderFilter(shows=level == "debug")]
     # Warnings of Python otherwise bypass the format.
     logging.captureWarnings(True)
     return output
+
+
+class _HeaderFilter(logging.Filter):
+    """Keeps the text of headers out of the log: a header can be a token, and a client can send as many as it likes."""
+
+    def __init__(self, *, shows: bool):
+        """Make a filter.
+
+        Args:
+            shows: whether the log says that there was such a header.
+        """
+        super().__init__()
+        self._shows = shows
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not str(record.msg).startswith("Invalid encoding"):
+            return True
+        record.msg, record.args, record.exc_info = "a header of a call is not UTF-8", (), None
+        return self._shows
 
 
 class LogOutput(logging.Handler):
