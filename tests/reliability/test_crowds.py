@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ from nst_service.jobs import log as log_module
 from tests.reliability.serving import ENDLESS, OUTDATED, KillableServer, MakeRequest, Proxy, Story, Stub, connected
 
 _MIB = 2**20
-_SPARE_FILES, _SPARE_THREADS = 8, 4
-"""The number of files and threads that a server opens when it first needs one more."""
+_SPARE_FILES = 8
+"""The number of files that a server opens when it first needs one more."""
+_SPARE_THREADS = 4 + min(32, (os.cpu_count() or 1) + 4)
+"""The number of threads that a server starts when it first needs one more. Those of asyncio read results."""
 
 
 @dataclass(frozen=True)
