@@ -1,4 +1,5 @@
 import io
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from nst_service.engine.choices import OutputFormat
 from nst_service.engine.network.vgg import Vgg19
 from nst_service.engine.network.weights import Weights, load_weights
 from nst_service.engine.pictures.encode import encode
+from nst_service.store.errors import failures_log
 from paint_style import paint
 from PIL import Image
 from skimage.data import chelsea
@@ -25,6 +27,21 @@ def _no_jobs_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 def _own_jobs(_no_jobs_of_the_user: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The servers of a test have a folder of their own."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """The loggers have the handlers and levels of the tests again after a test in which the command line ran."""
+    loggers = [*map(logging.getLogger, ("", "nst_service", "sqlalchemy")), failures_log]
+    before = [(logger, logger.handlers[:], logger.level) for logger in loggers]
+    yield
+    logging.captureWarnings(False)
+    logging.getLogger("grpc._cython.cygrpc").filters.clear()
+    for logger, handlers, level in before:
+        for handler in set(logger.handlers) - set(handlers):
+            handler.close()
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -139,7 +139,6 @@ class TestServer:
         assert (end.finished, end.kept, end.cancelled, end.failed, end.is_idle) == (0, 3, 1, 0, True)
         assert sorted(record.state for record in said(caplog, "job ended")) == ["cancelled", *["drained"] * 3]
 
-    @pytest.mark.usefixtures("_own_logging")
     async def test_an_outage_of_the_store_is_two_lines(
         self, request_: pb.StylizeRequest, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
     ):

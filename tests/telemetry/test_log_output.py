@@ -15,8 +15,6 @@ from nst_service.telemetry.log_output import LogOutput, set_up_logging
 
 from tests.reliability.raw import raw_connection
 
-pytestmark = pytest.mark.usefixtures("_own_logging")
-
 _FIELDS = {"job": "one", "owner": "ann", "queued_seconds": 1.25, "bytes": 7}
 Lines = Callable[[], list[str]]
 
