@@ -37,7 +37,11 @@ async def serving(**settings: Any) -> AsyncIterator[Service]:
     server = Server(ServerConfig(**({"address": "127.0.0.1:0", "grace": 0.0} | settings)))
     stop, listening = asyncio.Event(), asyncio.get_running_loop().create_future()
     task = asyncio.create_task(server.run(stop, listening.set_result))
+    # A server that cannot listen ends with an error.
+    await asyncio.wait((task, listening), return_when=asyncio.FIRST_COMPLETED)
     try:
+        if task.done():
+            await task
         async with asyncio.timeout(HANG_SECONDS), grpc.aio.insecure_channel(f"127.0.0.1:{await listening}") as channel:
             service = Service(server, channel, stop, task)
             watch = service.health.Watch(health_pb2.HealthCheckRequest())

@@ -141,7 +141,8 @@ class _TextFormatter(logging.Formatter):
 
 
 def _fields(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
-    return ((name, value) for name, value in vars(record).items() if name not in RESERVED_ATTRS)
+    # Libraries such as Ray give records private attributes, which the JSON formatter leaves out, too.
+    return ((name, value) for name, value in vars(record).items() if name not in RESERVED_ATTRS and name[0] != "_")
 
 
 def _text(value: object) -> str:
