@@ -15,6 +15,11 @@ from PIL import Image
 from skimage.data import chelsea
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests of Ray last: Ray changes the signals and the log records of its process."""
+    items.sort(key=lambda item: item.path.parent.name == "ray")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_jobs_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Servers store their jobs below a folder of the tests, unless a test says otherwise."""
