@@ -398,10 +398,7 @@ class AsyncStyleTransferClient:
         """
         check_fields(self.stylize, fields)
         async with self.stream(content, styles, timeout=timeout, **fields) as events:
-            async for event in events:
-                if on_event:
-                    on_event(event)
-            return events.result
+            return await _result_of(events, on_event)
 
     @spell_out(StylizeFields)
     def stream(
@@ -482,10 +479,7 @@ class AsyncStyleTransferClient:
             NstError: see `nst_client.errors` for each kind.
         """
         async with self.watch(job_id, request_id=request_id, timeout=timeout) as events:
-            async for event in events:
-                if on_event:
-                    on_event(event)
-            return events.result
+            return await _result_of(events, on_event)
 
     def watch(
         self,
@@ -672,6 +666,14 @@ class AsyncStyleTransferClient:
         finally:
             watch.cancel()
         return False
+
+
+async def _result_of(events: AsyncStylization, on_event: Callable[[Event], object] | None) -> Result:
+    """Exhaust the events of a job and return its picture."""
+    async for event in events:
+        if on_event:
+            on_event(event)
+    return events.result
 
 
 async def _cancel(

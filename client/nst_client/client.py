@@ -397,10 +397,7 @@ class StyleTransferClient:
         """
         check_fields(self.stylize, fields)
         with self.stream(content, styles, timeout=timeout, **fields) as events:
-            for event in events:
-                if on_event:
-                    on_event(event)
-            return events.result
+            return _result_of(events, on_event)
 
     @spell_out(StylizeFields)
     def stream(
@@ -481,10 +478,7 @@ class StyleTransferClient:
             NstError: see `nst_client.errors` for each kind.
         """
         with self.watch(job_id, request_id=request_id, timeout=timeout) as events:
-            for event in events:
-                if on_event:
-                    on_event(event)
-            return events.result
+            return _result_of(events, on_event)
 
     def watch(
         self,
@@ -669,6 +663,14 @@ class StyleTransferClient:
         finally:
             watch.cancel()
         return False
+
+
+def _result_of(events: Stylization, on_event: Callable[[Event], object] | None) -> Result:
+    """Exhaust the events of a job and return its picture."""
+    for event in events:
+        if on_event:
+            on_event(event)
+    return events.result
 
 
 def _cancel(stub: "pb_grpc.StyleTransferServiceStub", request: pb.CancelJobRequest, timeout: float | None) -> JobState:

@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 
+from nst_service.jobs.planner import PREPARING_THREADS
 from nst_service.reloaded import SettingError
 
 _MIB = 2**20
 
-_SMALL_READS = 2
+SMALL_READS = 2
 """The number of requests without pictures that are read at once, each with room for the largest message."""
-_THREADS = 2
-"""The number of requests that are copied into the form of the jobs at once."""
 _CALL_BYTES = 48 * 2**10
 """Memory of a call in bytes: its part of a request that is not read yet, a small message, and its tasks."""
 _SPARE_BYTES = 96 * _MIB
@@ -67,7 +66,7 @@ def divide(
     Raises:
         SettingError: the memory does not suffice.
     """
-    fixed = resting + _SPARE_BYTES + (_SMALL_READS + _THREADS) * max_request_bytes + max_calls * _CALL_BYTES
+    fixed = resting + _SPARE_BYTES + (SMALL_READS + PREPARING_THREADS) * max_request_bytes + max_calls * _CALL_BYTES
 
     def divided(left: int) -> MemoryBudget:
         held = pending or max(max_request_bytes, _part(left, *_PENDING))

@@ -23,24 +23,13 @@ from nst_service.telemetry.calls import CallEnded
 from nst_service.telemetry.job_log import JobLog
 from nst_service.telemetry.log_output import set_up_logging
 
+from tests.telemetry.conftest import Clock
 from tests.telemetry.serving import refused, serving, until
 
 _ENDLESS = 5000
 _TRACE = "0af7651916cd43dd8448eb211c80319c"
 _TRACEPARENT = ("traceparent", f"00-{_TRACE}-b7ad6b7169203331-01")
 _AWAY = StoreUnavailableError("the store does not answer", "/srv/nst: no such host")
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

@@ -43,6 +43,7 @@ from nst_service.telemetry.metrics_server import serving_metrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.jobs.builders import make_job
+from tests.telemetry.conftest import Clock
 from tests.telemetry.serving import Service, refused, serving, until
 
 _ENDLESS = 5000
@@ -50,18 +51,6 @@ _DOCUMENTED = {metric.name: metric for _, metrics in catalogue.GROUPS for metric
 _ADDRESS = "127.0.0.1:0"
 
 Values = Callable[..., float]
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ from nst_service.jobs.memory_fit import fitted
 from nst_service.jobs.quotas import Owner, check_job
 from nst_service.store.records import DisconnectPolicy, StoredJob
 
-_THREADS = 2
+PREPARING_THREADS = 2
 """The number of requests that are read or fitted into memory at once."""
 _SPARE = 10.0
 """The CPU time that an accepted job may take to decode, as a multiple of what a request may take.
@@ -63,7 +63,7 @@ class Planner:
         self._pool = pool
         self._limits = limits
         self._decoders = decoders
-        self._threads = ThreadPoolExecutor(_THREADS, "nst-prepare")
+        self._threads = ThreadPoolExecutor(PREPARING_THREADS, "nst-prepare")
         self._is_closed = False
 
     async def in_thread(self, call: Callable[..., _Result], *args: Any) -> _Result:

@@ -22,6 +22,7 @@ import grpc
 from nst_service.jobs.errors import QueueFullError
 from nst_service.jobs.queue_limits import PendingBytes
 from nst_service.jobs.shared_bytes import EvictedError, SharedBytes
+from nst_service.memory_budget import SMALL_READS
 from nst_service.rpc.errors import IncompleteRequestError, MalformedRequestError, TooManyCallsError
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -31,10 +32,8 @@ LOOKAHEAD_BYTES = 16 * 2**10
 MESSAGE_OVERHEAD_BYTES = 64 * 2**10
 """Bytes by which a request may exceed the largest one and is still read, so that the refusal can tell its size."""
 
-_SMALL_READS = 2
-"""The number of requests without pictures that are read at once. They are there as soon as their calls are."""
 _SMALL_PATIENCE = 0.5
-"""Seconds for which such a request is read while others wait."""
+"""Seconds for which a request without pictures is read while others wait. It is there as soon as its call is."""
 _SHARE = 7 / 8
 """The largest share of the calls that one owner can have."""
 _RETRY_SECONDS = 1.0
@@ -105,7 +104,7 @@ class Intake:
         """
         self._limits = limits
         self._pictures = pending.shared
-        self._small = SharedBytes(_SMALL_READS * limits.max_message_bytes, patience=_SMALL_PATIENCE)
+        self._small = SharedBytes(SMALL_READS * limits.max_message_bytes, patience=_SMALL_PATIENCE)
         self.calls = OpenCalls(limits.max_calls)
         """The open calls of all services except health."""
         self.health_checks = OpenCalls(limits.max_calls)
